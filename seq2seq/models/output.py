@@ -1,0 +1,150 @@
+"""From decoder features to the vocabulary: log-probabilities and the loss.
+
+The only module that knows V, shared by all families. The loss never holds a [rows, V] tensor for the
+backward pass: it walks over the rows in chunks and leaves with the gradients in hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Elements of one chunk of logits. On the CPU a chunk is meant to stay in the cache (4 MiB in float32);
+# an accelerator wants few large products, so the bound there is on memory alone (256 MiB).
+_CHUNK_ELEMENTS = {"cpu": 1 << 20}
+_CHUNK_ELEMENTS_ELSEWHERE = 1 << 26
+
+
+@dataclass
+class Hidden:
+    """What the decoder says about target positions, short of the vocabulary.
+
+    Attributes:
+        features: [*, D].
+        attention: [*, S] float32, rows sum to one; None unless it was asked for.
+    """
+
+    features: Tensor
+    attention: Tensor | None = None
+
+    def rows(self, index: Tensor) -> Hidden:
+        """The positions `index` [M] (int64, into the flattened leading axes): features [M, D]."""
+        features = self.features.flatten(0, -2).index_select(0, index)
+        if self.attention is None:
+            return Hidden(features)
+        return Hidden(features, self.attention.flatten(0, -2).index_select(0, index))
+
+
+class LossSums(NamedTuple):
+    """Sums over target tokens, float32 scalars; divide by `tokens` for means.
+
+    Attributes:
+        loss: label-smoothed cross-entropy in nats, the only one with a gradient.
+        nll: cross-entropy without smoothing in nats.
+        correct: tokens whose label has the highest probability.
+        tokens: how many.
+    """
+
+    loss: Tensor
+    nll: Tensor
+    correct: Tensor
+    tokens: Tensor
+
+
+class Output(nn.Module):
+    """Projects features onto the vocabulary: softmax(W x), W [V, E] of its own or an embedding's.
+
+    Args:
+        d_model: size of the features.
+        embedding: the weight [V, E] to share, or `vocab_size` for one of its own (E = d_model).
+    """
+
+    def __init__(self, d_model: int, *, vocab_size: int, tied: nn.Parameter | None = None) -> None:
+        super().__init__()
+        if tied is None:
+            self.weight = nn.Parameter(torch.empty(vocab_size, d_model))
+            nn.init.normal_(self.weight, std=d_model**-0.5)
+        else:
+            self.weight = tied
+        size = self.weight.size(1)
+        self.projection = None if size == d_model else nn.Linear(d_model, size, bias=False)
+
+    def log_probs(self, hidden: Hidden) -> Tensor:
+        """Normalised log-probabilities [*, V], float32, of features [*, D]."""
+        return torch.log_softmax(F.linear(self._project(hidden), self.weight).float(), dim=-1)
+
+    def loss(self, hidden: Hidden, labels: Tensor, smoothing: float) -> LossSums:
+        """Sums of the cross-entropy over rows of features [M, D] with labels [M] (int64).
+
+        Label smoothing (Szegedy et al., 2016, section 7, arXiv:1512.00567) as `F.cross_entropy` defines it: the
+        target distribution is (1 - smoothing) on the label plus smoothing / V on every entry.
+        """
+        features = self._project(hidden)
+        loss, nll, correct = _CrossEntropy.apply(features, self.weight, labels, smoothing)
+        tokens = torch.full_like(nll, labels.numel())
+        return LossSums(loss, nll, correct, tokens)
+
+    def _project(self, hidden: Hidden) -> Tensor:
+        features = hidden.features
+        return features if self.projection is None else self.projection(features)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Sum of smoothed cross-entropies of softmax(features @ weight.T), without storing the logits.
+
+    The gradient of the logits, softmax - target distribution, is known as soon as the logits are, so the forward
+    pass turns each chunk of it into the gradients of features and weight (as in Hsu et al., 2024,
+    section 3.2, arXiv:2410.10989) and the backward pass only scales them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, labels: Tensor, smoothing: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        device = features.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+        want_grad = any(ctx.needs_input_grad)
+        with torch.autocast(device, enabled=False):
+            x, w = features.to(dtype), weight.to(dtype)
+            sums = torch.zeros(3, dtype=torch.float32, device=x.device)
+            grad_x = torch.empty_like(x) if want_grad else None
+            grad_w = torch.zeros_like(weight, dtype=torch.float32) if want_grad else None
+            rows = max(16, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS_ELSEWHERE) // w.size(0))
+            for start in range(0, x.size(0), rows):
+                part = slice(start, start + rows)
+                grad = _chunk_loss(x[part] @ w.t(), labels[part], smoothing, sums)
+                if grad_x is not None and grad_w is not None:
+                    torch.mm(grad.to(dtype), w, out=grad_x[part])
+                    grad_w += grad.to(dtype).t() @ x[part]
+        if want_grad:
+            ctx.save_for_backward(grad_x, grad_w)
+            ctx.dtypes = features.dtype, weight.dtype
+        loss, nll, correct = sums.unbind()
+        loss, nll, correct = loss.clone(), nll.clone(), correct.clone()
+        ctx.mark_non_differentiable(nll, correct)
+        return loss, nll, correct
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        grad_x, grad_w = ctx.saved_tensors
+        x_dtype, w_dtype = ctx.dtypes
+        return (grad_x * grads[0]).to(x_dtype), (grad_w * grads[0]).to(w_dtype), None, None
+
+
+def _chunk_loss(logits: Tensor, labels: Tensor, smoothing: float, sums: Tensor) -> Tensor:
+    """Adds loss, nll and correct of logits [m, V] to `sums` [3]; returns the logits' gradient (float32)."""
+    log_probs = torch.log_softmax(logits.float(), dim=-1)
+    label = labels.unsqueeze(1)
+    of_label = log_probs.gather(1, label)
+    nll = -of_label.sum()
+    spread = -log_probs.sum() / logits.size(1)
+    sums[0] += (1 - smoothing) * nll + smoothing * spread
+    sums[1] += nll
+    sums[2] += (of_label.squeeze(1) >= log_probs.amax(dim=1)).sum()
+    grad = log_probs.exp_()
+    grad.scatter_add_(1, label, torch.full_like(of_label, smoothing - 1))
+    return grad.sub_(smoothing / logits.size(1))
