@@ -1,0 +1,378 @@
+"""The optimizer, its learning rate as a pure function of the step, and averaged weights."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq.errors import UserError
+
+STATE_KEYS = ("step", "exp_avg", "exp_avg_sq")  # what Adam and AdamW remember of each parameter
+
+
+class OptimizerName(str, Enum):
+    """The optimizers on offer; they differ in what weight decay means."""
+
+    adam = "adam"
+    adamw = "adamw"
+
+
+class Schedule(str, Enum):
+    """How the learning rate moves once the warm-up is over."""
+
+    inverse_sqrt = "inverse_sqrt"
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+    plateau = "plateau"
+
+
+@dataclass
+class OptimConfig:
+    """The `optim` section: one optimizer, one schedule, clipping and weight averaging.
+
+    Attributes:
+        name: `adam` (Kingma & Ba 2015, arXiv:1412.6980; weight decay is an L2 term of the gradient) or
+            `adamw` (Loshchilov & Hutter 2019, arXiv:1711.05101; weight decay acts on the weights).
+        lr: peak learning rate, reached at the end of the warm-up.
+        betas: decay rates of the two moments. The second is 0.98 as in Vaswani et al. 2017 (section 5.3,
+            arXiv:1706.03762): a memory of some 50 steps, where 0.999 would still carry the warm-up's
+            gradients.
+        eps: 1e-9 as there. Rare embedding rows have tiny second moments, which a larger value would drown.
+        weight_decay: on matrices only, see `build_optimizer`.
+        schedule: what follows the warm-up, see `learning_rate`.
+        warmup_steps: updates of linear warm-up; 0 starts at the peak.
+        horizon_steps: update at which `cosine` and `linear` arrive at their floor; null is trainer.max_steps.
+        min_lr_ratio: floor of every schedule after the warm-up, as a share of `lr`, 0 to 1.
+        clip_norm: largest global norm of the gradient (Pascanu et al. 2013, algorithm 1, arXiv:1211.5063);
+            0 is off.
+        plateau_factor: what `plateau` multiplies the learning rate by, above 0 and below 1.
+        plateau_patience: evaluations in a row without gain after which it does so.
+        ema_decay: decay of the moving average of the weights, below 1; 0 is off.
+    """
+
+    name: OptimizerName = OptimizerName.adamw
+    lr: float = 1e-3
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    eps: float = 1e-9
+    weight_decay: float = 0.0
+    schedule: Schedule = Schedule.inverse_sqrt
+    warmup_steps: int = 0
+    horizon_steps: int | None = None
+    min_lr_ratio: float = 0.0
+    clip_norm: float = 1.0
+    plateau_factor: float = 0.5
+    plateau_patience: int = 3
+    ema_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges; written so that NaN fails each of them."""
+        _require(0 < self.lr < math.inf, "lr", self.lr, "a finite number above 0")
+        _require(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            "betas",
+            self.betas,
+            "two numbers, each at least 0 and below 1",
+        )
+        _require(0 < self.eps < math.inf, "eps", self.eps, "a finite number above 0")
+        _require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a finite number >= 0")
+        _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "a number of updates, 0 for none")
+        _require(0 <= self.min_lr_ratio <= 1, "min_lr_ratio", self.min_lr_ratio, "a share from 0 to 1")
+        _require(
+            0 <= self.clip_norm < math.inf, "clip_norm", self.clip_norm, "a finite number >= 0, 0 for off"
+        )
+        _require(0 < self.plateau_factor < 1, "plateau_factor", self.plateau_factor, "above 0 and below 1")
+        _require(self.plateau_patience >= 1, "plateau_patience", self.plateau_patience, "at least 1")
+        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "at least 0 (off) and below 1")
+        if self.horizon_steps is not None:
+            _require(
+                self.horizon_steps > self.warmup_steps,
+                "horizon_steps",
+                self.horizon_steps,
+                f"more than optim.warmup_steps={self.warmup_steps}, or null",
+            )
+
+
+def _require(holds: bool, key: str, value: object, rule: str) -> None:
+    if not holds:
+        raise UserError(f"optim.{key}={value}: give {rule}")
+
+
+def resolve_horizon(config: OptimConfig, *, max_steps: int | None) -> int | None:
+    """The update at which the schedule ends: `optim.horizon_steps`, or the run's `trainer.max_steps`.
+
+    Raises:
+        UserError: `cosine` or `linear` has no horizon, or the warm-up does not end before `max_steps`.
+    """
+    if max_steps is not None and config.warmup_steps >= max_steps:
+        raise UserError(
+            f"optim.warmup_steps={config.warmup_steps} is not below trainer.max_steps={max_steps}: "
+            "the run would end before its learning rate has peaked"
+        )
+    horizon = config.horizon_steps if config.horizon_steps is not None else max_steps
+    if horizon is None and config.schedule in (Schedule.cosine, Schedule.linear):
+        raise UserError(
+            f"optim.schedule={config.schedule.value} falls towards a last step: "
+            "set optim.horizon_steps or trainer.max_steps"
+        )
+    return horizon
+
+
+def learning_rate(
+    step: int, config: OptimConfig, *, horizon: int | None, plateau_scale: float = 1.0
+) -> float:
+    """The learning rate of update number `step`, a function of nothing but its arguments.
+
+    Warm-up is linear for every schedule, from lr / warmup at step 1 to lr at the last warm-up step (Goyal et
+    al. 2017, section 2.2, arXiv:1706.02677). With p = (step - warmup) / (horizon - warmup) and floor f, what
+    follows is lr times: `inverse_sqrt` sqrt(warmup / step) (Vaswani et al. 2017, equation 3,
+    arXiv:1706.03762, scaled to peak at lr; a warm-up of 0 counts as 1); `cosine` f + (1 - f)(1 + cos(pi p)) /
+    2 (Loshchilov & Hutter 2017, equation 5, arXiv:1608.03983, without restarts); `linear` 1 - (1 - f) p;
+    `constant` and `plateau` 1. All of them stay at f or above, and past the horizon `cosine` and `linear`
+    stay at f.
+
+    Args:
+        step: number of the update, from 1.
+        config: the `optim` section.
+        horizon: from `resolve_horizon`; only `cosine` and `linear` read it.
+        plateau_scale: from the function of that name; multiplies the peak.
+    """
+    if step <= config.warmup_steps:
+        return config.lr * plateau_scale * step / config.warmup_steps
+    share = _decay(step, config, horizon) * plateau_scale
+    return config.lr * max(share, config.min_lr_ratio)
+
+
+def _decay(step: int, config: OptimConfig, horizon: int | None) -> float:
+    """The share of the peak that the schedule leaves at `step`, which lies after the warm-up."""
+    if config.schedule is Schedule.inverse_sqrt:
+        return math.sqrt(max(config.warmup_steps, 1) / step)
+    if config.schedule in (Schedule.constant, Schedule.plateau):
+        return 1.0
+    if horizon is None:
+        raise ValueError(f"the {config.schedule.value} schedule needs a horizon")
+    progress = min((step - config.warmup_steps) / max(horizon - config.warmup_steps, 1), 1.0)
+    floor = config.min_lr_ratio
+    if config.schedule is Schedule.cosine:
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+    return 1 - (1 - floor) * progress
+
+
+def plateau_scale(history: Sequence[float], *, mode: str, config: OptimConfig) -> float:
+    """The factor that the `plateau` schedule has come down to after the evaluations in `history`.
+
+    It starts at 1 and is multiplied by `plateau_factor` at each `plateau_patience`-th evaluation in a row
+    that is no better than the best before it. This is torch's ReduceLROnPlateau with threshold 0 and patience
+    one lower: here patience counts like trainer.patience. NaN is never a gain. 1 for every other schedule.
+
+    Args:
+        history: the watched metric of every evaluation of the run, oldest first.
+        mode: `min` or `max`, which of two values is the better one.
+        config: the `optim` section.
+    """
+    if config.schedule is not Schedule.plateau:
+        return 1.0
+    sign = 1.0 if mode == "max" else -1.0
+    best, stale, scale = -math.inf, 0, 1.0
+    for value in history:
+        if sign * value > best:
+            best, stale = sign * value, 0
+            continue
+        stale += 1
+        if stale == config.plateau_patience:
+            scale, stale = scale * config.plateau_factor, 0
+    return scale
+
+
+def build_optimizer(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfig, *, device_type: str
+) -> torch.optim.Optimizer:
+    """Adam or AdamW over the parameters that take gradients, in two groups: with and without weight decay.
+
+    Decay is for matrices. Biases and normalisation gains are left alone because pulling them to zero limits
+    what a layer can express, not how large it grows; embeddings because Adam's update is dense: a row whose
+    token is absent from the batch gets decay and no gradient, so that rare tokens would fade by being rare.
+    An embedding is known by "embed" in its name (a tied output matrix shares its parameter, hence its name).
+
+    Args:
+        named_parameters: of the unwrapped model; a shared parameter once.
+        config: the `optim` section.
+        device_type: `cpu`, `cuda` or `mps`; the first two run the whole update in one fused kernel.
+    """
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in named_parameters:
+        if parameter.requires_grad:
+            (plain if parameter.ndim < 2 or "embed" in name else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    family = torch.optim.AdamW if config.name is OptimizerName.adamw else torch.optim.Adam
+    return family(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=(config.betas[0], config.betas[1]),
+        eps=config.eps,
+        fused=device_type in ("cpu", "cuda"),
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Make the next update use the learning rate `lr` in every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, nn.Parameter]]
+) -> dict[str, Tensor]:
+    """The optimizer's state as tensors named `<parameter>.exp_avg` and so on, for `restore_optimizer`.
+
+    A parameter that has not been updated yet is written as the zeros that Adam would begin with, so that the
+    set of names depends on the model alone. The tensors are the live ones, not copies.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in _optimized(optimizer, named_parameters).items():
+        state = optimizer.state.get(parameter) or {
+            "step": torch.zeros(()),
+            "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+            "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+        }
+        tensors.update({f"{name}.{key}": state[key] for key in STATE_KEYS})
+    return tensors
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Put back what `optimizer_tensors` gave; the next update is the one the saved optimizer would have made.
+
+    The optimizer may keep the given tensors and change them in place.
+
+    Raises:
+        UserError: a name is missing or unknown, or a shape differs.
+    """
+    optimized = _optimized(optimizer, named_parameters)
+    shapes = {
+        f"{name}.{key}": torch.Size() if key == "step" else parameter.shape
+        for name, parameter in optimized.items()
+        for key in STATE_KEYS
+    }
+    _check_fit("the optimizer state", tensors, shapes)
+    # state_dict numbers the parameters group by group; load_state_dict moves each tensor to where the step
+    # wants it
+    saved: dict[str, Any] = optimizer.state_dict()
+    names = {parameter: name for name, parameter in optimized.items()}
+    in_order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    saved["state"] = {
+        number: {key: tensors[f"{names[parameter]}.{key}"] for key in STATE_KEYS}
+        for number, parameter in enumerate(in_order)
+    }
+    optimizer.load_state_dict(saved)
+
+
+def _optimized(
+    optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, nn.Parameter]]
+) -> dict[str, nn.Parameter]:
+    """The named parameters that the optimizer updates."""
+    members = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    optimized = {name: parameter for name, parameter in named_parameters if parameter in members}
+    if len(optimized) != len(members):
+        raise ValueError(
+            f"the optimizer holds {len(members)} parameters, of which {len(optimized)} are named"
+        )
+    return optimized
+
+
+def _check_fit(what: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    """Raise a UserError that names every kind of mismatch between tensors and the shapes expected."""
+    faults = [f"missing {_some(shapes.keys() - tensors.keys())}"] if shapes.keys() - tensors.keys() else []
+    if tensors.keys() - shapes.keys():
+        faults.append(f"unknown {_some(tensors.keys() - shapes.keys())}")
+    faults += [
+        f"{name} has shape {list(tensors[name].shape)}, not {list(shape)}"
+        for name, shape in shapes.items()
+        if name in tensors and tensors[name].shape != shape
+    ][:3]
+    if faults:
+        raise UserError(f"{what} does not fit the model: {'; '.join(faults)}")
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first three names in order and how many more there are."""
+    ordered = sorted(names)
+    rest = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return ", ".join(ordered[:3]) + rest
+
+
+class ExponentialMovingAverage:
+    """A moving average of a model's parameters, which often scores better than the last of them.
+
+    Averaging the iterates is due to Polyak & Juditsky 1992 (doi:10.1137/0330046). After update n the average
+    moves by 1 - min(decay, (1 + n) / (10 + n)) towards the weights: the warm-up of
+    tf.train.ExponentialMovingAverage, without which the random start would linger for 1 / (1 - decay)
+    updates.
+
+    Attributes:
+        decay: the limit of the decay, from 0 to below 1.
+        updates: n, how often `update` has been called.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self._average = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take the model's present weights into the average; call it once after each optimizer update."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        weights = dict(model.named_parameters())
+        present = [weights[name].detach() for name in self._average]
+        torch._foreach_lerp_(list(self._average.values()), present, 1 - decay)
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Within the block the model holds the average; after it, exactly the weights it had."""
+        own = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        self.copy_to(model)
+        try:
+            yield
+        finally:
+            _write(model, own)
+
+    def copy_to(self, model: nn.Module) -> None:
+        """Overwrite the model's parameters with the average."""
+        _write(model, self._average)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The average by parameter name and the scalar `updates`, for `restore`; live tensors, not copies."""
+        return {**self._average, "updates": torch.tensor(self.updates)}
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` gave.
+
+        Raises:
+            UserError: a name is missing or unknown, or a shape differs.
+        """
+        shapes = {name: average.shape for name, average in self._average.items()}
+        _check_fit("the moving average", tensors, {**shapes, "updates": torch.Size()})
+        for name, average in self._average.items():
+            average.copy_(tensors[name])
+        self.updates = int(tensors["updates"])
+
+
+@torch.no_grad()
+def _write(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.copy_(weights[name])
