@@ -1,0 +1,398 @@
+import json
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from seq2seq.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    CheckpointSaveError,
+    CheckpointStore,
+    NewerFormatError,
+    average,
+    load,
+)
+from seq2seq.errors import UserError
+
+Damage = Callable[[Path], object]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "checkpoints")
+
+
+def tensors_of(step: int) -> dict[str, dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(step)
+    return {
+        "model": {"weight": torch.randn(5, 7, generator=generator), "count": torch.tensor(step)},
+        "optimizer": {"weight.exp_avg": torch.randn(5, 7, generator=generator)},
+    }
+
+
+def save(store: CheckpointStore, step: int) -> Path:
+    return store.save(step, tensors_of(step), {"step": step, "history": [0.5, 0.25]})
+
+
+def assert_is_step(checkpoint: Checkpoint | None, step: int) -> None:
+    assert checkpoint is not None
+    assert checkpoint.step == step
+    assert checkpoint.state["step"] == step
+    for file, named in tensors_of(step).items():
+        assert checkpoint.tensors[file].keys() == named.keys()
+        for name, tensor in named.items():
+            assert torch.equal(checkpoint.tensors[file][name], tensor)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 0b100
+    path.write_bytes(data)
+
+
+# --- what is saved comes back -------------------------------------------------------------------------------
+
+
+def test_everything_comes_back_as_it_was(store: CheckpointStore) -> None:
+    folder = store.save(12, tensors_of(12), {"step": 12, "name": "café"}, belongs_to={"tokenizer": "ab12"})
+    assert folder == store.root / "step-00000012"
+    loaded = store.load(folder)
+    assert_is_step(loaded, 12)
+    assert loaded.state["name"] == "café"
+    assert loaded.belongs_to == {"tokenizer": "ab12"}
+    assert load_file(folder / "model.safetensors").keys() == {"weight", "count"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8])
+def test_dtypes_scalars_views_and_empty_tensors_survive(store: CheckpointStore, dtype: torch.dtype) -> None:
+    base = torch.arange(24).reshape(4, 6).to(dtype)
+    given = {
+        "whole": base,
+        "transposed": base.T,
+        "column": base[:, 2],
+        "scalar": base[1, 1],
+        "none": base[:0],
+        "none_too": base[:0],
+    }
+    store.save(1, {"model": given}, {})
+    loaded = store.load("1").tensors["model"]
+    assert loaded.keys() == given.keys()
+    for name, tensor in given.items():
+        assert loaded[name].dtype == dtype
+        assert torch.equal(loaded[name], tensor), name
+
+
+def test_state_keeps_numbers_that_are_not_finite(store: CheckpointStore) -> None:
+    store.save(1, {}, {"best": float("inf"), "history": [float("nan"), 0.1]})
+    state = store.load("1").state
+    assert state["best"] == float("inf")
+    assert state["history"][0] != state["history"][0]
+    assert state["history"][1] == 0.1
+
+
+def test_tied_weights_are_stored_once_and_load_under_every_name(store: CheckpointStore) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.source = nn.Embedding(100, 16)
+            self.target = nn.Embedding(100, 16)
+            self.output = nn.Linear(16, 100)
+            self.target.weight = self.source.weight
+            self.output.weight = self.source.weight
+
+    model = Tied()
+    folder = store.save(3, {"model": model.state_dict()}, {})
+    assert (folder / "model.safetensors").stat().st_size < 2 * 100 * 16 * 4
+    fresh = Tied()
+    fresh.load_state_dict(store.load("3").tensors["model"], strict=True)
+    assert fresh.output.weight is fresh.source.weight
+    assert torch.equal(fresh.output.weight, model.output.weight)
+
+
+def test_only_the_files_asked_for_are_read(store: CheckpointStore) -> None:
+    flip_a_bit(save(store, 4) / "optimizer.safetensors")
+    assert store.load("4", files=["model"]).tensors.keys() == {"model"}
+    with pytest.raises(CheckpointError, match=r"ema\.safetensors: this checkpoint holds no such file"):
+        store.load("4", files=["ema"])
+
+
+def test_saving_the_same_step_again_replaces_it(store: CheckpointStore) -> None:
+    save(store, 5)
+    store.link("last", 5)
+    store.save(5, {"model": {"other": torch.ones(2)}}, {})
+    assert store.load("last").tensors["model"].keys() == {"other"}
+    assert sorted(path.name for path in store.root.iterdir()) == ["last", "step-00000005"]
+
+
+# --- names --------------------------------------------------------------------------------------------------
+
+
+def test_links_steps_and_paths_resolve(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = save(store, 10), save(store, 20)
+    store.link("best", 10)
+    store.link("last", second)
+    assert store.resolve("best").resolve() == first
+    assert store.resolve("last").resolve() == second
+    assert store.resolve("20") == second
+    assert store.resolve("step-00000010") == first
+    assert store.resolve(str(first)) == first
+    assert store.resolve(str(first / "model.safetensors")) == first
+    monkeypatch.chdir(tmp_path)
+    assert store.resolve("checkpoints/last").resolve() == second
+    store.link("best", 20)
+    assert store.resolve("best").resolve() == second
+
+
+def test_unknown_names_are_answered_with_those_there_are(store: CheckpointStore) -> None:
+    with pytest.raises(CheckpointError, match="there is none yet"):
+        store.resolve("best")
+    save(store, 10)
+    store.link("best", 10)
+    store.save(10, tensors_of(10), {"step": 10}, name="average")
+    with pytest.raises(CheckpointError, match=r"checkpoint=30: not found in .*; there is average, best, 10$"):
+        store.resolve("30")
+    with pytest.raises(ValueError, match="is not a checkpoint in"):
+        store.link("last", 30)
+
+
+def test_the_folder_can_be_moved_and_copied_without_links(store: CheckpointStore, tmp_path: Path) -> None:
+    save(store, 10)
+    store.link("best", 10)
+    moved = CheckpointStore(tmp_path / "elsewhere" / "checkpoints")
+    moved.root.parent.mkdir()
+    os.rename(store.root, moved.root)
+    assert_is_step(moved.load("best"), 10)
+    # a copy that followed the link has a folder in its place
+    (moved.root / "best").unlink()
+    os.rename(moved.root / "step-00000010", moved.root / "best")
+    assert_is_step(moved.load("best"), 10)
+    save(moved, 20)
+    moved.link("best", 20)
+    assert_is_step(moved.load("best"), 20)
+
+
+# --- damage -------------------------------------------------------------------------------------------------
+
+DAMAGES: dict[str, Damage] = {
+    "truncated": lambda path: os.truncate(path, path.stat().st_size - 1),
+    "empty": lambda path: path.write_bytes(b""),
+    "absent": lambda path: path.unlink(),
+    "bit flipped": flip_a_bit,
+    "grown": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
+)
+def test_damage_is_found_named_and_passed_over(
+    store: CheckpointStore, file: str, damage: Damage, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(store, 10)
+    damage(save(store, 20) / file)
+    with pytest.raises(CheckpointError, match=f"step-00000020/{file}"):
+        store.load(store.root / "step-00000020")
+    with caplog.at_level(logging.WARNING):
+        assert_is_step(store.latest_valid(), 10)
+    assert [f"step-00000020/{file}" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_every_flipped_byte_of_the_manifest_is_found(store: CheckpointStore) -> None:
+    path = save(store, 10) / "manifest.json"
+    sound = path.read_bytes()
+    for place in range(len(sound)):
+        if sound[place : place + 1].isspace():
+            continue  # white space between the values means nothing
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
+        with pytest.raises(CheckpointError):
+            load(path.parent)
+
+
+def test_no_valid_checkpoint_names_the_files_and_none_at_all_is_none(store: CheckpointStore) -> None:
+    assert store.latest_valid() is None
+    for step in (10, 20):
+        flip_a_bit(save(store, step) / "model.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        store.latest_valid()
+    assert "step-00000010/model.safetensors" in str(caught.value)
+    assert "step-00000020/model.safetensors" in str(caught.value)
+
+
+def test_a_newer_format_is_told_apart_from_damage(store: CheckpointStore) -> None:
+    save(store, 10)
+    path = save(store, 20) / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2}))
+    with pytest.raises(NewerFormatError, match=r"checkpoint format 2 is newer than this version"):
+        store.load("20")
+    with pytest.raises(NewerFormatError):  # going on from step 10 would throw away what was trained since
+        store.latest_valid()
+
+
+def test_a_pickle_in_place_of_the_weights_is_refused_unopened(store: CheckpointStore, tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    folder = save(store, 10)
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        store.load("10")
+    assert not (tmp_path / "exploded").exists()
+
+
+# --- killed, full, read-only --------------------------------------------------------------------------------
+
+SAVE_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from seq2seq.checkpoint import CheckpointStore
+
+real = getattr(os, sys.argv[3])
+left = int(sys.argv[4])
+
+def deadly(*args):
+    global left
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    return real(*args)
+
+setattr(os, sys.argv[3], deadly)
+store = CheckpointStore(Path(sys.argv[1]))
+store.save(int(sys.argv[2]), {"model": {"weight": torch.zeros(3)}}, {})
+"""
+
+
+def die_while_saving(store: CheckpointStore, step: int, call: str, after: int) -> None:
+    command = [sys.executable, "-c", SAVE_AND_DIE, str(store.root), str(step), call, str(after)]
+    assert subprocess.run(command, check=False, timeout=120).returncode == -signal.SIGKILL
+
+
+def test_killed_between_write_and_rename_leaves_the_old_one(store: CheckpointStore) -> None:
+    save(store, 10)
+    store.link("last", 10)
+    die_while_saving(store, 20, "replace", 0)
+    leftovers = [path.name for path in store.root.glob("step-00000020.tmp-*")]
+    assert len(leftovers) == 1
+    assert store.steps() == [10]
+    assert_is_step(store.latest_valid(), 10)
+    store.prune([10])
+    assert sorted(path.name for path in store.root.iterdir()) == ["last", "step-00000010"]
+
+
+def test_killed_while_replacing_a_step_loses_nothing(store: CheckpointStore) -> None:
+    save(store, 10)
+    store.link("last", 10)
+    die_while_saving(store, 10, "replace", 0)  # the old folder has stepped aside, the new one is not in place
+    assert not (store.root / "step-00000010").exists()
+    assert store.steps() == [10]
+    assert_is_step(store.latest_valid(), 10)
+    assert_is_step(store.load("last"), 10)
+    store.clean()
+    assert sorted(path.name for path in store.root.iterdir()) == ["last", "step-00000010"]
+    assert_is_step(store.load("last"), 10)
+
+
+def test_killed_before_the_replaced_step_is_deleted_keeps_the_new_one(store: CheckpointStore) -> None:
+    save(store, 10)
+    # save flushes two folders through os.open: its own, and after both renames the one above
+    die_while_saving(store, 10, "open", 1)
+    assert len(list(store.root.glob("step-00000010.old-*"))) == 1
+    assert store.load("10").tensors["model"]["weight"].tolist() == [0, 0, 0]
+    assert store.steps() == [10]
+    store.clean()
+    assert [path.name for path in store.root.iterdir()] == ["step-00000010"]
+
+
+FILL_THE_DISK = """
+import resource, sys
+from pathlib import Path
+import torch
+from seq2seq.checkpoint import CheckpointSaveError, CheckpointStore
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    CheckpointStore(Path(sys.argv[1])).save(20, {"model": {"weight": torch.zeros(10_000)}}, {})
+except CheckpointSaveError as error:
+    print(error)
+"""
+
+
+def test_a_write_that_fails_half_way_leaves_no_trace(store: CheckpointStore) -> None:
+    save(store, 10)
+    command = [sys.executable, "-c", FILL_THE_DISK, str(store.root)]
+    done = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True)
+    assert "step-00000020 (40,000 bytes)" in done.stdout
+    assert "File too large" in done.stdout
+    assert [path.name for path in store.root.iterdir()] == ["step-00000010"]
+    assert_is_step(store.latest_valid(), 10)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointSaveError, match=r"cannot write .*file/checkpoints/step-00000001"):
+        save(CheckpointStore(tmp_path / "file" / "checkpoints"), 1)
+
+
+# --- retention and averaging --------------------------------------------------------------------------------
+
+
+def test_prune_keeps_what_is_asked_for_and_what_a_link_stands_for(store: CheckpointStore) -> None:
+    for step in range(1, 7):
+        save(store, step)
+    store.link("best", 2)
+    store.link("last", 6)
+    store.save(6, tensors_of(6), {"step": 6}, name="average")
+    store.prune([4])
+    assert store.steps() == [2, 4, 6]
+    store.prune([])
+    assert store.steps() == [2, 6]
+    for name, step in (("best", 2), ("last", 6), ("average", 6)):
+        assert_is_step(store.load(name), step)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_average_is_the_mean_rounded_once(store: CheckpointStore, dtype: torch.dtype) -> None:
+    weights = [torch.randn(40, 3, generator=torch.Generator().manual_seed(k)).to(dtype) for k in range(3)]
+    buffer = torch.arange(4)
+    paths = [
+        store.save(k, {"model": {"weight": weight, "tied": weight, "ids": buffer}}, {})
+        for k, weight in enumerate(weights)
+    ]
+    mean = average(paths)
+    expected = torch.stack([weight.double() for weight in weights]).mean(0).to(dtype)
+    assert mean.keys() == {"weight", "tied", "ids"}
+    for name in ("weight", "tied"):
+        assert mean[name].dtype == dtype
+        torch.testing.assert_close(mean[name], expected, rtol=1e-7 if dtype == torch.float32 else 0, atol=0)
+    assert torch.equal(mean["ids"], buffer)
+    assert torch.equal(average(paths[:1])["weight"], weights[0])
+
+
+def test_average_refuses_models_that_differ(store: CheckpointStore) -> None:
+    def of(step: int, **tensors: Tensor) -> Path:
+        return store.save(step, {"model": tensors}, {})
+
+    base = of(1, weight=torch.ones(2), ids=torch.tensor([1]))
+    with pytest.raises(UserError, match=r"step-00000001 and .*step-00000002: .* bias, ids$"):
+        average([base, of(2, weight=torch.ones(2), bias=torch.ones(1))])
+    with pytest.raises(UserError, match=r"differ in weight$"):
+        average([base, of(3, weight=torch.ones(3), ids=torch.tensor([1]))])
+    with pytest.raises(UserError, match=r"ids is not equal in both"):
+        average([base, of(4, weight=torch.ones(2), ids=torch.tensor([2]))])
+    with pytest.raises(UserError, match="no checkpoints"):
+        average([])
