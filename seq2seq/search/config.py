@@ -1,0 +1,143 @@
+"""The settings of the search, and what depends on them alone: length limits and normalisation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from seq2seq.errors import UserError
+
+# With max_length_ratio a hypothesis has at most this + ratio × source tokens: short sources get room.
+RATIO_ALLOWANCE = 10
+
+
+class LengthNormalization(str, Enum):
+    """What a hypothesis' log-probability is divided by before hypotheses of different lengths are compared.
+
+    wu: ((5 + |Y|) / 6)^length_penalty (Wu et al. 2016, eq. 14, arXiv:1609.08144).
+    average: |Y|^length_penalty.
+    none: 1.
+    """
+
+    wu = "wu"
+    average = "average"
+    none = "none"
+
+
+class SearchPrecision(str, Enum):
+    """Number format of the matrix products during search; log-probabilities are float32 in all of them."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """The format autocast has to use, None where none is needed."""
+        return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.value]
+
+
+@dataclass
+class SearchConfig:
+    """Settings of the search; lengths count tokens with the end-of-sentence token.
+
+    Attributes:
+        beam_size: hypotheses kept a sentence; 1 is greedy search.
+        length_penalty: exponent of the length normalisation, 0 switches it off.
+        length_normalization: which formula, see `LengthNormalization`.
+        min_length: no hypothesis ends before this many tokens.
+        max_length: a hypothesis is cut off here.
+        max_length_ratio: if given, also at most 10 + ratio × source tokens.
+        batch_size: sentences searched at once.
+        n_best: hypotheses returned a sentence (with sampling: samples drawn).
+        sampling: draw tokens at random instead of searching for the best; the beam settings play no part.
+        temperature: log-probabilities are divided by it before a draw.
+        top_k: draw from the k most probable tokens only; 0 draws from all (Fan et al. 2018,
+            arXiv:1805.04833).
+        top_p: draw from the fewest tokens that hold this much probability (Holtzman et al. 2020,
+            section 3.1, arXiv:1904.09751).
+        no_repeat_ngram: no n-gram of this order comes twice in a hypothesis; 0 allows it (Paulus et al. 2018,
+            section 2.5, arXiv:1705.04304).
+        precision: number format of the matrix products.
+        seed: of the sampling; None takes the run's.
+    """
+
+    beam_size: int = 5
+    length_penalty: float = 1.0
+    length_normalization: LengthNormalization = LengthNormalization.wu
+    min_length: int = 0
+    max_length: int = 256
+    max_length_ratio: float | None = None
+    batch_size: int = 64
+    n_best: int = 1
+    sampling: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    no_repeat_ngram: int = 0
+    precision: SearchPrecision = SearchPrecision.fp32
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            UserError: naming the first key that is out of its range.
+        """
+        ratio = self.max_length_ratio
+        rules = (
+            ("beam_size", self.beam_size >= 1, "must be at least 1 (1 is greedy search)"),
+            ("batch_size", self.batch_size >= 1, "must be at least 1"),
+            ("n_best", self.n_best >= 1, "must be at least 1"),
+            ("max_length", self.max_length >= 1, "must be at least 1"),
+            ("min_length", self.min_length >= 0, "must be 0 or more"),
+            (
+                "min_length",
+                self.min_length <= self.max_length,
+                f"is above search.max_length={self.max_length}; lower one or raise the other",
+            ),
+            (
+                "max_length_ratio",
+                ratio is None or 0 < ratio < math.inf,
+                "must be above 0, or null for no limit",
+            ),
+            ("length_penalty", 0 <= self.length_penalty < math.inf, "must be 0 or more"),
+            (
+                "temperature",
+                0 < self.temperature < math.inf,
+                "must be above 0; for greedy search set sampling=false",
+            ),
+            ("top_k", self.top_k >= 0, "must be 0 (all tokens) or more"),
+            ("top_p", 0 < self.top_p <= 1, "must be above 0 and at most 1 (all tokens)"),
+            ("no_repeat_ngram", self.no_repeat_ngram >= 0, "must be 0 (off) or more"),
+            (
+                "n_best",
+                self.sampling or self.n_best <= self.beam_size,
+                f"is above search.beam_size={self.beam_size}; raise the beam size or lower n_best",
+            ),
+        )
+        for key, holds, rule in rules:
+            if not holds:
+                raise UserError(f"search.{key}={getattr(self, key)} {rule}")
+
+    def normalizer(self, lengths: Tensor) -> Tensor:
+        """The divisor of log-probabilities of hypotheses of `lengths` tokens (same shape, float32, >= 1)."""
+        lengths = lengths.to(torch.float32)
+        if self.length_normalization is LengthNormalization.wu:
+            return ((5.0 + lengths) / 6.0) ** self.length_penalty
+        if self.length_normalization is LengthNormalization.average:
+            return lengths**self.length_penalty
+        return torch.ones_like(lengths)
+
+    def limits(self, source_lengths: Tensor) -> Tensor:
+        """The most tokens [B] int64 a hypothesis may have, for sources of `source_lengths` [B] tokens."""
+        limits = torch.full_like(source_lengths, self.max_length)
+        if self.max_length_ratio is None:
+            return limits
+        # float64 so that whole products stay whole; clamped first because int64 cannot hold any float.
+        room = (source_lengths.double().cpu() * self.max_length_ratio).clamp(max=float(self.max_length))
+        return torch.minimum(limits, RATIO_ALLOWANCE + room.long().to(limits.device))

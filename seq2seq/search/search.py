@@ -1,0 +1,116 @@
+"""The door to the search: sources and models in, hypotheses out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor
+
+from seq2seq.errors import UserError
+from seq2seq.models.base import Seq2Seq, Vocabulary
+from seq2seq.search.beam import BeamSearch
+from seq2seq.search.config import SearchConfig
+from seq2seq.search.decoder import ModelDecoder, forced_attention
+from seq2seq.search.hypothesis import Hypothesis
+from seq2seq.search.walk import Choice, greedy_choice, sampling_choice, walk
+
+
+def search(
+    models: Sequence[Seq2Seq],
+    src: Tensor,
+    config: SearchConfig,
+    *,
+    seed: int = 0,
+    numbers: Tensor | None = None,
+    need_attention: bool = False,
+) -> list[list[Hypothesis]]:
+    """The best target sequences of a batch of sources.
+
+    Args:
+        models: one, or several of the same target vocabulary that decide together.
+        src: [B, S] int64, ending in end of sentence, padded on the right; on the models' device.
+        config: what to search for.
+        seed: for sampling, where `config.seed` is None.
+        numbers: [B] int64, identifies each sentence for sampling; default 0, 1, ... B - 1.
+        need_attention: fill `Hypothesis.attention`.
+
+    Returns:
+        For each source, `config.n_best` hypotheses (fewer if there are no more), at least one, best first.
+
+    Raises:
+        UserError: if the models' probabilities are not numbers, or their vocabularies differ.
+    """
+    vocabulary = _shared_vocabulary(models)
+    if src.size(0) == 0:
+        return []
+    with _ready(models, src.device, config.precision.autocast_dtype):
+        limits = config.limits((src != vocabulary.pad_id).sum(dim=1))
+        if config.sampling or config.beam_size == 1:
+            choose: Choice = greedy_choice
+            if config.sampling:
+                numbers = torch.arange(src.size(0)) if numbers is None else numbers
+                own_seed = seed if config.seed is None else config.seed
+                choose = sampling_choice(config, numbers.to(src.device), seed=own_seed)
+            decoder = ModelDecoder(models, src, width=config.n_best)
+            found = walk(decoder, limits, config, vocabulary=vocabulary, choose=choose)
+        else:
+            found = BeamSearch(ModelDecoder(models, src), config, vocabulary).run(limits)
+        _check(found)
+        if need_attention:
+            _attach_attention(found, models, src)
+    return found
+
+
+@contextmanager
+def _ready(models: Sequence[Seq2Seq], device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
+    """No gradients, no dropout, matrix products in `dtype`; the models' modes are put back afterwards."""
+    training = [model.training for model in models]
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        # Entered in any case: a search within someone else's autocast still runs in its own precision.
+        stack.enter_context(torch.autocast(device.type, dtype=dtype, enabled=dtype is not None))
+        for model, was_training in zip(models, training, strict=True):
+            stack.callback(model.train, was_training)
+            model.eval()
+        yield
+
+
+def _shared_vocabulary(models: Sequence[Seq2Seq]) -> Vocabulary:
+    vocabularies = [model.vocabulary for model in models]
+    for other in vocabularies[1:]:
+        if other != vocabularies[0]:
+            raise UserError(
+                "the models of an ensemble must share their vocabularies, these have "
+                f"{vocabularies[0]} and {other}; choose runs with the same tokenizer"
+            )
+    return vocabularies[0]
+
+
+def _check(found: list[list[Hypothesis]]) -> None:
+    """Raises UserError unless every sentence has a hypothesis and every score is a finite number."""
+    for hypotheses in found:
+        if not hypotheses or not all(math.isfinite(hypothesis.log_prob) for hypothesis in hypotheses):
+            raise UserError(
+                "the model's probabilities are not numbers (NaN or infinite): its weights are unusable; "
+                "choose another checkpoint, or search.precision=fp32 if it was fp16"
+            )
+
+
+def _attach_attention(found: list[list[Hypothesis]], models: Sequence[Seq2Seq], src: Tensor) -> None:
+    """Fills `attention` of all hypotheses: the first of each sentence in one pass, then the second, ..."""
+    vocabulary = models[0].vocabulary
+    lengths = (src != vocabulary.pad_id).sum(dim=1).tolist()
+    for rank in range(max(map(len, found))):
+        owners = [sentence for sentence, hypotheses in enumerate(found) if rank < len(hypotheses)]
+        chosen = [found[sentence][rank] for sentence in owners]
+        longest = max(hypothesis.length for hypothesis in chosen)
+        tgt_in = torch.full((len(owners), longest), vocabulary.pad_id)
+        for row, hypothesis in enumerate(chosen):
+            read = [vocabulary.bos_id, *hypothesis.ids][: hypothesis.length]
+            tgt_in[row, : len(read)] = torch.tensor(read)
+        weights = forced_attention(models, src[owners], tgt_in.to(src.device)).float().cpu()
+        for row, hypothesis in enumerate(chosen):
+            hypothesis.attention = weights[row, : hypothesis.length, : lengths[owners[row]]].clone()
