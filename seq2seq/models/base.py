@@ -104,7 +104,7 @@ class Seq2Seq(nn.Module, ABC):
 
     @abstractmethod
     def step(self, tokens: Tensor, state: State, *, need_attention: bool = False) -> Hidden:
-        """Features [N, D] after reading one more token a row (`tokens` [N] int64); advances `state` in place."""
+        """Features [N, D] after one more token a row (`tokens` [N] int64); advances `state` in place."""
 
     @torch.no_grad()
     def load_embeddings(self, side: Literal["source", "target"], weights: Tensor, *, found: Tensor) -> None:
@@ -121,8 +121,8 @@ class Seq2Seq(nn.Module, ABC):
         table = (self.source_embedding if side == "source" else self.target_embedding).weight
         if weights.shape != table.shape:
             raise UserError(
-                f"tokenizer.{side}_vectors has {weights.size(0)} vectors of {weights.size(1)} dimensions, the "
-                f"model's {side} embedding is {table.size(0)} × {table.size(1)}; set model.embedding_size (gru) "
-                f"or model.d_model (transformer) to {weights.size(1)}"
+                f"tokenizer.{side}_vectors has {weights.size(0)} vectors of {weights.size(1)} dimensions, "
+                f"the model's {side} embedding is {table.size(0)} × {table.size(1)}; set model.embedding_size "
+                f"(gru) or model.d_model (transformer) to {weights.size(1)}"
             )
         table[found] = weights[found].to(table)

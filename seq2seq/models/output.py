@@ -80,11 +80,12 @@ class Output(nn.Module):
     def loss(self, hidden: Hidden, labels: Tensor, smoothing: float) -> LossSums:
         """Sums of the cross-entropy over rows of features [M, D] with labels [M] (int64).
 
-        Label smoothing (Szegedy et al., 2016, section 7, arXiv:1512.00567) as `F.cross_entropy` defines it: the
-        target distribution is (1 - smoothing) on the label plus smoothing / V on every entry.
+        Label smoothing (Szegedy et al., 2016, section 7, arXiv:1512.00567) as `F.cross_entropy` defines it:
+        the target distribution is (1 - smoothing) on the label plus smoothing / V on every entry.
         """
         features = self._project(hidden)
-        loss, nll, correct = _CrossEntropy.apply(features, self.weight, labels, smoothing)
+        sums = _CrossEntropy.apply(features, self.weight, labels, smoothing)  # type: ignore[no-untyped-call]
+        loss, nll, correct = sums
         tokens = torch.full_like(nll, labels.numel())
         return LossSums(loss, nll, correct, tokens)
 
@@ -96,8 +97,8 @@ class Output(nn.Module):
 class _CrossEntropy(torch.autograd.Function):
     """Sum of smoothed cross-entropies of softmax(features @ weight.T), without storing the logits.
 
-    The gradient of the logits, softmax - target distribution, is known as soon as the logits are, so the forward
-    pass turns each chunk of it into the gradients of features and weight (as in Hsu et al., 2024,
+    The gradient of the logits, softmax - target distribution, is known as soon as the logits are, so the
+    forward pass turns each chunk of it into the gradients of features and weight (as in Hsu et al., 2024,
     section 3.2, arXiv:2410.10989) and the backward pass only scales them.
     """
 
