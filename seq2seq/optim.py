@@ -91,10 +91,10 @@ class OptimConfig:
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "at least 0 (off) and below 1")
         if self.horizon_steps is not None:
             _require(
-                self.horizon_steps > self.warmup_steps,
+                self.horizon_steps >= max(self.warmup_steps, 1),
                 "horizon_steps",
                 self.horizon_steps,
-                f"more than optim.warmup_steps={self.warmup_steps}, or null",
+                f"at least 1 and at least optim.warmup_steps={self.warmup_steps}, or null",
             )
 
 
@@ -107,12 +107,12 @@ def resolve_horizon(config: OptimConfig, *, max_steps: int | None) -> int | None
     """The update at which the schedule ends: `optim.horizon_steps`, or the run's `trainer.max_steps`.
 
     Raises:
-        UserError: `cosine` or `linear` has no horizon, or the warm-up does not end before `max_steps`.
+        UserError: `cosine` or `linear` has no horizon, or the warm-up is longer than the run.
     """
-    if max_steps is not None and config.warmup_steps >= max_steps:
+    if max_steps is not None and config.warmup_steps > max_steps:
         raise UserError(
-            f"optim.warmup_steps={config.warmup_steps} is not below trainer.max_steps={max_steps}: "
-            "the run would end before its learning rate has peaked"
+            f"optim.warmup_steps={config.warmup_steps} is above trainer.max_steps={max_steps}: "
+            "the run would end before its learning rate has peaked; lower it or run longer"
         )
     horizon = config.horizon_steps if config.horizon_steps is not None else max_steps
     if horizon is None and config.schedule in (Schedule.cosine, Schedule.linear):

@@ -102,8 +102,9 @@ def test_horizon_is_the_sections_own_or_the_runs_length() -> None:
     assert resolve_horizon(OptimConfig(), max_steps=None) is None
     with pytest.raises(UserError, match=r"optim\.horizon_steps or trainer\.max_steps"):
         resolve_horizon(config, max_steps=None)
-    with pytest.raises(UserError, match=r"optim\.warmup_steps=300 .* trainer\.max_steps=300"):
-        resolve_horizon(OptimConfig(warmup_steps=300), max_steps=300)
+    assert resolve_horizon(OptimConfig(warmup_steps=300), max_steps=300) == 300
+    with pytest.raises(UserError, match=r"optim\.warmup_steps=301 .* trainer\.max_steps=300"):
+        resolve_horizon(OptimConfig(warmup_steps=301), max_steps=300)
 
 
 # --- the learning rate --------------------------------------------------------------------------------------
@@ -131,6 +132,16 @@ def test_no_schedule_falls_below_the_floor_after_the_warmup(schedule: Schedule) 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_without_warmup_the_first_update_is_finite_and_positive(schedule: Schedule) -> None:
     assert 0 < learning_rate(1, OptimConfig(lr=0.5, schedule=schedule), horizon=10) <= 0.5
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_run_that_ends_with_its_warmup_ends_at_the_peak(schedule: Schedule) -> None:
+    config = OptimConfig(lr=0.5, schedule=schedule, warmup_steps=10, horizon_steps=10)
+    assert learning_rate(10, config, horizon=10) == 0.5
+    assert learning_rate(11, config, horizon=10) < 0.5 or schedule in (
+        Schedule.constant,
+        Schedule.plateau,
+    )
 
 
 def test_cosine_and_linear_arrive_at_the_floor_and_stay() -> None:
