@@ -84,8 +84,7 @@ class CheckpointStore:
         Args:
             step: number of updates made.
             tensors: for each file ("model", "optimizer", ...) its tensors by name. Names that share one
-            tensor
-                (tied weights) are stored once.
+                tensor (tied weights) are stored once.
             state: what JSON can hold; NaN and the infinities come back as they were.
             belongs_to: fingerprints of what the checkpoint is of use with (tokenizer, data, config).
             name: folder name, if it is to be another than `step-<8 digits>`.
@@ -107,15 +106,22 @@ class CheckpointStore:
         return final
 
     def link(self, name: str, target: int | Path) -> None:
-        """Make `name` ("last", "best") stand for the checkpoint of a step or at a path in this store."""
+        """Make `name` ("last", "best") stand for the checkpoint of a step or at a path in this store.
+
+        Raises:
+            CheckpointSaveError: the link cannot be written.
+        """
         folder = self._step_folder(target) if isinstance(target, int) else target
         if folder.parent.resolve() != self.root.resolve() or not (folder / MANIFEST).is_file():
             raise ValueError(f"{folder} is not a checkpoint in {self.root}")
         mark = f"{os.getpid()}x{secrets.token_hex(4)}"
         temporary = self.root / f"{name}.tmp-{mark}"
-        # relative, so that the run folder can be moved
-        temporary.symlink_to(folder.name, target_is_directory=True)
-        _swap_in(temporary, self.root / name, retired=self.root / f"{name}.old-{mark}")
+        try:
+            # relative, so that the run folder can be moved
+            temporary.symlink_to(folder.name, target_is_directory=True)
+            _swap_in(temporary, self.root / name, retired=self.root / f"{name}.old-{mark}")
+        except OSError as error:
+            raise CheckpointSaveError(f"cannot link {self.root / name} to {folder.name}: {error}") from error
 
     def resolve(self, name: str) -> Path:
         """The folder of the checkpoint called `name`: a link's name, a step's number, or a path.
@@ -185,7 +191,7 @@ class CheckpointStore:
         Also clears away what interrupted saves left behind.
         """
         self.clean()
-        linked = {os.readlink(path) for path in self.root.glob("*") if path.is_symlink()}
+        linked = {Path(os.readlink(path)).name for path in self.root.glob("*") if path.is_symlink()}
         for step in self.steps():
             folder = self._step_folder(step)
             if step not in keep and folder.name not in linked:
