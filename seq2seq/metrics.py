@@ -69,7 +69,9 @@ class MetricsConfig:
         Raises:
             UserError: An unknown metric or tokenizer, or a number of resamples that gives no interval.
         """
-        _check_names(self.names)
+        for name in self.names:
+            if name not in METRICS:
+                raise UserError(f"metrics.names: unknown metric {name!r}; choose from {', '.join(METRICS)}")
         if self.bleu_tokenize is not None and self.bleu_tokenize not in BLEU_TOKENIZERS:
             raise UserError(
                 f"metrics.bleu_tokenize={self.bleu_tokenize} is unknown: choose null (by target language) or "
@@ -114,7 +116,6 @@ def score(
     *,
     target_language: str | None,
     seed: int,
-    names: Sequence[str] | None = None,
     bootstrap: int | None = None,
 ) -> dict[str, Score]:
     """Computes corpus scores of hypotheses against one or more references each.
@@ -125,18 +126,15 @@ def score(
         config: The metrics section.
         target_language: A code such as `de`, `zh_CN` or `zho_Hans`; chooses BLEU's tokenizer and stemming.
         seed: Of the bootstrap, the same for every metric so that the same examples are drawn.
-        names: Scores these instead of `config.names`.
         bootstrap: Resamples instead of `config.bootstrap`.
 
     Returns:
-        Score by metric name, in the order asked for.
+        Score by metric name, in the order of `config.names`.
 
     Raises:
-        UserError: Numbers of hypotheses and references differ, there are none, an example has no reference,
-            or a name is unknown.
+        UserError: Numbers of hypotheses and references differ, there are none, or an example has no
+            reference.
     """
-    wanted = config.names if names is None else names
-    _check_names(wanted)
     _check_examples(hyps, refs)
     resamples = config.bootstrap if bootstrap is None else bootstrap
     language = _primary_language(target_language)
@@ -144,23 +142,17 @@ def score(
     scores: dict[str, Score] = {}
     flat_hyps = [_one_line(hyp) for hyp in hyps]
     streams = _reference_streams(refs)
-    for name in wanted:
+    for name in config.names:
         if name in SACREBLEU_METRICS:
             metric = _sacrebleu_metric(name, config.bleu_tokenize or _bleu_tokenizer(language))
             scores[name] = _sacrebleu_score(metric, flat_hyps, streams, resamples=resamples, seed=seed)
-    rouge_names = [name for name in wanted if name in ROUGE_METRICS]
+    rouge_names = [name for name in config.names if name in ROUGE_METRICS]
     if rouge_names:
         tokenizer, label = _rouge_tokenizer(refs, stem=config.rouge_stemmer and language in (None, "en"))
         f1 = _rouge_f1(rouge_names, hyps, refs, tokenizer)
         suffix = f"{label}|split:newline|refs:best" + (f"|boot:{resamples}|seed:{seed}" if resamples else "")
         scores |= _rouge_scores(rouge_names, f1, suffix, resamples=resamples, seed=seed)
-    return {name: scores[name] for name in wanted}
-
-
-def _check_names(names: Sequence[str]) -> None:
-    for name in names:
-        if name not in METRICS:
-            raise UserError(f"metrics.names: unknown metric {name!r}; choose from {', '.join(METRICS)}")
+    return {name: scores[name] for name in config.names}
 
 
 def _check_examples(hyps: Sequence[str], refs: Sequence[Sequence[str]]) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ _LONGEST_LABEL = 16
 
 
 def attention_heatmap(
-    weights: NDArray[np.floating],
+    weights: ArrayLike,
     source_tokens: Sequence[str],
     target_tokens: Sequence[str],
     *,
@@ -45,16 +45,17 @@ def attention_heatmap(
     Raises:
         ValueError: The shape of the weights is not that of the labels, or there is nothing to draw.
     """
-    if weights.shape != (len(target_tokens), len(source_tokens)) or not weights.size:
+    matrix = np.asarray(weights, dtype=np.float64)
+    if matrix.shape != (len(target_tokens), len(source_tokens)) or not matrix.size:
         raise ValueError(
-            f"attention of shape {weights.shape} does not fit {len(target_tokens)} output tokens "
+            f"attention of shape {matrix.shape} does not fit {len(target_tokens)} output tokens "
             f"and {len(source_tokens)} source tokens"
         )
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = np.asarray(weights[:max_tokens, :max_tokens], dtype=np.float64)
+    shown = matrix[:max_tokens, :max_tokens]
     rows, columns = shown.shape
     across = [_label(token) for token in source_tokens[:columns]]
     down = [_label(token) for token in target_tokens[:rows]]
