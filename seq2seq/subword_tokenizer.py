@@ -1,0 +1,180 @@
+"""SentencePiece tokenizers (unigram, BPE, characters) and their training."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from seq2seq.errors import UserError
+from seq2seq.tokenizer_base import (
+    BOS_ID,
+    EOS_ID,
+    PAD_ID,
+    SPECIAL_TOKENS,
+    UNK_ID,
+    UNK_SURFACE,
+    Normalization,
+    Tokenizer,
+    TokenizerConfig,
+    TokenizerKind,
+    to_utf8,
+    write_atomically,
+)
+
+SENTENCEPIECE = "sentencepiece"
+MAX_SENTENCE_BYTES = 4192  # the trainer's default limit: it silently leaves out any longer sentence
+_TRAINING_THREADS = 4  # fixed: the number is stored in the model, whose bytes must not depend on the machine
+_TEXTS_PER_THREAD = 64  # fewer do not pay for starting a thread
+_ERRORS_ONLY = 2  # minloglevel
+
+
+class SubwordTokenizer(Tokenizer):
+    """A trained SentencePiece model.
+
+    With `normalization=identity` and `byte_fallback`, decode(encode(text)) is the text, but for U+2581, which
+    is SentencePiece's own mark for a space and comes back as one.
+    """
+
+    def __init__(self, model: bytes, *, sampling_alpha: float = 0.0, sampling_nbest: int = -1) -> None:
+        """Takes a serialised model; raises RuntimeError if it is none."""
+        self._model = model
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._alpha = sampling_alpha
+        self._nbest = sampling_nbest
+        self._threads = _available_cores()
+        self.vocab_size = int(self._processor.vocab_size())
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `Tokenizer.encode_batch`; SentencePiece splits a large batch over threads of its own."""
+        data = [to_utf8(text) for text in texts]
+        threads = min(self._threads, 1 + len(data) // _TEXTS_PER_THREAD)
+        ids: list[list[int]] = self._processor.encode(data, num_threads=threads)
+        return ids
+
+    def sample_batch(self, texts: Sequence[str], *, seed: int) -> list[list[int]]:
+        """See `Tokenizer.sample_batch`; one thread, because threads share SentencePiece's generator."""
+        if self._alpha == 0:
+            return self.encode_batch(texts)
+        data = [to_utf8(text) for text in texts]
+        # Modulo the largest 32-bit number, which SentencePiece takes for "no seed given".
+        sentencepiece.set_random_generator_seed(seed % (2**32 - 1))
+        ids: list[list[int]] = self._processor.encode(
+            data, enable_sampling=True, alpha=self._alpha, nbest_size=self._nbest, num_threads=1
+        )
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Tokenizer.decode`; bytes that are not UTF-8 become U+FFFD."""
+        kept = [token for token in map(int, ids) if token not in (PAD_ID, BOS_ID, EOS_ID)]
+        return str(self._processor.decode(kept))
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """See `Tokenizer.pieces`; a leading `▁` marks the start of a word, `<0xE2>` a byte."""
+        return [str(self._processor.id_to_piece(int(token))) for token in ids]
+
+    def is_byte(self, token_id: int) -> bool:
+        """See `Tokenizer.is_byte`."""
+        return bool(self._processor.is_byte(int(token_id)))
+
+    def fingerprint(self) -> str:
+        """See `Tokenizer.fingerprint`: the model's."""
+        return hashlib.sha256(self._model).hexdigest()
+
+    def settings(self) -> dict[str, str | bool | int | float]:
+        """See `Tokenizer.settings`."""
+        return {
+            "kind": SENTENCEPIECE,
+            "sampling_alpha": self._alpha,
+            "sampling_nbest": self._nbest,
+        }
+
+    def save(self, folder: Path, name: str) -> Path:
+        """See `Tokenizer.save`."""
+        path = folder / f"{name}.model"
+        write_atomically(path, self._model)
+        return path
+
+
+def train_subwords(sentences: Sequence[bytes], config: TokenizerConfig) -> SubwordTokenizer:
+    """Trains a SentencePiece model on UTF-8 sentences of at most `MAX_SENTENCE_BYTES`.
+
+    Raises:
+        UserError: `tokenizer.vocab_size` is more, or less, than these sentences can give; they are blank.
+    """
+    try:
+        model = _train(sentences, config, kind=config.kind, vocab_size=config.vocab_size)
+    except RuntimeError:
+        _check_minimum(sentences, config)
+        raise
+    tokenizer = SubwordTokenizer(
+        model, sampling_alpha=config.sampling_alpha, sampling_nbest=config.sampling_nbest
+    )
+    if config.kind != TokenizerKind.char and tokenizer.vocab_size < config.vocab_size:
+        raise UserError(
+            f"tokenizer.vocab_size={config.vocab_size} is too large for the training corpus, which gives "
+            f"at most {tokenizer.vocab_size} {config.kind.value} tokens; "
+            f"set tokenizer.vocab_size={tokenizer.vocab_size} or less, or add text."
+        )
+    return tokenizer
+
+
+def _check_minimum(sentences: Sequence[bytes], config: TokenizerConfig) -> None:
+    # A character model without a limit holds what every model must: reserved tokens and alphabet.
+    try:
+        alphabet = _train(sentences, config, kind=TokenizerKind.char, vocab_size=2**30)
+    except RuntimeError:  # it has nothing else to object to than an empty alphabet
+        raise UserError(
+            f"data.train holds no text to train the tokenizer on: tokenizer.normalization="
+            f"{config.normalization.value} leaves nothing of it."
+        ) from None
+    minimum = SubwordTokenizer(alphabet).vocab_size
+    if config.vocab_size < minimum:
+        raise UserError(
+            f"tokenizer.vocab_size={config.vocab_size} is too small: the training corpus needs at least "
+            f"{minimum}: {config.reserved_size} reserved tokens and "
+            f"{minimum - config.reserved_size} characters; "
+            f"set tokenizer.vocab_size={minimum} or more, or lower tokenizer.character_coverage."
+        )
+
+
+def _train(
+    sentences: Sequence[bytes], config: TokenizerConfig, *, kind: TokenizerKind, vocab_size: int
+) -> bytes:
+    writer = io.BytesIO()
+    lossless = config.normalization == Normalization.identity
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=writer,
+        model_type=kind.value,
+        vocab_size=vocab_size,
+        hard_vocab_limit=False,  # the size of the smaller model it then gives is the maximum
+        character_coverage=config.character_coverage,
+        byte_fallback=config.byte_fallback,
+        normalization_rule_name=config.normalization.value,
+        remove_extra_whitespaces=not lossless,
+        user_defined_symbols=list(config.user_symbols),
+        max_sentence_length=MAX_SENTENCE_BYTES,
+        pad_id=PAD_ID,
+        unk_id=UNK_ID,
+        bos_id=BOS_ID,
+        eos_id=EOS_ID,
+        pad_piece=SPECIAL_TOKENS[PAD_ID],
+        unk_piece=SPECIAL_TOKENS[UNK_ID],
+        bos_piece=SPECIAL_TOKENS[BOS_ID],
+        eos_piece=SPECIAL_TOKENS[EOS_ID],
+        unk_surface=UNK_SURFACE,
+        num_threads=_TRAINING_THREADS,
+        minloglevel=_ERRORS_ONLY,
+    )
+    return writer.getvalue()
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,235 @@
+"""What every tokenizer is: its settings, its reserved ids, and the interface the rest of the package uses."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from seq2seq.errors import UserError
+
+PAD_ID = 0
+UNK_ID = 1
+BOS_ID = 2
+EOS_ID = 3
+SPECIAL_TOKENS = (
+    "<pad>",
+    "<unk>",
+    "<s>",
+    "</s>",
+)  # at the ids above; as user text they are ordinary characters
+UNK_SURFACE = "⁇"  # what an unknown token decodes to: U+2047, one character that real text hardly contains
+BYTE_PIECES = 256
+
+
+class TokenizerKind(str, Enum):
+    """How text becomes tokens: SentencePiece's unigram, bpe and char models, or torchtext words."""
+
+    unigram = "unigram"
+    bpe = "bpe"
+    char = "char"
+    word = "word"
+
+
+class Normalization(str, Enum):
+    """SentencePiece's normalisation rules; only `identity` leaves the text as it is."""
+
+    nmt_nfkc = "nmt_nfkc"
+    nmt_nfkc_cf = "nmt_nfkc_cf"
+    nfkc = "nfkc"
+    nfkc_cf = "nfkc_cf"
+    identity = "identity"
+
+
+class WordSplitter(str, Enum):
+    """torchtext's word tokenizers that need no further package."""
+
+    basic_english = "basic_english"
+    whitespace = "whitespace"
+
+
+@dataclass
+class TokenizerConfig:
+    """Settings of the section `tokenizer`.
+
+    Attributes:
+        kind: The model.
+        vocab_size: Tokens, the four reserved ones and (with `byte_fallback`) the 256 bytes counted. Exact for
+            unigram and bpe; the most for char and word, which take what the corpus has.
+        joint: One vocabulary for source and target, or one each.
+        byte_fallback: Characters outside the vocabulary become their UTF-8 bytes instead of `<unk>`.
+        normalization: Applied before encoding. `identity` also keeps leading, trailing and double spaces.
+        user_symbols: Strings that always are one token.
+        character_coverage: Share of the corpus' characters that get a piece of their own. A large
+            corpus has thousands of stray characters, which would fill the vocabulary; `byte_fallback` keeps
+            them. The trainer's own 0.9995 would also spell the digits of a small corpus in bytes.
+        max_sentences: Size of the seeded sample of training lines, the bound on memory.
+        sampling_alpha: 0 is off. unigram: smoothing of the sampled segmentation (Kudo 2018, section 3.2,
+            arXiv:1804.10959); bpe: probability to skip a merge (Provilkov et al. 2020, arXiv:1910.13267).
+        sampling_nbest: unigram only: sample from so many best segmentations; -1 is from all.
+        word_tokenizer: How kind=word splits.
+        lowercase: kind=word only (`basic_english` always does).
+        min_frequency: kind=word only: rarer words become `<unk>`.
+        source_vectors: kind=word only: a text file of pretrained word vectors for the source side.
+        target_vectors: The same for the target side.
+    """
+
+    kind: TokenizerKind = TokenizerKind.unigram
+    vocab_size: int = 8000
+    joint: bool = True
+    byte_fallback: bool = True
+    normalization: Normalization = Normalization.nmt_nfkc
+    user_symbols: list[str] = field(default_factory=list)
+    character_coverage: float = 0.9999
+    max_sentences: int = 1_000_000
+    sampling_alpha: float = 0.0
+    sampling_nbest: int = -1
+    word_tokenizer: WordSplitter = WordSplitter.basic_english
+    lowercase: bool = False
+    min_frequency: int = 1
+    source_vectors: str | None = None
+    target_vectors: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values against each other.
+
+        Raises:
+            UserError: Naming the key, its value and the rule.
+        """
+        self._check_size()
+        self._check_symbols()
+        self._check_sampling()
+        if not 0.98 <= self.character_coverage <= 1.0:  # the range SentencePiece's trainer accepts
+            raise UserError(
+                f"tokenizer.character_coverage={self.character_coverage} is not in the range 0.98 to 1."
+            )
+        if self.max_sentences < 1:
+            raise UserError(f"tokenizer.max_sentences={self.max_sentences} must be at least 1.")
+        if self.min_frequency < 1:
+            raise UserError(f"tokenizer.min_frequency={self.min_frequency} must be at least 1.")
+        if self.kind != TokenizerKind.word:
+            for key, path in (
+                ("source_vectors", self.source_vectors),
+                ("target_vectors", self.target_vectors),
+            ):
+                if path is not None:
+                    raise UserError(
+                        f"tokenizer.{key}={path} needs tokenizer.kind=word, not {self.kind.value}: "
+                        "word vectors have no entries for subwords."
+                    )
+
+    @property
+    def reserved_size(self) -> int:
+        """Tokens that are there whatever the corpus holds: special, bytes, user symbols."""
+        subword_bytes = BYTE_PIECES if self.byte_fallback and self.kind != TokenizerKind.word else 0
+        return len(SPECIAL_TOKENS) + subword_bytes + len(self.user_symbols)
+
+    def _check_size(self) -> None:
+        if self.vocab_size <= self.reserved_size:
+            raise UserError(
+                f"tokenizer.vocab_size={self.vocab_size} is too small: {self.reserved_size} places are taken "
+                "by special tokens, tokenizer.byte_fallback's bytes and tokenizer.user_symbols; "
+                f"give at least {self.reserved_size + 1}, better thousands."
+            )
+
+    def _check_symbols(self) -> None:
+        if len(set(self.user_symbols)) != len(self.user_symbols):
+            raise UserError(f"tokenizer.user_symbols={self.user_symbols} holds a symbol twice.")
+        for symbol in self.user_symbols:
+            to_utf8(symbol)
+            if not symbol or symbol in SPECIAL_TOKENS:
+                raise UserError(
+                    f"tokenizer.user_symbols: {symbol!r} cannot be a symbol: it is empty or one of the "
+                    f"reserved {', '.join(SPECIAL_TOKENS)}."
+                )
+
+    def _check_sampling(self) -> None:
+        alpha, nbest = self.sampling_alpha, self.sampling_nbest
+        if not math.isfinite(alpha) or alpha < 0 or (self.kind == TokenizerKind.bpe and alpha > 1):
+            rule = (
+                "from 0 to 1 (a probability)" if self.kind == TokenizerKind.bpe else "finite and at least 0"
+            )
+            raise UserError(f"tokenizer.sampling_alpha={alpha} must be {rule}.")
+        if alpha > 0 and self.kind not in (TokenizerKind.unigram, TokenizerKind.bpe):
+            raise UserError(
+                f"tokenizer.sampling_alpha={alpha} needs tokenizer.kind=unigram or bpe: "
+                f"{self.kind.value} has one way only to split a text."
+            )
+        if nbest != -1 and nbest < 2:
+            raise UserError(f"tokenizer.sampling_nbest={nbest} must be -1 (all segmentations) or at least 2.")
+
+
+class Tokenizer(ABC):
+    """Text to ids and back. Encoding adds no BOS or EOS: batching and search do."""
+
+    vocab_size: int
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of one text; `""` gives `[]`."""
+        return self.encode_batch([text])[0]
+
+    @abstractmethod
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, the same as one by one.
+
+        Raises:
+            UserError: A text holds a lone surrogate, which UTF-8 cannot express.
+        """
+
+    def sample_batch(self, texts: Sequence[str], *, seed: int) -> list[list[int]]:
+        """Ids of one sampled segmentation of each text: a pure function of texts and seed.
+
+        Without a choice of segmentations (`sampling_alpha=0`, chars, words) it is `encode_batch`.
+        """
+        del seed
+        return self.encode_batch(texts)
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids; PAD, BOS and EOS vanish, UNK becomes `UNK_SURFACE`."""
+
+    @abstractmethod
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """A readable label of each id, the special ones included."""
+
+    @abstractmethod
+    def is_byte(self, token_id: int) -> bool:
+        """Whether the id is a byte piece: a part of a character the vocabulary lacks."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hex sha256 of all that decides how it encodes and decodes: the same on any machine."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, str | bool | int | float]:
+        """What loading needs beside the file that `save` writes; `kind` is always there."""
+
+    @abstractmethod
+    def save(self, folder: Path, name: str) -> Path:
+        """Writes one file `<name>.model` or `<name>.vocab.txt` into the folder and returns its path."""
+
+
+def to_utf8(text: str) -> bytes:
+    """UTF-8 bytes of a text.
+
+    Raises:
+        UserError: The text holds a lone surrogate.
+    """
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the text holds a lone surrogate (U+{ord(text[error.start]):04X} at character {error.start}), "
+            "which is no character and has no UTF-8 form; read the text with errors='replace', or remove it."
+        ) from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes the file under a temporary name in its folder, then renames it: never half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)

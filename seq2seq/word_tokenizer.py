@@ -1,0 +1,152 @@
+"""Word tokenizer: torchtext splits the text and keeps the vocabulary."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from seq2seq.errors import UserError
+from seq2seq.tokenizer_base import (
+    BOS_ID,
+    EOS_ID,
+    PAD_ID,
+    SPECIAL_TOKENS,
+    UNK_ID,
+    UNK_SURFACE,
+    Tokenizer,
+    TokenizerConfig,
+    WordSplitter,
+    to_utf8,
+    write_atomically,
+)
+
+WORDS = "word"
+
+
+class WordTokenizer(Tokenizer):
+    """Words of a torchtext tokenizer, numbered by a torchtext `Vocab`.
+
+    Lossy: unknown words, the spacing and (as set) the case are gone; decoding joins the words by spaces. The
+    names of the special tokens, typed as text, are unknown words.
+    """
+
+    def __init__(self, words: Sequence[str], *, splitter: WordSplitter, lowercase: bool) -> None:
+        """Takes the words after the special tokens, in the order of their ids."""
+        from torchtext.vocab import Vocab
+
+        # Falling counts make Vocab, which sorts by count, keep this order.
+        ranks = Counter({word: len(words) - index for index, word in enumerate(words)})
+        self._vocab: Any = Vocab(ranks, specials=list(SPECIAL_TOKENS))
+        self._ids: dict[str, int] = dict(self._vocab.stoi)
+        for token in SPECIAL_TOKENS:
+            self._ids[token] = UNK_ID
+        self._splitter = splitter
+        self._lowercase = lowercase
+        self._split = build_splitter(splitter, lowercase=lowercase)
+        self.vocab_size = len(self._vocab)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `Tokenizer.encode_batch`."""
+        rows = []
+        for text in texts:
+            to_utf8(text)  # refuses what the other tokenizers refuse
+            rows.append([self._ids.get(word, UNK_ID) for word in self._split(text)])
+        return rows
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Tokenizer.decode`; words joined by spaces."""
+        kept = [token for token in map(int, ids) if token not in (PAD_ID, BOS_ID, EOS_ID)]
+        return " ".join(UNK_SURFACE if token == UNK_ID else self._vocab.itos[token] for token in kept)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """See `Tokenizer.pieces`."""
+        return [self._vocab.itos[int(token)] for token in ids]
+
+    def is_byte(self, token_id: int) -> bool:
+        """See `Tokenizer.is_byte`: there are none."""
+        del token_id
+        return False
+
+    def fingerprint(self) -> str:
+        """See `Tokenizer.fingerprint`: of settings and vocabulary."""
+        settings = json.dumps(self.settings(), sort_keys=True).encode()
+        return hashlib.sha256(settings + b"\n" + self._content()).hexdigest()
+
+    def settings(self) -> dict[str, str | bool | int | float]:
+        """See `Tokenizer.settings`."""
+        return {"kind": WORDS, "word_tokenizer": self._splitter.value, "lowercase": self._lowercase}
+
+    def save(self, folder: Path, name: str) -> Path:
+        """See `Tokenizer.save`."""
+        path = folder / f"{name}.vocab.txt"
+        write_atomically(path, self._content())
+        return path
+
+    def _content(self) -> bytes:
+        return "".join(f"{token}\n" for token in self._vocab.itos).encode("utf-8")
+
+
+def build_splitter(splitter: WordSplitter, *, lowercase: bool) -> Callable[[str], list[str]]:
+    """The torchtext function from a text to its words."""
+    from torchtext.data import get_tokenizer
+
+    split: Callable[[str], list[str]] = get_tokenizer(
+        None if splitter == WordSplitter.whitespace else splitter.value
+    )
+    return (lambda text: split(text.lower())) if lowercase else split
+
+
+def train_words(sentences: Iterable[bytes], config: TokenizerConfig) -> WordTokenizer:
+    """Takes the most frequent words of UTF-8 sentences into a vocabulary of at most `tokenizer.vocab_size`.
+
+    Raises:
+        UserError: A user symbol would be split, or there are no words, or all are too rare.
+    """
+    from torchtext.vocab import Vocab
+
+    split = build_splitter(config.word_tokenizer, lowercase=config.lowercase)
+    for symbol in config.user_symbols:
+        if split(symbol) != [symbol]:
+            raise UserError(
+                f"tokenizer.user_symbols: tokenizer.word_tokenizer={config.word_tokenizer.value} makes "
+                f"{split(symbol)} of {symbol!r}; choose a symbol that it leaves whole."
+            )
+    counts = Counter(word for sentence in sentences for word in split(sentence.decode("utf-8")))
+    if not counts:
+        raise UserError("data.train holds no words to train the tokenizer on: it is blank throughout.")
+    specials = [*SPECIAL_TOKENS, *config.user_symbols]
+    vocab = Vocab(
+        counts,
+        max_size=config.vocab_size - len(specials),
+        min_freq=config.min_frequency,
+        specials=specials,
+    )
+    if len(vocab) == len(specials):
+        raise UserError(
+            f"tokenizer.min_frequency={config.min_frequency} leaves no word of the training corpus; lower it."
+        )
+    words = vocab.itos[len(SPECIAL_TOKENS) :]
+    return WordTokenizer(words, splitter=config.word_tokenizer, lowercase=config.lowercase)
+
+
+def parse_vocabulary(content: bytes, path: Path) -> list[str]:
+    """The words of a saved vocabulary file, the special tokens taken off.
+
+    Raises:
+        UserError: The file is not a vocabulary that `WordTokenizer.save` wrote.
+    """
+    try:
+        tokens = content.decode("utf-8").split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged: it is not UTF-8 text at byte {error.start}.") from None
+    head = len(SPECIAL_TOKENS)
+    if tuple(tokens[:head]) != SPECIAL_TOKENS or len(set(tokens)) != len(tokens):
+        raise UserError(
+            f"{path} is not a vocabulary: it must begin with the lines {', '.join(SPECIAL_TOKENS)} and hold "
+            "no token twice."
+        )
+    return tokens[head:]
