@@ -1,0 +1,324 @@
+"""Noun phrases and clauses that know how to say themselves in English and in German.
+
+A clause holds one meaning. English is read off with do-support and subject-verb-object order; German with the
+finite verb second, first (questions) or last (subordinate clauses), separable prefixes, and the middle field
+ordered as pronouns, time, noun objects, company, place. Each clause has exactly one German rendering.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from demo_lexicon import Adjective, Noun
+from demo_settings import Adverbial
+from demo_verbs import BE, Modal, Verb
+
+_DEFINITE = {
+    "nom": {"m": "der", "f": "die", "n": "das", "p": "die"},
+    "acc": {"m": "den", "f": "die", "n": "das", "p": "die"},
+    "dat": {"m": "dem", "f": "der", "n": "dem", "p": "den"},
+    "gen": {"m": "des", "f": "der", "n": "des", "p": "der"},
+}
+_STRONG = {
+    "nom": {"m": "er", "f": "e", "n": "es", "p": "e"},
+    "acc": {"m": "en", "f": "e", "n": "es", "p": "e"},
+    "dat": {"m": "em", "f": "er", "n": "em", "p": "en"},
+    "gen": {"m": "en", "f": "er", "n": "en", "p": "er"},
+}
+_POSSESSIVES = {"my": "mein", "his": "sein", "her": "ihr", "our": "unser", "their": "ihr"}
+_EIN_WORDS = {"a": "ein", "no": "kein", **_POSSESSIVES}
+_PRONOUNS = {
+    "I": ("I", "me", "ich", "mich", "mir", "1sg"),
+    "we": ("we", "us", "wir", "uns", "uns", "pl"),
+    "he": ("he", "him", "er", "ihn", "ihm", "3sg"),
+    "she": ("she", "her", "sie", "sie", "ihr", "3sg"),
+    "they": ("they", "them", "sie", "sie", "ihnen", "pl"),
+}
+_IT = {"m": ("er", "ihn", "ihm"), "f": ("sie", "sie", "ihr"), "n": ("es", "es", "ihm")}
+POSSESSIVE_WORDS = tuple(_POSSESSIVES)
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A noun phrase: English as subject and as object, German by case.
+
+    `number` is the verb's ("1sg", "3sg", "pl"); `gender` the German one, "p" in the plural.
+    """
+
+    subject: str
+    object: str
+    german: dict[str, str] = field(compare=False)
+    number: str = "3sg"
+    gender: str = "m"
+    pronoun: bool = False
+    definite: bool = True
+    refers: str = ""  # he, she or they for a person of known sex or several
+
+    def modified(self, english: str, german: str) -> Phrase:
+        """The phrase with a modifier behind it, such as a genitive or a relative clause."""
+        forms = {case: f"{form} {german}" for case, form in self.german.items()}
+        return replace(
+            self, subject=f"{self.subject} {english}", object=f"{self.object} {english}", german=forms
+        )
+
+
+def name(text: str, refers: str) -> Phrase:
+    """A first name: the same in all cases; `refers` is its pronoun, he or she."""
+    return Phrase(text, text, dict.fromkeys(("nom", "acc", "dat"), text), refers=refers)
+
+
+def pronoun(word: str) -> Phrase:
+    """A personal pronoun other than it: I, we, he, she, they."""
+    subject, obj, nom, acc, dat, number = _PRONOUNS[word]
+    return Phrase(subject, obj, {"nom": nom, "acc": acc, "dat": dat}, number, pronoun=True)
+
+
+def pronoun_for(phrase: Phrase) -> Phrase:
+    """It or they, agreeing with the gender and number of a thing named before."""
+    if phrase.gender == "p":
+        return pronoun("they")
+    forms = dict(zip(("nom", "acc", "dat"), _IT[phrase.gender], strict=True))
+    return Phrase("it", "it", forms, gender=phrase.gender, pronoun=True)
+
+
+def relative_pronoun(phrase: Phrase, *, person: bool) -> Phrase:
+    """Who, whom or that, with the German relative pronoun of the phrase's gender and number."""
+    forms = {case: _DEFINITE[case][phrase.gender] for case in ("nom", "acc", "dat")}
+    if phrase.gender == "p":
+        forms["dat"] = "denen"
+    words = ("who", "whom") if person else ("that", "that")
+    return Phrase(*words, forms, phrase.number, phrase.gender, pronoun=True)
+
+
+def _article(word: str, following: str) -> str:
+    if word == "a":
+        return "an" if following[0] in "aeiou" else "a"
+    return word
+
+
+def _determiner(word: str, case: str, gender: str) -> str:
+    if word == "the":
+        return _DEFINITE[case][gender]
+    if word in ("this", "these"):
+        return "dies" + ("es" if case == "gen" and gender in "mn" else _STRONG[case][gender])
+    if word == "every":
+        return "jed" + _STRONG[case][gender]
+    stem = _EIN_WORDS[word]
+    bare = (case == "nom" and gender in "mn") or (case == "acc" and gender == "n")
+    ending = "es" if case == "gen" and gender in "mn" else _STRONG[case][gender]
+    return stem if bare else stem + ending
+
+
+def _adjective_ending(word: str, case: str, gender: str) -> str:
+    if not word:
+        return _STRONG[case][gender]
+    if gender == "p" or case in ("dat", "gen") or (case == "acc" and gender == "m"):
+        return "en"
+    weak = word in ("the", "this", "every")
+    return "e" if weak else _STRONG[case][gender]
+
+
+def noun_phrase(
+    noun: Noun, determiner: str, adjective: Adjective | None = None, *, plural: bool = False,
+    quantity: tuple[str, str] | None = None, negated: bool = False,
+) -> Phrase:  # fmt: skip
+    """A noun with determiner, adjective and number.
+
+    `determiner` is the English word, "" for none; `quantity` a number in both languages. `negated` turns an
+    indefinite phrase into the object of a negated verb: English a or nothing, German kein.
+    """
+    gender = "p" if plural else noun.gender
+    german_determiner = "no" if negated and determiner in ("a", "") else determiner
+    words = [quantity[0] if quantity else "", adjective.english if adjective else ""]
+    words.append(noun.english_plural if plural else noun.english)
+    english = " ".join(w for w in words if w)
+    if determiner and determiner != "no":
+        english = f"{_article(determiner, english)} {english}"
+    elif determiner:
+        english = f"no {english}"
+    forms = {}
+    for case in ("nom", "acc", "dat", "gen"):
+        parts = [_determiner(german_determiner, case, gender)] if german_determiner else []
+        parts += [quantity[1]] if quantity else []
+        if adjective:
+            parts.append(adjective.stem + _adjective_ending(german_determiner, case, gender))
+        forms[case] = " ".join([*parts, noun.decline(case, plural=plural)])
+    definite = determiner not in ("a", "", "no")
+    refers = "they" if plural else {"man": "he", "woman": "she"}.get(noun.kind, "")
+    number = "pl" if plural else "3sg"
+    return Phrase(english, english, forms, number, gender, definite=definite, refers=refers)
+
+
+def both(first: Phrase, second: Phrase) -> Phrase:
+    """Two phrases joined by and: a plural subject or object."""
+    forms = {case: f"{first.german[case]} und {second.german[case]}" for case in ("nom", "acc", "dat")}
+    return Phrase(
+        f"{first.subject} and {second.subject}",
+        f"{first.object} and {second.object}",
+        forms,
+        "pl",
+        "p",
+        refers="they",
+    )
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One predication. `tense` is present, progressive, past, perfect, future or modal (with `modal` set)."""
+
+    subject: Phrase
+    verb: Verb
+    tense: str
+    objects: tuple[tuple[Phrase, str], ...] = ()  # with their German cases
+    modal: Modal | None = None
+    time: Adverbial | None = None
+    fronted: bool = False  # the time comes first
+    frequency: Adverbial | None = None
+    company: Adverbial | None = None  # "with my friend"
+    place: Adverbial | None = None
+    complement: Adverbial | None = None  # predicate of be, cost
+    negated: bool = False
+
+    # English
+
+    def _english_auxiliary(self) -> tuple[str, str]:
+        """The auxiliary (may be empty) and the form of the verb after it."""
+        verb, number = self.verb, self.subject.number
+        third = number == "3sg"
+        is_ = {"1sg": "am", "3sg": "is", "pl": "are"}[number]
+        if self.modal:
+            link = f"{self.modal.link} {verb.base}".strip()
+            return (self.modal.english, link) if self.modal.auxiliary else ("", link)
+        if self.tense == "progressive":
+            return is_, verb.gerund
+        if self.tense == "perfect":
+            return ("has" if third else "have"), verb.participle
+        if self.tense == "future":
+            return "will", verb.base
+        if verb is BE:
+            return (("were" if number == "pl" else "was") if self.tense == "past" else is_), ""
+        if self.tense == "past":
+            return "", verb.past
+        return "", verb.third if third else verb.base
+
+    def _english_verb(self, *, support: bool) -> tuple[str, str]:
+        """As above, with do, does or did where a negation or question needs an auxiliary."""
+        auxiliary, main = self._english_auxiliary()
+        third = self.subject.number == "3sg"
+        if self.modal and not self.modal.auxiliary:
+            word = self.modal.third if third and not support else self.modal.english
+            main = f"{word} {main}"
+        if auxiliary or not support:
+            return auxiliary, main
+        do = "did" if self.tense == "past" else "does" if third else "do"
+        return do, main if self.modal else self.verb.base
+
+    def _english_rest(self, main: str) -> str:
+        parts = [main]
+        objects = [phrase.object for phrase, _ in self.objects]
+        particle, tail = self.verb.particle, self.verb.tail
+        if particle and objects and self.objects[0][0].pronoun:
+            parts += [objects.pop(0), particle]
+        else:
+            parts.append(particle)
+        parts += [tail, *objects]
+        parts += [a.english for a in (self.complement, self.place, self.company) if a]
+        if self.time and not self.fronted:
+            parts.append(self.time.english)
+        return _joined(parts)
+
+    def english(self) -> str:
+        """The statement, without capital and full stop."""
+        auxiliary, main = self._english_verb(support=self.negated)
+        negation = "not" if self.negated else ""
+        if auxiliary == "can" and negation:
+            auxiliary, negation = "cannot", ""
+        often = self.frequency.english if self.frequency else ""
+        front = self.time.english if self.time and self.fronted else ""
+        return _joined([front, self.subject.subject, auxiliary, negation, often, self._english_rest(main)])
+
+    def english_question(self, word: str = "", *, subject_asked: bool = False) -> str:
+        """The question, with or without a question word; `subject_asked` keeps the statement's order."""
+        auxiliary, main = self._english_verb(support=not subject_asked)
+        often = self.frequency.english if self.frequency else ""
+        if subject_asked:
+            return _joined([word, auxiliary, often, self._english_rest(main)])
+        return _joined([word, auxiliary, self.subject.subject, often, self._english_rest(main)])
+
+    # German
+
+    def _german_verb(self) -> tuple[str, str, str]:
+        """The finite verb, what stands at the end of a main clause, and the ending of a verb-final clause."""
+        verb, number = self.verb, self.subject.number
+        if self.modal:
+            finite, last = self.modal.finite(number), verb.infinitive
+        elif self.tense == "future":
+            finite = {"1sg": "werde", "3sg": "wird", "pl": "werden"}[number]
+            last = verb.infinitive
+        elif self.tense == "perfect":
+            forms = {"haben": ("habe", "hat", "haben"), "sein": ("bin", "ist", "sind")}[verb.auxiliary]
+            finite = dict(zip(("1sg", "3sg", "pl"), forms, strict=True))[number]
+            last = verb.german_participle
+        else:
+            finite = verb.finite(past=self.tense == "past", number=number)
+            return finite, verb.prefix, verb.prefix + finite
+        return finite, last, f"{last} {finite}"
+
+    def middle(self) -> list[str]:
+        """The German middle field without the subject."""
+        pronouns = [p.german[case] for p, case in self.objects if p.pronoun]
+        nouns = [p.german[case] for p, case in self.objects if not p.pronoun]
+        definite = all(p.definite for p, _ in self.objects)
+        adverbs = [self.frequency] if self.frequency else []
+        if self.time and not self.fronted:
+            adverbs.append(self.time)
+        times = [a.german for a in adverbs]
+        # schon and nicht follow the definite object that they do not single out
+        late = definite and (
+            self.negated or (self.frequency is not None and self.frequency.german == "schon")
+        )
+        parts = [*pronouns, *nouns, *times] if late else [*pronouns, *times, *nouns]
+        # kein has negated the clause already when there is an indefinite object
+        if self.negated and definite:
+            parts.append("nicht")
+        return parts + [a.german for a in (self.complement, self.company, self.place) if a]
+
+    def german(self) -> str:
+        """The statement: finite verb second."""
+        finite, last, _ = self._german_verb()
+        subject = self.subject.german["nom"]
+        if self.time and self.fronted:
+            return _joined([self.time.german, finite, subject, *self.middle(), last])
+        return _joined([subject, finite, *self.middle(), last])
+
+    def german_question(self, word: str = "", *, subject_asked: bool = False) -> str:
+        """The question: finite verb first, or second after a question word."""
+        finite, last, _ = self._german_verb()
+        subject = "" if subject_asked else self.subject.german["nom"]
+        return _joined([word, finite, subject, *self.middle(), last])
+
+    def german_inverted(self) -> str:
+        """The statement after something that fills the first place."""
+        return self.german_question()
+
+    def german_final(self) -> str:
+        """The subordinate clause after its conjunction: finite verb last."""
+        return _joined([self.subject.german["nom"], *self.middle(), self._german_verb()[2]])
+
+    def relative(self, gap: Phrase, case: str) -> tuple[str, str]:
+        """A relative clause in which `gap` is the subject (nom) or an added object, in both languages."""
+        if case == "nom":
+            clause = replace(self, subject=gap)
+            return clause.english(), f", {clause.german_final()},"
+        finite, english = self.german_final(), self.english()
+        return f"{gap.object} {english}", f", {gap.german[case]} {finite},"
+
+
+def _joined(parts: list[str]) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def finish(text: str, mark: str = ".") -> str:
+    """A sentence: capital first, punctuation in order, closing mark."""
+    text = (text + mark).replace(" ,", ",").replace(",,", ",").replace("," + mark, mark)
+    return text[0].upper() + text[1:]
