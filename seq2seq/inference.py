@@ -42,8 +42,8 @@ class Output:
 class Generator:
     """Translates or summarises lines of text with one model or an ensemble.
 
-    A line's output does not depend on what else is in its batch. Blank lines give empty outputs; a source that is
-    too long is truncated and counted.
+    A line's output does not depend on what else is in its batch. A blank line gives an empty output; a source
+    that is too long is truncated and counted.
 
     Args:
         models: on `device` already.

@@ -18,8 +18,8 @@ _BITS = 23
 
 
 def _signed(value: int) -> int:
-    """The int64 with the bits of an unsigned 64-bit number."""
-    return value - (1 << 64) if value >= 1 << 63 else value
+    """The int64 with the lowest 64 bits of any integer: tensors wrap around, Python's integers do not."""
+    return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 _GOLDEN = _signed(0x9E3779B97F4A7C15)
@@ -50,10 +50,10 @@ def uniforms(seed: int, step: int, *, numbers: Tensor, samples: int) -> Tensor:
     Returns:
         [b, samples] float32.
     """
-    state = _mix(numbers + _signed(seed % (1 << 64)) + _GOLDEN)
+    state = _mix(numbers + _signed(seed + _GOLDEN))
     lane = torch.arange(samples, device=numbers.device)
     state = _mix(state.unsqueeze(1) + (lane + 1) * _GOLDEN)
-    state = _mix(state + step * _GOLDEN)
+    state = _mix(state + _signed(step * _GOLDEN))
     return _shift(state, 64 - _BITS).float() / (1 << _BITS)
 
 
@@ -77,4 +77,5 @@ def draw(log_probs: Tensor, uniform: Tensor, config: SearchConfig) -> Tensor:
     else:
         total = cumulative[:, -1:]
     place = torch.searchsorted(cumulative, uniform.unsqueeze(1) * total, right=True)
+    place = place.clamp_(max=cumulative.size(1) - 1)  # beyond it only where the probabilities are NaN
     return place.squeeze(1) if tokens is None else tokens.gather(1, place).squeeze(1)
