@@ -1,0 +1,1 @@
+"""Reads corpora and turns them into token stores."""

@@ -1,0 +1,149 @@
+r"""Text files and streams as lines: one rule for training data, test sets and standard input.
+
+A line ends at ``b"\n"`` and nowhere else; one ``b"\r"`` before it is dropped. Everything that other programs
+may take for a line end (a lone carriage return, VT, FF, U+0085, U+2028, U+2029) is a character of its line,
+so that two files that were aligned by counting newline bytes stay aligned. A byte order mark is stripped
+once, at the start.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from seq2seq.errors import UserError
+
+_BOM = b"\xef\xbb\xbf"
+_UTF16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip-compressed",
+    b"BZh": "bzip2-compressed",
+    b"\xfd7zXZ\x00": "xz-compressed",
+    b"\x28\xb5\x2f\xfd": "zstd-compressed",
+    b"PK\x03\x04": "a zip archive",
+}
+_PROBE = 1024  # bytes of the first line that are looked at for zero bytes
+
+
+ENCODING_ERRORS = ("strict", "replace")  # bytes that are not UTF-8: refuse them, or read each as U+FFFD
+
+
+def check_readable(path: Path, label: str | None = None) -> None:
+    """Raises a UserError unless ``path`` is something that lines can be read from.
+
+    Args:
+        path: the file.
+        label: how the user named it, for messages, such as ``data.train.source=train.de``; default the path.
+    """
+    name = f"{label} ({path})" if label is not None else str(path)
+    try:
+        is_folder = path.is_dir()
+        exists = path.exists()
+    except OSError as error:  # a name that is too long, a parent folder that may not be searched
+        raise UserError(f"{name}: cannot be read: {error.strerror}") from error
+    if is_folder:
+        raise UserError(f"{name}: is a folder, not a file. Name the text file inside it.")
+    if not exists:
+        raise UserError(f"{name}: no such file.{_other_name(path)}")
+
+
+def _other_name(path: Path) -> str:
+    """A hint that names the compressed or uncompressed sister file, where there is one."""
+    sister = path.with_suffix("") if path.suffix == ".gz" else path.with_name(path.name + ".gz")
+    if sister.is_file():
+        return f" There is {sister.name} beside it."
+    if not path.parent.is_dir():
+        return f" Its folder {path.parent} does not exist either."
+    return ""
+
+
+def read_lines(path: Path, *, errors: str = "strict") -> Iterator[str]:
+    """Yields the lines of a text file without their line ends; a file named ``.gz`` is unpacked on the way.
+
+    Memory is bounded by the longest line. A last line without a newline is a line; an empty file has none.
+
+    Args:
+        path: a file or a named pipe.
+        errors: ``strict`` or ``replace``, see `ENCODING_ERRORS`.
+
+    Raises:
+        UserError: the file is missing, a folder, not UTF-8 (named with its line), UTF-16, compressed though
+            its name does not say so, or not gzip (or cut short) though its name says so.
+    """
+    check_readable(path)
+    with _reading(path), open(path, "rb") as file:
+        stream = cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb")) if path.suffix == ".gz" else file
+        yield from decode_lines(stream, str(path), errors=errors)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Rewords what goes wrong while a file is opened, read or unpacked."""
+    try:
+        yield
+    except gzip.BadGzipFile as error:
+        raise UserError(
+            f"{path}: its name ends in .gz, but it is not a gzip file or is damaged ({error}). "
+            "Rename it if it is plain text; else fetch it again."
+        ) from error
+    except (EOFError, zlib.error) as error:
+        raise UserError(
+            f"{path}: the gzip file is cut short or damaged ({error}). Fetch it again."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def split_lines(stream: BinaryIO) -> Iterator[bytes]:
+    r"""Yields the lines of a byte stream as they arrive, without ``\n`` and one ``\r`` before it, undecoded.
+
+    The byte order mark at the very start is dropped. Memory is bounded by the longest line.
+    """
+    first = True
+    for raw in stream:
+        line = raw[:-1] if raw.endswith(b"\n") else raw
+        if first:
+            line = line.removeprefix(_BOM)
+            first = False
+            if not line and raw == _BOM:  # the file holds nothing but the mark: no line at all
+                return
+        yield line[:-1] if line.endswith(b"\r") else line
+
+
+def decode_lines(stream: BinaryIO, name: str, *, errors: str = "strict") -> Iterator[str]:
+    """Yields the decoded lines of a byte stream as they arrive.
+
+    Args:
+        stream: bytes, such as ``sys.stdin.buffer``.
+        name: what messages call the stream.
+        errors: ``strict`` or ``replace``, see `ENCODING_ERRORS`.
+
+    Raises:
+        UserError: a line is not UTF-8, or the stream starts like UTF-16 or like a compressed file.
+    """
+    for number, raw in enumerate(split_lines(stream), start=1):
+        if number == 1:
+            _check_start(raw, name)
+        try:
+            yield raw.decode("utf-8", errors)
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{name}:{number}: not UTF-8: byte 0x{raw[error.start]:02x} in column {error.start + 1}. "
+                "Convert the file to UTF-8 (iconv does), or, for a corpus, set data.encoding_errors=replace."
+            ) from error
+
+
+def _check_start(line: bytes, name: str) -> None:
+    """Refuses a stream whose first line shows that it is not UTF-8 text at all."""
+    for magic, kind in _COMPRESSED.items():
+        if line.startswith(magic):
+            mend = "Give it a name ending in .gz" if magic == b"\x1f\x8b" else "Unpack it first"
+            raise UserError(f"{name}: is {kind}, not plain text. {mend}.")
+    probe = line[:_PROBE]
+    # Every second byte of ASCII text in UTF-16 is zero; real text holds a stray zero byte at most.
+    if probe.startswith(_UTF16_OR_32) or (len(probe) >= 4 and probe.count(0) * 3 >= len(probe)):
+        raise UserError(
+            f"{name}: looks like UTF-16 or UTF-32, not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8."
+        )
