@@ -14,7 +14,7 @@ from demo_grammar import (
     noun_phrase,
     pronoun,
 )
-from demo_lexicon import ADJECTIVE_KIND, ADJECTIVES, NOUNS, PEOPLE, RELATED, Noun
+from demo_lexicon import ADJECTIVE_KIND, ADJECTIVES, NOUNS, PEOPLE, RELATED, UNIQUE, Noun
 from demo_settings import CITIES, DAYS, FEMALE, MALE, MONTHS, PLACES, Adverbial, number_words
 from demo_verbs import (
     BE,

@@ -144,7 +144,7 @@ def past_when(grammar: Grammar) -> Pair:
     who = grammar.person()
     german_event = event[2] if who.number == "pl" else event[1]
     main = grammar.action(negated=False)
-    while main.verb.past == main.verb.base:
+    while main.verb.past == main.verb.base or main.verb.stative:
         main = grammar.action(negated=False)
     main = replace(main, tense="past", modal=None, frequency=None, time=None, fronted=False)
     when_english = f"when {who.subject} {event[0]}"
@@ -196,9 +196,10 @@ def description(grammar: Grammar) -> Pair:
     clause = grammar.quality(phrase, noun.kind, negated=grammar.chance(0.2))
     if grammar.chance(0.5):
         return statement(clause)
-    second = grammar.quality(pronoun_for(phrase), noun.kind, negated=grammar.chance(0.3))
+    positive = not clause.negated
+    second = grammar.quality(pronoun_for(phrase), noun.kind, negated=positive and grammar.chance(0.3))
     while _same_scale(clause, second):
-        second = grammar.quality(pronoun_for(phrase), noun.kind, negated=grammar.chance(0.3))
+        second = grammar.quality(pronoun_for(phrase), noun.kind, negated=positive and grammar.chance(0.3))
     return (
         finish(f"{clause.english()}, but {second.english()}"),
         finish(f"{clause.german()}, aber {second.german()}"),
