@@ -220,7 +220,8 @@ def _sacrebleu_metric(name: str, tokenize: str) -> Any:
     try:
         return BLEU(tokenize=tokenize, force=True)
     except (ImportError, RuntimeError, OSError) as error:  # a package or a downloaded model is missing
-        raise UserError(f"metrics.bleu_tokenize={tokenize} cannot be used: {str(error).strip()}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"metrics.bleu_tokenize={tokenize} cannot be used: {reason}") from error
 
 
 def _sacrebleu_score(

@@ -1,0 +1,189 @@
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+
+from seq2seq import metrics
+from seq2seq.errors import UserError
+from seq2seq.metrics import METRICS, MetricsConfig, Score, UnicodeTokenizer, score
+
+HYPS = ["the cat sat on the mat", "a dog barks", "completely different words here"]
+REFS = [["the cat sat on a mat"], ["a dog barks loudly", "the dog barks"], ["nothing matches at all"]]
+
+
+def compute(hyps, refs, *, language=None, seed=7, **settings):
+    return score(hyps, refs, MetricsConfig(**settings), target_language=language, seed=seed)
+
+
+def test_all_metrics_in_order_with_signatures():
+    scores = compute(HYPS, REFS, bootstrap=50)
+    assert list(scores) == list(METRICS)
+    assert scores["bleu"].signature.startswith("nrefs:var|bs:50|seed:7|case:mixed|eff:no|tok:13a")
+    assert "case:lc" in scores["bleu_lc"].signature
+    assert "nc:6|nw:2" in scores["chrf"].signature
+    assert scores["rougeLsum"].signature == (
+        "rougeLsum|f1|pkg:rouge-score|version:0.1.2|tok:default|stem:yes|split:newline|refs:best|boot:50|seed:7"
+    )
+
+
+def test_identical_texts_are_perfect_and_order_of_examples_is_irrelevant():
+    texts = ["one two three four five", "six seven eight nine ten"]
+    for name, value in compute(texts, [[t] for t in texts], bootstrap=0).items():
+        assert value.score == pytest.approx(0.0 if name == "ter" else 100.0), name
+    forward = compute(HYPS, REFS, bootstrap=0)
+    backward = compute(HYPS[::-1], REFS[::-1], bootstrap=0)
+    for name in METRICS:
+        assert forward[name].score == pytest.approx(backward[name].score)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("zh", "今天天气很好我们去公园玩"),
+        ("ar", "ذهب الولد إلى المدرسة في الصباح"),
+        ("hi", "मैं आज बाज़ार जा रहा हूँ भाई"),
+        ("ru", "Сегодня очень хорошая погода в городе"),
+    ],
+)
+def test_text_outside_the_latin_script_scores_100_against_itself(language, text):
+    scores = compute([text] * 2, [[text]] * 2, language=language, bootstrap=0)
+    for name in METRICS:
+        if name == "bleu_lc" and language == "zh":
+            continue  # 13a sees one word of it
+        assert scores[name].score == pytest.approx(0.0 if name == "ter" else 100.0), name
+    assert "tok:unicode|stem:no" in scores["rouge1"].signature
+
+
+def test_a_few_foreign_letters_do_not_change_the_rouge_tokenizer():
+    texts = ["plain english text with many letters and one name 王 in it"]
+    assert "tok:default" in compute(texts, [texts], bootstrap=0)["rouge1"].signature
+
+
+def test_unicode_tokens():
+    tokenize = UnicodeTokenizer().tokenize
+    assert tokenize("Über-Straße, 3 Äpfel!") == ["über", "straße", "3", "äpfel"]
+    assert tokenize("我爱NLP课") == ["我", "爱", "nlp", "课"]
+    assert tokenize("हिन्दी भाषा") == ["हिन्दी", "भाषा"]  # vowel signs stay with their letters
+    assert tokenize("한국어 문장") == ["한국어", "문장"]
+    assert tokenize("\u0301 a") == ["\u0301", "a"]  # a mark with nothing to mark
+    assert tokenize("... !?") == []
+
+
+@pytest.mark.parametrize(
+    ("language", "stem"), [(None, "yes"), ("en", "yes"), ("eng_Latn", "yes"), ("en-GB", "yes"), ("de", "no")]
+)
+def test_stemming_is_for_english(language, stem):
+    signature = compute(HYPS, REFS, language=language, bootstrap=0)["rouge1"].signature
+    assert f"stem:{stem}" in signature
+    assert "stem:no" in compute(HYPS, REFS, bootstrap=0, rouge_stemmer=False)["rouge1"].signature
+
+
+@pytest.mark.parametrize(
+    ("language", "tokenizer"),
+    [(None, "13a"), ("de", "13a"), ("zh", "zh"), ("zh_CN", "zh"), ("zho_Hans", "zh"), ("th", "char")],
+)
+def test_bleu_tokenizer_by_language(language, tokenizer):
+    signature = compute(HYPS, REFS, language=language, names=["bleu"], bootstrap=0)["bleu"].signature
+    assert f"tok:{tokenizer}|" in signature
+
+
+def test_missing_analyser_warns_once_and_counts_characters(monkeypatch, caplog):
+    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
+    metrics._bleu_tokenizer.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            result = compute(["日本語です"], [["日本語です"]], language="ja", names=["bleu"], bootstrap=0)
+    metrics._bleu_tokenizer.cache_clear()
+    assert "tok:char" in result["bleu"].signature
+    assert len(caplog.records) == 1
+    assert "sacrebleu[ja]" in caplog.text
+
+
+def test_tokenized_text_is_taken_as_it_is():
+    hyps, refs = ["Ein Mann , der U. S. mag ."], [["Ein Mann , der U. S. mag ."]]
+    assert "tok:none" in compute(hyps, refs, bleu_tokenize="none", bootstrap=0)["bleu"].signature
+
+
+def test_interval_holds_the_score_and_is_reproducible():
+    hyps = [f"word{i} " * (3 + i % 5) + "end of it" for i in range(60)]
+    refs = [[h.replace("word", "term") if i % 3 else h] for i, h in enumerate(hyps)]
+    first, again, other = (compute(hyps, refs, bootstrap=200, seed=s) for s in (1, 1, 2))
+    assert first == again
+    for name in METRICS:
+        assert first[name].low < first[name].score < first[name].high, name
+        assert (first[name].low, first[name].high) != (other[name].low, other[name].high), name
+        assert first[name].score == other[name].score
+
+
+def test_interval_of_a_mean_is_that_of_the_normal_approximation():
+    # 400 examples of which a quarter match: the standard error of the mean is 100 sqrt(p (1 - p) / n).
+    hyps = ["yes" if i % 4 == 0 else "no" for i in range(400)]
+    result = compute(hyps, [["yes"]] * 400, names=["rouge1"], bootstrap=2000)["rouge1"]
+    half = 1.96 * 100 * np.sqrt(0.25 * 0.75 / 400)
+    assert result.score == pytest.approx(25.0)
+    assert result.high - result.low == pytest.approx(2 * half, rel=0.1)
+
+
+def test_no_interval_without_resamples():
+    result = score(HYPS, REFS, MetricsConfig(), target_language=None, seed=1, bootstrap=0)
+    for value in result.values():
+        assert value.low is None
+        assert value.high is None
+        assert set(value.to_dict()) == {"score", "signature"}
+    assert "bs:" not in result["bleu"].signature
+    assert Score(1.0, "s", 0.5, 1.5).to_dict() == {"score": 1.0, "signature": "s", "low": 0.5, "high": 1.5}
+
+
+def test_best_reference_counts_for_rouge():
+    result = compute(["a b c"], [["x y z", "a b c"]], names=["rouge2"], bootstrap=0)
+    assert result["rouge2"].score == pytest.approx(100.0)
+
+
+def test_line_breaks_end_sentences_for_lsum_and_are_spaces_elsewhere():
+    broken = compute(["b\na"], [["a\nb"]], names=["rougeL", "rougeLsum", "chrf"], bootstrap=0)
+    assert broken["rougeLsum"].score == pytest.approx(100.0)
+    assert broken["rougeL"].score == pytest.approx(50.0)
+    spaced = compute(["b a"], [["a b"]], names=["chrf"], bootstrap=0)
+    assert broken["chrf"] == spaced["chrf"]
+
+
+def test_empty_texts_score_without_failing():
+    for name, value in compute(["", "a b"], [["a b"], [""]], bootstrap=20).items():
+        assert np.isfinite([value.score, value.low, value.high]).all(), name
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(UserError, match="2 hypotheses against 1 references"):
+        compute(["a", "b"], [["a"]])
+    with pytest.raises(UserError, match="empty set"):
+        compute([], [])
+    with pytest.raises(UserError, match="example 2 has no reference"):
+        compute(["a", "b"], [["a"], []])
+    with pytest.raises(TypeError, match="list of references"):
+        compute(["a"], ["a"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"names": ["bleu", "blue"]}, "metrics.names: unknown metric 'blue'; choose from bleu, bleu_lc"),
+        ({"bleu_tokenize": "moses"}, "metrics.bleu_tokenize=moses is unknown"),
+        ({"bootstrap": -1}, "metrics.bootstrap=-1"),
+        ({"bootstrap": 1}, "metrics.bootstrap=1"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        MetricsConfig(**settings)
+
+
+def test_tokenizer_that_cannot_load_names_the_key(monkeypatch):
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
+    with pytest.raises(UserError, match=r"metrics.bleu_tokenize=ja-mecab cannot be used: .*sacrebleu\[ja\]"):
+        compute(["a"], [["a"]], bleu_tokenize="ja-mecab")
+
+
+def test_config_is_a_plain_dataclass_with_its_own_list():
+    assert MetricsConfig().names is not MetricsConfig().names
+    assert dataclasses.replace(MetricsConfig(), names=["ter"]).names == ["ter"]

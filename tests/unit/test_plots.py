@@ -1,0 +1,91 @@
+import warnings
+
+import matplotlib
+import numpy as np
+import pytest
+
+from seq2seq.plots import attention_heatmap
+
+
+def dark_cells(image):
+    """Marks what the darkest blue of the colour map covers."""
+    red, blue = image[:, :, 0].astype(int), image[:, :, 2].astype(int)
+    return (red < 30) & (blue > 80)
+
+
+def test_source_runs_along_x_and_output_down_y():
+    # One weight in the upper right corner: first output token, last source token.
+    weights = np.zeros((6, 10))
+    weights[0, 9] = 1.0
+    image = attention_heatmap(weights, list("abcdefghij"), list("uvwxyz"))
+    assert image.dtype == np.uint8
+    assert image.ndim == 3
+    assert image.shape[2] == 3
+    height, width = image.shape[:2]
+    rows, columns = np.nonzero(dark_cells(image)[:, : int(width * 0.85)])  # without the colour bar
+    assert columns.mean() > width * 0.6
+    assert rows.mean() < height * 0.5
+    assert (image[:, :2] == 255).all()  # white paper
+
+
+def test_size_grows_with_the_tokens_up_to_a_limit():
+    def shape(rows, columns):
+        return attention_heatmap(np.ones((rows, columns)), ["a"] * columns, ["b"] * rows).shape
+
+    assert shape(20, 30)[0] > shape(10, 30)[0]
+    assert shape(20, 30)[1] > shape(20, 15)[1]
+    assert max(shape(90, 200)) < 2000
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "日本語",
+        "مرحبا",
+        "שלום",
+        "ไทย",
+        "हिन्दी",
+        "👍",
+        "$x_1$",
+        "$",
+        "a\nb",
+        "\x00",
+        "▁the",
+        "w" * 300,
+        "",
+        "\ud800",
+    ],
+)
+def test_any_label_draws_without_warnings(label):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = attention_heatmap([[0.5, 0.5], [1.0, 0.0]], [label, "b"], ["c", label])
+    assert image.shape[0] < 1000
+    assert image.shape[1] < 1000
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_weights_without_a_scale(value):
+    weights = np.full((2, 3), value, dtype=np.float32)
+    assert attention_heatmap(weights, list("abc"), list("de")).shape[2] == 3
+
+
+def test_users_settings_and_global_state_stay_out_of_it():
+    weights = np.eye(4)
+    plain = attention_heatmap(weights, list("abcd"), list("efgh"))
+    with matplotlib.rc_context({"figure.facecolor": "black", "text.color": "white", "font.size": 30}):
+        before = dict(matplotlib.rcParams)
+        dark = attention_heatmap(weights, list("abcd"), list("efgh"))
+        assert dict(matplotlib.rcParams) == before
+    assert np.array_equal(plain, dark)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (3, 2), (6,)])
+def test_weights_must_fit_the_labels(shape):
+    with pytest.raises(ValueError, match="does not fit 2 output tokens and 3 source tokens"):
+        attention_heatmap(np.zeros(shape), list("abc"), list("de"))
+
+
+def test_nothing_to_draw():
+    with pytest.raises(ValueError, match="does not fit"):
+        attention_heatmap(np.zeros((0, 3)), list("abc"), [])

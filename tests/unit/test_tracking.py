@@ -1,0 +1,235 @@
+import json
+import logging
+import math
+import resource
+import shutil
+import sys
+import time
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugin_util import markdown_to_safe_html
+
+from seq2seq.tracking import NullTracker, Tracker, _LogFile, escape_markdown, samples_markdown
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def events_of(folder):
+    accumulator = EventAccumulator(str(folder / "tensorboard"))
+    accumulator.Reload()
+    return accumulator
+
+
+def test_scalars_reach_both_files(tmp_path):
+    tracker = Tracker(tmp_path)
+    before = time.time()
+    tracker.log(10, {"train/loss": 2.5, "train/lr": np.float32(0.5)})
+    tracker.log(20, {"train/loss": 1.5})
+    lines = lines_of(tmp_path)  # before flush or close: a killed process loses nothing
+    assert [list(line) for line in lines] == [["step", "tag", "value", "wall_time"]] * 3
+    assert [(x["step"], x["tag"], x["value"]) for x in lines] == [
+        (10, "train/loss", 2.5),
+        (10, "train/lr", 0.5),
+        (20, "train/loss", 1.5),
+    ]
+    assert before <= lines[0]["wall_time"] <= time.time()
+    scalars = events_of(tmp_path).Scalars("train/loss")
+    assert [(s.step, s.value) for s in scalars] == [(10, 2.5), (20, 1.5)]
+    assert scalars[0].wall_time == pytest.approx(lines[0]["wall_time"])
+    tracker.close()
+    tracker.close()
+
+
+def test_values_that_are_not_finite_leave_strict_json(tmp_path):
+    tracker = Tracker(tmp_path)
+    tracker.log(1, {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 0.0})
+    tracker.close()
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
+    values = [json.loads(line, parse_constant=refuse)["value"] for line in text.splitlines()]
+    assert values == [None, None, None, 0.0]
+    assert math.isnan(events_of(tmp_path).Scalars("a")[0].value)
+
+
+def test_resume_cuts_back_to_the_checkpoint(tmp_path):
+    tracker = Tracker(tmp_path)
+    for step in range(1, 8):
+        tracker.log(step, {"train/loss": float(step)})
+    tracker.close()
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 3, "tag": "train/lo')  # a line that the kill cut off
+    tracker = Tracker(tmp_path, resume_step=4)
+    tracker.log(5, {"train/loss": 50.0})
+    tracker.close()
+    assert [(x["step"], x["value"]) for x in lines_of(tmp_path)] == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 50)]
+    scalars = events_of(tmp_path).Scalars("train/loss")
+    assert [(s.step, s.value) for s in scalars] == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 50)]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl", "tensorboard"]
+
+
+def test_resume_twice_and_start_over(tmp_path):
+    for resume_step in (None, 0, 2):
+        tracker = Tracker(tmp_path, resume_step=resume_step)
+        for step in (1, 2, 3):
+            if step > (resume_step or 0):
+                tracker.log(step, {"x": float(step)})
+        tracker.close()
+        assert [x["step"] for x in lines_of(tmp_path)] == [1, 2, 3]
+        assert [s.step for s in events_of(tmp_path).Scalars("x")] == [1, 2, 3]
+    Tracker(tmp_path).close()
+    assert lines_of(tmp_path) == []
+    events = events_of(tmp_path)
+    assert "x" not in events.Tags()["scalars"] or events.Scalars("x") == []
+
+
+def test_text_image_and_hparams(tmp_path):
+    pixels = np.zeros((4, 6, 3), dtype=np.uint8)
+    pixels[:, 3:, 0] = 255
+    tracker = Tracker(tmp_path)
+    tracker.hparams(
+        {"optim.lr": 0.1, "model.tie": True, "optim.betas": [0.9, 0.98], "x": None}, ["valid/bleu"]
+    )
+    tracker.text(5, "samples", "**hello**")
+    tracker.image(5, "attention/0", pixels)
+    tracker.close()
+    events = events_of(tmp_path)
+    assert events.Tensors("samples/text_summary")[0].tensor_proto.string_val == [b"**hello**"]
+    image = events.Images("attention/0")[0]
+    assert (image.step, image.width, image.height) == (5, 6, 4)
+    assert image.encoded_image_string.startswith(b"\x89PNG")
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1  # no sub-run
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    recorded = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert recorded["optim.lr"].number_value == 0.1
+    assert {k: recorded[k].string_value for k in ("model.tie", "optim.betas", "x")} == {
+        "model.tie": "true",
+        "optim.betas": "[0.9, 0.98]",
+        "x": "null",
+    }
+
+
+def test_deleted_event_folder_costs_one_warning(tmp_path, caplog, capfd):
+    tracker = Tracker(tmp_path)
+    tracker.log(1, {"x": 1.0})
+    shutil.rmtree(tmp_path / "tensorboard")
+    with caplog.at_level(logging.WARNING):
+        for step in (2, 3, 4):
+            tracker.log(step, {"x": 1.0})
+            tracker.text(step, "t", "text")
+            tracker.flush()
+        tracker.close()
+    assert len(caplog.records) == 1
+    assert "training goes on" in caplog.text
+    assert [x["step"] for x in lines_of(tmp_path)] == [1, 2, 3, 4]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_full_disk_costs_one_warning_and_leaves_whole_records(tmp_path, caplog):
+    tracker = Tracker(tmp_path)
+    tracker.log(1, {"train/loss": 1.0})
+    size = (tmp_path / "metrics.jsonl").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with caplog.at_level(logging.WARNING):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))  # room for a part of a line
+        try:
+            for step in (2, 3):
+                tracker.log(step, {"train/loss": 2.0})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sum("metrics.jsonl" in record.getMessage() for record in caplog.records) == 1
+    tracker.log(4, {"train/loss": 4.0})
+    tracker.close()
+    assert [x["step"] for x in lines_of(tmp_path)] == [1, 4]
+    assert [s.step for s in events_of(tmp_path).Scalars("train/loss")] == [1, 4]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_full_device(tmp_path, caplog):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    file = _LogFile(tmp_path / "metrics.jsonl")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            file.write(b"record")
+        file.close()
+    assert len(caplog.records) == 1
+    assert "No space left" in caplog.text
+
+
+def test_folder_that_cannot_be_made_costs_warnings_only(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    with caplog.at_level(logging.WARNING):
+        tracker = Tracker(tmp_path / "file" / "run")
+        tracker.log(1, {"x": 1.0})
+        tracker.flush()
+        tracker.close()
+    assert "training goes on" in caplog.text
+
+
+def test_without_tensorboard_there_are_lines_and_one_warning(tmp_path, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    with caplog.at_level(logging.WARNING):
+        tracker = Tracker(tmp_path)
+        tracker.log(1, {"x": 1.0})
+        tracker.text(1, "t", "text")
+        tracker.close()
+    assert len(caplog.records) == 1
+    assert len(lines_of(tmp_path)) == 1
+
+
+def test_null_tracker_has_the_same_methods_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    public = {name for name in vars(Tracker) if not name.startswith("_")}
+    assert public == {name for name in vars(NullTracker) if not name.startswith("_")}
+    tracker = NullTracker()
+    tracker.log(1, {"x": 1.0})
+    tracker.text(1, "t", "m")
+    tracker.image(1, "i", np.zeros((1, 1, 3), dtype=np.uint8))
+    tracker.hparams({}, [])
+    tracker.flush()
+    tracker.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+NASTY = "a | b `code` <script>x</script> &amp; *b* _i_ [l](u) ![i](u) # ~~s~~ \\| $x$ 1. <b>"
+
+
+def test_escaped_text_shows_as_itself_where_tensorboard_renders_it():
+    from html.parser import HTMLParser
+
+    class Cells(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.cells, self.tags = [], set()
+
+        def handle_starttag(self, tag, attrs):
+            self.tags.add(tag)
+            if tag == "td":
+                self.cells.append("")
+            elif tag == "br":
+                self.cells[-1] += "\n"
+
+        def handle_data(self, data):
+            if self.cells:
+                self.cells[-1] += data
+
+    table = samples_markdown([{"source": NASTY, "output": "two\nlines"}, {"source": "日本", "output": "é"}])
+    page = Cells()
+    page.feed(markdown_to_safe_html(table))
+    assert [cell.rstrip("\n") for cell in page.cells] == [NASTY, "two\nlines", "日本", "é"]
+    assert page.tags <= {"table", "thead", "tbody", "tr", "th", "td", "br"}
+
+
+def test_samples_are_cut_and_may_be_none():
+    assert samples_markdown([]) == ""
+    table = samples_markdown([{"source": "x" * 50}], max_characters=10)
+    assert "| " + "x" * 9 + "… |" in table
+    assert escape_markdown("plain words") == "plain words"
