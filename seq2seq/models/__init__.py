@@ -1,12 +1,15 @@
-"""The model families and the contract they keep: a family is a config class and the class it configures."""
+"""The model families: a family's name, the class of its config, and the class that it configures."""
 
 from seq2seq.models.base import Seq2Seq, Vocabulary
+from seq2seq.models.gru import GRU, GRUConfig
 from seq2seq.models.transformer import Transformer, TransformerConfig
 
-ModelConfig = TransformerConfig
-FAMILIES = {"transformer": (TransformerConfig, Transformer)}
+ModelConfig = GRUConfig | TransformerConfig
+FAMILIES = {"gru": (GRUConfig, GRU), "transformer": (TransformerConfig, Transformer)}
 
 
 def build_model(config: ModelConfig, vocabulary: Vocabulary) -> Seq2Seq:
     """The model that `config` describes, with random weights from torch's default generator."""
-    return FAMILIES[config.family][1](config, vocabulary)
+    if isinstance(config, GRUConfig):
+        return GRU(config, vocabulary)
+    return Transformer(config, vocabulary)

@@ -1,0 +1,258 @@
+"""A bidirectional GRU encoder and a GRU decoder with attention.
+
+The encoder is that of Bahdanau et al. (2015, section 3.2, arXiv:1409.0473); the decoder is that of Luong et al.
+(2015, sections 3 and 3.3, arXiv:1508.04025), with GRUs for its LSTMs and any of four attention scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seq2seq.errors import UserError
+from seq2seq.models.attention import AdditiveScore, DotScore, GeneralScore, attendable, score_bias
+from seq2seq.models.base import Hidden, Memory, Output, Seq2Seq, State, Vocabulary, beam_rows
+from seq2seq.models.dropout import Dropout
+from seq2seq.models.embedding import TieEmbeddings, build_embeddings
+from seq2seq.models.recurrent import compute_dtype, run_bidirectional, run_gates
+
+
+class GRUAttention(str, Enum):
+    """Scores of the attention; the two dot products need d_model = 2 × encoder_size."""
+
+    additive = "additive"
+    dot = "dot"
+    general = "general"
+    scaled_dot = "scaled_dot"
+
+
+@dataclass
+class GRUConfig:
+    """The shape of a GRU encoder-decoder.
+
+    Attributes:
+        d_model: size of the decoder's state and of the features.
+        embedding_size: of both sides.
+        encoder_size: of each direction.
+        dropout: on embeddings, between layers, and on the features.
+        input_feeding: the decoder also reads its last attentional state (Luong et al., 2015, section 3.3).
+        attention_size: inner size of additive attention.
+    """
+
+    family: str = "gru"
+    d_model: int = 256
+    embedding_size: int = 256
+    encoder_size: int = 256
+    encoder_layers: int = 1
+    decoder_layers: int = 1
+    dropout: float = 0.2
+    input_feeding: bool = True
+    attention: GRUAttention = GRUAttention.additive
+    attention_size: int = 256
+    tie_embeddings: TieEmbeddings = TieEmbeddings.all
+
+    def __post_init__(self) -> None:
+        """Checks what no single type can say.
+
+        Raises:
+            UserError: naming the key.
+        """
+        sizes = (
+            "d_model",
+            "embedding_size",
+            "encoder_size",
+            "encoder_layers",
+            "decoder_layers",
+            "attention_size",
+        )
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name}={getattr(self, name)} must be at least 1")
+        if not 0.0 <= self.dropout < 1.0:
+            raise UserError(f"model.dropout={self.dropout} must be at least 0 and below 1")
+        dot = self.attention in (GRUAttention.dot, GRUAttention.scaled_dot)
+        if dot and self.d_model != 2 * self.encoder_size:
+            raise UserError(
+                f"model.attention={self.attention.value} compares decoder states with encoder states: it needs "
+                f"model.d_model={self.d_model} to be 2 × model.encoder_size={2 * self.encoder_size}; "
+                "model.attention=general does not"
+            )
+
+
+def _build_score(config: GRUConfig) -> DotScore | GeneralScore | AdditiveScore:
+    size, memory = config.d_model, 2 * config.encoder_size
+    if config.attention is GRUAttention.additive:
+        return AdditiveScore(size, memory, config.attention_size)
+    if config.attention is GRUAttention.general:
+        return GeneralScore(size, memory)
+    return DotScore(size**-0.5 if config.attention is GRUAttention.scaled_dot else 1.0)
+
+
+@dataclass
+class Attended:
+    """What the decoder attends to: prepared once a batch of sources, stored once a sentence.
+
+    Attributes:
+        keys: [B, S, *], as the score wants them.
+        values: [B, S, D], the encoder states through the context half of W_c (see `GRU._attend`).
+        bias: [B, 1, S], 0 or -inf at padding.
+    """
+
+    keys: Tensor
+    values: Tensor
+    bias: Tensor
+
+
+@dataclass
+class GRUState(State):
+    """Layer states [L, N, D], the last attentional state [N, D], and what is attended to [B, ...]."""
+
+    hidden: Tensor
+    feed: Tensor
+    attended: Attended
+    width: int
+
+    def reorder(self, parents: Tensor) -> None:
+        """See `State.reorder`."""
+        self._take(beam_rows(parents, self.width))
+        self.width = parents.size(1)
+
+    def keep(self, sentences: Tensor) -> None:
+        """See `State.keep`."""
+        beams = torch.arange(self.width, device=sentences.device)
+        self._take((sentences.unsqueeze(1) * self.width + beams).flatten())
+        old = self.attended
+        self.attended = Attended(
+            *(tensor.index_select(0, sentences) for tensor in (old.keys, old.values, old.bias))
+        )
+
+    def _take(self, rows: Tensor) -> None:
+        self.hidden, self.feed = self.hidden.index_select(1, rows), self.feed.index_select(0, rows)
+
+
+class GRU(Seq2Seq):
+    """Recurrent encoder and decoder with attention between them."""
+
+    def __init__(self, config: GRUConfig, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.input_feeding = config.input_feeding
+        size, embedded, memory = config.d_model, config.embedding_size, 2 * config.encoder_size
+        self.source_embedding, self.target_embedding, tied = build_embeddings(
+            vocabulary, embedded, config.tie_embeddings
+        )
+        self.output = Output(size, vocab_size=vocabulary.target_size, tied=tied)
+        self.dropout = Dropout(config.dropout)
+        self.encoder = nn.GRU(embedded, config.encoder_size, config.encoder_layers, bidirectional=True)
+        fed = size if config.input_feeding else 0
+        self.decoder = nn.GRU(embedded + fed, size, config.decoder_layers)
+        self.bridge = nn.Linear(memory, config.decoder_layers * size)
+        self.score = _build_score(config)
+        self.context_proj = nn.Linear(memory, size, bias=False)
+        self.state_proj = nn.Linear(size, size, bias=False)
+
+    def encode(self, src: Tensor, src_mask: Tensor) -> Memory:
+        """See `Seq2Seq.encode`."""
+        mask = attendable(src_mask)
+        x = self.dropout(self.source_embedding(src.t()))
+        states = run_bidirectional(self.encoder, x, mask, self.dropout)
+        return Memory(states=states.transpose(0, 1), mask=mask, src=src)
+
+    def decode(self, tgt_in: Tensor, memory: Memory, *, need_attention: bool = False) -> Hidden:
+        """See `Seq2Seq.decode`."""
+        attended = self._prepare(memory)
+        hidden = self._initial(memory)
+        x = self.dropout(self.target_embedding(tgt_in.t()))
+        gates = self._input_gates(x)  # [T, B, 3D]
+        if self.input_feeding:
+            features, weights = self._decode_fed(gates, hidden, attended)
+        else:
+            y = self._run_layers(gates, hidden)[-1]
+            features, weights = self._attend(y.transpose(0, 1), attended)
+        return Hidden(self.dropout(features), weights if need_attention else None)
+
+    def start(self, memory: Memory, *, width: int = 1) -> GRUState:
+        """See `Seq2Seq.start`."""
+        hidden = self._initial(memory).repeat_interleave(width, dim=1)
+        return GRUState(hidden, torch.zeros_like(hidden[0]), self._prepare(memory), width)
+
+    def step(self, tokens: Tensor, state: State, *, need_attention: bool = False) -> Hidden:
+        """See `Seq2Seq.step`."""
+        state = cast(GRUState, state)
+        gates = self._input_gates(self.dropout(self.target_embedding(tokens))).unsqueeze(0)
+        if self.input_feeding:
+            gates = gates + F.linear(state.feed, self._feed_weight())
+        states = self._run_layers(gates, state.hidden)  # L of [1, N, D]
+        state.hidden = torch.cat(states)
+        query = states[-1].view(-1, state.width, states[-1].size(-1))  # [B, K, D]
+        features, weights = self._attend(query, state.attended)
+        state.feed = features.flatten(0, 1)
+        return Hidden(self.dropout(state.feed), weights.flatten(0, 1) if need_attention else None)
+
+    def _decode_fed(self, gates: Tensor, hidden: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
+        """The loop that input feeding forces: each position needs the attention of the one before."""
+        feed_weight = self._feed_weight().to(compute_dtype(gates))
+        feed = torch.zeros_like(hidden[0])
+        features, weights = [], []
+        for of_input in gates.split(1):
+            states = self._run_layers(of_input + F.linear(feed, feed_weight), hidden)
+            hidden = torch.cat(states)
+            feature, weight = self._attend(states[-1].transpose(0, 1), attended)
+            feed = feature.squeeze(1)
+            features.append(feature)
+            weights.append(weight)
+        return torch.cat(features, dim=1), torch.cat(weights, dim=1)
+
+    def _run_layers(self, gates: Tensor, hidden: Tensor) -> list[Tensor]:
+        """States [T, B, D] of each layer from the first one's input gates [T, B, 3D] and [L, B, D]."""
+        states: list[Tensor] = []
+        for layer in range(self.decoder.num_layers):
+            if layer:
+                w, b = self._layer("weight_ih", layer), self._layer("bias_ih", layer)
+                gates = F.linear(self.dropout(states[-1]), w, b)
+            recurrent = (
+                self._layer("weight_hh", layer).unsqueeze(0),
+                self._layer("bias_hh", layer).unsqueeze(0),
+            )
+            y = run_gates(gates.unsqueeze(1), hidden[layer].unsqueeze(0), recurrent)
+            states.append(y.squeeze(1))
+        return states
+
+    def _attend(self, query: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
+        """Attentional states tanh(W_c [c; h]) of queries h [B, T, D], and the weights [B, T, S] behind c.
+
+        Luong et al. (2015, eq. 5). W_c is kept as two halves, and its context half is applied to the encoder
+        states beforehand: c is a weighted sum of them, so W c is the same sum of the products.
+        """
+        weights = torch.softmax(self.score(query, attended.keys).float() + attended.bias, dim=-1)
+        context = weights.to(attended.values.dtype) @ attended.values
+        return torch.tanh(context + self.state_proj(query)), weights
+
+    def _prepare(self, memory: Memory) -> Attended:
+        keys = self.score.keys(memory.states)
+        return Attended(keys, self.context_proj(memory.states), score_bias(memory.mask).unsqueeze(1))
+
+    def _initial(self, memory: Memory) -> Tensor:
+        """First decoder states [L, B, D]: tanh(W m), m the mean encoder state.
+
+        Sennrich et al. (2017, section 2, arXiv:1703.04357); padding states are zeros and drop out of the sum.
+        """
+        mean = memory.states.sum(dim=1) / memory.mask.sum(dim=1, keepdim=True)
+        first = torch.tanh(self.bridge(mean))
+        return first.view(first.size(0), self.decoder.num_layers, -1).transpose(0, 1)
+
+    def _input_gates(self, embedded: Tensor) -> Tensor:
+        """What embeddings [*, E] contribute to the first decoder layer's gates [*, 3D]."""
+        weight = self._layer("weight_ih", 0)[:, : embedded.size(-1)]
+        return F.linear(embedded, weight, self._layer("bias_ih", 0))
+
+    def _feed_weight(self) -> Tensor:
+        return self._layer("weight_ih", 0)[:, self.target_embedding.embedding_dim :]
+
+    def _layer(self, stem: str, layer: int) -> Tensor:
+        return cast(Tensor, getattr(self.decoder, f"{stem}_l{layer}"))
