@@ -31,6 +31,7 @@ MAX_SENTENCE_BYTES = 4192  # the trainer's default limit: it silently leaves out
 _TRAINING_THREADS = 4  # fixed: the number is stored in the model, whose bytes must not depend on the machine
 _TEXTS_PER_THREAD = 64  # fewer do not pay for starting a thread
 _ERRORS_ONLY = 2  # minloglevel
+_NO_LIMIT = 2**21  # more than Unicode has characters; the trainer reserves memory by it
 
 
 class SubwordTokenizer(Tokenizer):
@@ -104,7 +105,7 @@ def train_subwords(sentences: Sequence[bytes], config: TokenizerConfig) -> Subwo
     """Trains a SentencePiece model on UTF-8 sentences of at most `MAX_SENTENCE_BYTES`.
 
     Raises:
-        UserError: `tokenizer.vocab_size` is more, or less, than these sentences can give; they are blank.
+        UserError: `tokenizer.vocab_size` is more, or less, than these sentences can give, or they are blank.
     """
     try:
         model = _train(sentences, config, kind=config.kind, vocab_size=config.vocab_size)
@@ -126,7 +127,7 @@ def train_subwords(sentences: Sequence[bytes], config: TokenizerConfig) -> Subwo
 def _check_minimum(sentences: Sequence[bytes], config: TokenizerConfig) -> None:
     # A character model without a limit holds what every model must: reserved tokens and alphabet.
     try:
-        alphabet = _train(sentences, config, kind=TokenizerKind.char, vocab_size=2**30)
+        alphabet = _train(sentences, config, kind=TokenizerKind.char, vocab_size=_NO_LIMIT)
     except RuntimeError:  # it has nothing else to object to than an empty alphabet
         raise UserError(
             f"data.train holds no text to train the tokenizer on: tokenizer.normalization="

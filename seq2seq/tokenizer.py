@@ -176,7 +176,9 @@ def load_tokenizers(folder: Path) -> Tokenizers:
         ]
         members = [_load_one(folder, entry) for entry in entries]
         expected = description["fingerprint"]
-    except (KeyError, TypeError) as error:
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error!r}; restore it or train the tokenizer again.") from None
     tokenizers = Tokenizers(members[0], members[-1], joint=joint)
     if tokenizers.fingerprint() != expected:

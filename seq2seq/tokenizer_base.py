@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ SPECIAL_TOKENS = (
 )  # at the ids above; as user text they are ordinary characters
 UNK_SURFACE = "⁇"  # what an unknown token decodes to: U+2047, one character that real text hardly contains
 BYTE_PIECES = 256
+_BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class TokenizerKind(str, Enum):
@@ -140,10 +142,10 @@ class TokenizerConfig:
             raise UserError(f"tokenizer.user_symbols={self.user_symbols} holds a symbol twice.")
         for symbol in self.user_symbols:
             to_utf8(symbol)
-            if not symbol or symbol in SPECIAL_TOKENS:
+            if not symbol or symbol in SPECIAL_TOKENS or _BYTE_PIECE.fullmatch(symbol):
                 raise UserError(
-                    f"tokenizer.user_symbols: {symbol!r} cannot be a symbol: it is empty or one of the "
-                    f"reserved {', '.join(SPECIAL_TOKENS)}."
+                    f"tokenizer.user_symbols: {symbol!r} cannot be a symbol: it is empty, or one of the "
+                    f"reserved {', '.join(SPECIAL_TOKENS)} and <0x00> to <0xFF>."
                 )
 
     def _check_sampling(self) -> None:
