@@ -100,6 +100,19 @@ def test_missing_analyser_warns_once_and_counts_characters(monkeypatch, caplog):
     assert "sacrebleu[ja]" in caplog.text
 
 
+def test_ter_of_long_texts_is_warned_of_once(caplog):
+    metrics._warn_of_slow_ter.cache_clear()
+    text = " ".join(f"w{i}" for i in range(80))
+    with caplog.at_level(logging.WARNING):
+        compute(["short"], [[text]], names=["ter"], bootstrap=0)
+        compute([text], [[text]], names=["bleu"], bootstrap=0)
+        assert not caplog.records
+        for _ in range(2):
+            compute([text], [[text]], names=["ter"], bootstrap=0)
+    assert len(caplog.records) == 1
+    assert "metrics.names" in caplog.text
+
+
 def test_tokenized_text_is_taken_as_it_is():
     hyps, refs = ["Ein Mann , der U. S. mag ."], [["Ein Mann , der U. S. mag ."]]
     assert "tok:none" in compute(hyps, refs, bleu_tokenize="none", bootstrap=0)["bleu"].signature
