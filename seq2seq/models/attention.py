@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from seq2seq.models.dropout import Dropout
 
-# Up to this many scores a head (T × S) the plain products beat the CPU's fused kernel, whose backward is slow for
-# short rows (6 to 10 times at 16 to 64 positions, 3 at 128); beyond it the memory for the scores decides.
+# Up to this many scores a head (T × S) the plain products beat the CPU's fused kernel, whose backward is slow
+# for short rows (5 to 10 times at 16 to 64 positions, 3 at 128); beyond it the memory for the scores decides.
 _SHORT = 512 * 512
 
 

@@ -122,7 +122,7 @@ class Seq2Seq(nn.Module, ABC):
         if weights.shape != table.shape:
             raise UserError(
                 f"tokenizer.{side}_vectors has {weights.size(0)} vectors of {weights.size(1)} dimensions, "
-                f"the model's {side} embedding is {table.size(0)} × {table.size(1)}; set model.embedding_size "
-                f"(gru) or model.d_model (transformer) to {weights.size(1)}"
+                f"the model's {side} embedding is {table.size(0)} × {table.size(1)}: set "
+                f"model.embedding_size (gru) or model.d_model (transformer) to {weights.size(1)}"
             )
         table[found] = weights[found].to(table)

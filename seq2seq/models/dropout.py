@@ -12,10 +12,11 @@ _BYTE = 256
 class Dropout(nn.Module):
     """Zeroes elements with probability p in training and scales the rest by 1 / (1 - p).
 
-    Srivastava et al. (2014, section 10, the scaled form). On the CPU, torch draws a Mersenne Twister number for
-    each element, which would cost a third of a training step; here 64 random bits serve eight elements. So p is
-    rounded there to a multiple of 1/256 (0.1 becomes 26/256), and the scale is that of the rounded p: the
-    expectation is exact. Both ways draw from torch's default generator, whose state is all a resumed run needs.
+    Srivastava et al. (2014, section 10, the scaled form). On the CPU, torch draws a Mersenne Twister number
+    for each element, which would cost a third of a training step; here 64 random bits serve eight elements.
+    So p is rounded there to a multiple of 1/256 (0.1 becomes 26/256), and the scale is that of the rounded p:
+    the expectation is exact. Both ways draw from torch's default generator, whose state is all that a resumed
+    run needs.
 
     Args:
         p: probability in [0, 1).

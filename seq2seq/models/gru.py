@@ -1,7 +1,7 @@
 """A bidirectional GRU encoder and a GRU decoder with attention.
 
-The encoder is that of Bahdanau et al. (2015, section 3.2, arXiv:1409.0473); the decoder is that of Luong et al.
-(2015, sections 3 and 3.3, arXiv:1508.04025), with GRUs for its LSTMs and any of four attention scores.
+The encoder is that of Bahdanau et al. (2015, section 3.2, arXiv:1409.0473); the decoder is that of Luong et
+al. (2015, sections 3 and 3.3, arXiv:1508.04025), with GRUs for its LSTMs and any of four attention scores.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ class GRUConfig:
         dot = self.attention in (GRUAttention.dot, GRUAttention.scaled_dot)
         if dot and self.d_model != 2 * self.encoder_size:
             raise UserError(
-                f"model.attention={self.attention.value} compares decoder states with encoder states: it needs "
-                f"model.d_model={self.d_model} to be 2 × model.encoder_size={2 * self.encoder_size}; "
-                "model.attention=general does not"
+                f"model.attention={self.attention.value} compares decoder states with encoder states: "
+                f"model.d_model={self.d_model} must be 2 × model.encoder_size={2 * self.encoder_size}, "
+                "or take model.attention=general"
             )
 
 
@@ -199,7 +199,7 @@ class GRU(Seq2Seq):
         feed_weight = self._feed_weight().to(compute_dtype(gates))
         feed = torch.zeros_like(hidden[0])
         features, weights = [], []
-        for of_input in gates.split(1):
+        for of_input in gates.unsqueeze(1):
             states = self._run_layers(of_input + F.linear(feed, feed_weight), hidden)
             hidden = torch.cat(states)
             feature, weight = self._attend(states[-1].transpose(0, 1), attended)
