@@ -15,33 +15,8 @@ from seq2seq.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 Lengths = npt.NDArray[np.integer[Any]]
 
-_POOL = (
-    1 << 16
-)  # examples sorted together: enough that padding is small, few enough that batches differ by epoch
-
-
-@dataclass
-class Batch:
-    """Examples as padded tensors, all int64.
-
-    Attributes:
-        src: [B, S] source ids, each row ended by EOS, then padding.
-        tgt_in: [B, T] decoder input: BOS y1 .. yn, then padding.
-        rows: [M] places in the flattened [B*T] whose target is no padding, ascending.
-        labels: [M] target ids at these places: y1 .. yn EOS of each example in turn.
-        indices: [B] numbers of the examples in their store.
-    """
-
-    src: Tensor
-    tgt_in: Tensor
-    rows: Tensor
-    labels: Tensor
-    indices: Tensor
-
-    @property
-    def tokens(self) -> int:
-        """Number of target tokens M, end of sentence counted."""
-        return self.labels.numel()
+_POOL = 1 << 16  # examples sorted together: padding is small, yet large corpora get other batches each epoch
+_JITTER = 8.0  # places that an example may move away from where the sort puts it
 
     @property
     def padding_share(self) -> float:
@@ -144,9 +119,9 @@ def plan_epoch(
 ) -> EpochPlan:
     """The micro-batches of an epoch: a pure function of the lengths, `seed` and `epoch`.
 
-    The examples are shuffled, then sorted by length within pools of 65,536, cut where the budget is full, and
-    the batches shuffled. Each example is in one batch; every batch has examples * max(padded source, padded
-    target) <= `batch_tokens`, but a longer example is a batch of its own.
+    The examples are shuffled, sorted by length within pools of 65,536, moved a few places at random, cut where
+    the budget is full, and the batches shuffled. Each example is in one batch; every batch has
+    examples * max(padded source, padded target) <= `batch_tokens`, or is one longer example alone.
 
     Args:
         source_lengths: [N] tokens, EOS counted.
@@ -161,6 +136,8 @@ def plan_epoch(
     generator = np.random.Generator(np.random.PCG64([seed, epoch]))
     order = generator.permutation(len(source_lengths))
     order = order[_by_length(source_lengths[order], target_lengths[order], pool=_POOL)]
+    # Where lengths are rare, the sort alone would bring the same examples together in every epoch.
+    order = order[np.argsort(np.arange(len(order)) + generator.uniform(0, _JITTER, len(order)))]
     width = _rounded_up(np.maximum(source_lengths, target_lengths)[order], pad_multiple)
     ends = _cut(width, batch_tokens)
     sizes = np.diff(ends, prepend=0)
@@ -176,12 +153,12 @@ def plan_epoch(
 def _by_length(source: Lengths, target: Lengths, *, pool: int) -> Index:
     """The order that puts examples of alike lengths side by side, within each pool of neighbours.
 
-    By target length, then by source length, which runs up and down in turn, so that neighbours at a change of
-    the target length are alike in the source length too.
+    By the longer side, which is what the budget counts, then by how much longer the source is. The latter runs
+    up and down in turn, so that neighbours at a change of the former are alike in both lengths too.
     """
-    target = target.astype(np.int64)
-    serpentine = np.where(target % 2 == 0, source, -source.astype(np.int64))
-    return np.lexsort((serpentine, target, np.arange(len(target)) // pool))
+    source, target = source.astype(np.int64), target.astype(np.int64)
+    width, excess = np.maximum(source, target), source - target
+    return np.lexsort((np.where(width % 2 == 0, excess, -excess), width, np.arange(len(width)) // pool))
 
 
 def _cut(width: Index, batch_tokens: int) -> Index:
@@ -201,4 +178,5 @@ def evaluation_batches(source_lengths: Lengths, target_lengths: Lengths, *, batc
     """Batches of all examples within the budget of `plan_epoch`, by length, the same ones each time."""
     order = _by_length(source_lengths, target_lengths, pool=max(1, len(source_lengths)))
     width = np.maximum(source_lengths, target_lengths)[order].astype(np.int64)
-    return np.split(order, _cut(width, batch_tokens)[:-1])
+    ends = _cut(width, batch_tokens).tolist()
+    return [order[start:end] for start, end in zip([0, *ends], ends, strict=False)]

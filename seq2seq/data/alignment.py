@@ -3,7 +3,6 @@
 import math
 from collections import deque
 from collections.abc import Iterator
-from itertools import zip_longest
 from pathlib import Path
 
 from seq2seq.data.text import read_lines
@@ -56,9 +55,8 @@ def _odd_place(source: Path, target: Path, counts: list[int], *, errors: str) ->
     if place is not None:
         lines = f"line {place}" if gap == 1 else f"{gap} lines from line {place} on"
         return f" Going by the lengths of the lines, {lines} of {longer.name} may have no counterpart."
-    for number, (left, right) in enumerate(
-        zip_longest(_lengths(source, errors), _lengths(target, errors), fillvalue=0), start=1
-    ):
+    pairs = zip(_lengths(source, errors), _lengths(target, errors), strict=False)
+    for number, (left, right) in enumerate(pairs, start=1):
         if (left == 0) != (right == 0):
             return f" The first line that is empty on one side only is line {number}."
     return ""

@@ -60,7 +60,7 @@ class SeenPairs:
     """The pairs met so far, as 64-bit hashes: 8 bytes a pair, so that millions fit.
 
     Among ten million different pairs the chance that any two share a hash is 3e-6. The hashes lie in sorted
-    runs; a run that is no longer than the one behind it is merged with it, so that there are only a few.
+    runs, each more than twice as long as the next, so that there are only a few.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class SeenPairs:
         for run in self._runs:
             fresh[first[_held(run, distinct)]] = False
         merged = np.sort(hashes[fresh])
-        while self._runs and len(self._runs[-1]) <= len(merged):
+        while self._runs and len(self._runs[-1]) <= 2 * len(merged):
             merged = np.sort(np.concatenate([self._runs.pop(), merged]))
         self._runs.append(merged)
         return fresh

@@ -31,7 +31,10 @@ class FileState:
 
     def check_unchanged(self) -> None:
         """Raises a UserError if the file has changed since."""
-        found = self.path.stat()
+        try:
+            found = self.path.stat()
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path} was removed while it was read.") from error
         if (found.st_size, found.st_mtime_ns) != (self.size, self.mtime_ns):
             raise UserError(f"{self.path} was changed while it was read. Run the command again.")
 

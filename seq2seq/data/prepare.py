@@ -140,19 +140,12 @@ class _Split:
     @property
     def content(self) -> list[Any]:
         """All that decides which examples are read."""
-        names = ("source_field", "target_field", "references_field")
-        fields = [getattr(self.corpus, name) for name in names]
-        return [
-            [state.sha256 for state in self.files.values()],
-            self._kind,
-            fields,
-            self.data.encoding_errors,
-        ]
-
-    @property
-    def _kind(self) -> list[str]:
-        """How the files are read, which goes by their names."""
-        return ["".join(state.path.suffixes[-2:]).lower() for state in self.files.values()]
+        corpus = self.corpus
+        fields = [corpus.source_field, corpus.target_field, corpus.references_field]
+        # How a file is read goes by its name: packed or not, and which kind of records.
+        suffixes = [Path(name).suffixes[-2:] for name in (corpus.path, corpus.source, corpus.target) if name]
+        hashes = [state.sha256 for state in self.files.values()]
+        return [hashes, suffixes, fields, self.data.encoding_errors]
 
     def examples(self) -> Iterator[Example]:
         """All examples, once more."""

@@ -1,0 +1,56 @@
+import random
+from pathlib import Path
+
+import pytest
+
+from seq2seq.data.alignment import describe_mismatch, first_odd_line
+
+
+def corpus(count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Lengths of aligned lines: the sides go together as those of translations do."""
+    rng = random.Random(seed)
+    source = [rng.randint(15, 150) for _ in range(count)]
+    return source, [max(1, round(length * rng.gauss(1.1, 0.12))) for length in source]
+
+
+@pytest.mark.parametrize("gap", [1, 3])
+@pytest.mark.parametrize("place", [1, 200, 450])
+def test_lost_lines_are_found_by_their_lengths(gap: int, place: int) -> None:
+    source, target = corpus(500, seed=place)
+    del source[place - 1 : place - 1 + gap]
+    found = first_odd_line(iter(source), iter(target), gap)
+    assert found is not None
+    assert abs(found - place) <= 2
+
+
+def test_nothing_is_claimed_without_evidence() -> None:
+    assert first_odd_line(iter([20] * 50), iter([20] * 51), 1) is None
+
+
+def describe(folder: Path, source: list[str], target: list[str]) -> str:
+    (folder / "a.txt").write_text("".join(f"{line}\n" for line in source), newline="")
+    (folder / "b.txt").write_text("".join(f"{line}\n" for line in target), newline="")
+    files = {"data.valid.source": folder / "a.txt", "data.valid.target": folder / "b.txt"}
+    return describe_mismatch(files, [len(source), len(target)], errors="strict")
+
+
+def test_message_names_the_line(tmp_path: Path) -> None:
+    source, target = ([length * "x" for length in side] for side in corpus(300, seed=5))
+    del target[120]
+    message = describe(tmp_path, source, target)
+    assert "has 300 lines" in message
+    assert "has 299" in message
+    assert any(f"line {place} of a.txt" in message for place in (119, 120, 121, 122, 123)), message
+
+
+@pytest.mark.parametrize(
+    ("char", "name"), [("\r", "carriage return"), ("\u2028", "U\\+2028"), ("\x85", "U\\+0085")]
+)
+def test_what_looks_like_a_line_end_is_named(tmp_path: Path, char: str, name: str) -> None:
+    message = describe(tmp_path, ["a", f"b{char}c"], ["a", "b", "c"])
+    assert f"{tmp_path / 'a.txt'}:2 holds" in message
+    assert name.replace("\\", "") in message
+
+
+def test_one_sided_blank_line_is_named(tmp_path: Path) -> None:
+    assert "empty on one side only is line 2" in describe(tmp_path, ["aa", "", "cc"], ["aa", "bb"])

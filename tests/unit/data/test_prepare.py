@@ -1,0 +1,254 @@
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from seq2seq.data import prepare as module
+from seq2seq.data.corpus import CorpusConfig, DataConfig
+from seq2seq.data.fingerprints import HashCache
+from seq2seq.data.prepare import Prepared, open_corpus, prepare
+from seq2seq.errors import UserError
+from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
+
+TOKENIZER = TokenizerConfig(kind=TokenizerKind.word, vocab_size=500)
+
+
+def corpus(folder: Path, name: str, count: int) -> CorpusConfig:
+    source = "".join(f"satz nummer {i} von {name}\n" for i in range(count))
+    target = "".join(f"sentence number {i} of {name}\n" for i in range(count))
+    (folder / f"{name}.de").write_text(source)
+    (folder / f"{name}.en").write_text(target)
+    return CorpusConfig(source=f"{name}.de", target=f"{name}.en")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataConfig:
+    root = tmp_path / "data"
+    root.mkdir()
+    sets = {"a": corpus(root, "a", 7), "b": corpus(root, "b", 3)}
+    return DataConfig(root=str(root), train=corpus(root, "t", 50), valid=corpus(root, "v", 5), test=sets)
+
+
+def run(data: DataConfig, cache: Path, lines: list[str] | None = None, **changes) -> Prepared:
+    tokenizer = changes.pop("tokenizer", TOKENIZER)
+    log = (lines if lines is not None else []).append
+    return prepare(data, tokenizer, cache_root=cache, seed=changes.pop("seed", 1), log=log, **changes)
+
+
+def test_everything_is_there_and_aligned(data: DataConfig, tmp_path: Path) -> None:
+    made = run(data, tmp_path / "cache")
+    assert [len(made.train), len(made.valid), *map(len, made.test.values())] == [50, 5, 7, 3]
+    assert list(made.test) == ["a", "b"]
+    assert made.test["b"].source_text(2) == "satz nummer 2 von b"
+    assert made.train.target(9).tolist() == made.tokenizers.target.encode("sentence number 9 of t")
+    assert list(made.report.splits) == ["train", "valid", "test.a", "test.b"]
+    assert json.loads(json.dumps(made.report.to_dict()))["test.b"]["kept"] == 3
+    assert "train: 50 of 50 examples" in made.report.lines()[0]
+    assert set(made.fingerprints) == {
+        "tokenizer",
+        *(
+            f"data.{split}.{side}"
+            for split in ("train", "valid", "test.a", "test.b")
+            for side in ("source", "target")
+        ),
+    }
+
+
+def test_second_time_only_opens(data: DataConfig, tmp_path: Path) -> None:
+    first, lines = run(data, tmp_path / "cache"), []
+    second = run(data, tmp_path / "cache", lines)
+    assert lines == []
+    assert second.train.folder == first.train.folder
+    assert second.fingerprints == first.fingerprints
+
+
+def test_what_matters_makes_a_new_store(data: DataConfig, tmp_path: Path) -> None:
+    first = run(data, tmp_path / "cache")
+    data.drop_identical = True
+    second = run(data, tmp_path / "cache")
+    assert second.train.folder != first.train.folder
+    assert second.valid.folder == first.valid.folder  # no filter concerns it
+    data.max_source_length = 4
+    third = run(data, tmp_path / "cache")
+    assert third.valid.folder != first.valid.folder
+    assert third.fingerprints == first.fingerprints
+    data.max_source_length = 256
+    with open(Path(data.root) / "t.de", "a") as file, open(Path(data.root) / "t.en", "a") as other:
+        file.write("neu\n")
+        other.write("new\n")
+    fourth = run(data, tmp_path / "cache")
+    assert len(fourth.train) == 51
+    changed = {key for key in first.fingerprints if first.fingerprints[key] != fourth.fingerprints[key]}
+    assert changed == {"data.train.source", "data.train.target", "tokenizer"}
+
+
+def test_place_and_name_of_the_files_do_not_matter(data: DataConfig, tmp_path: Path) -> None:
+    first = run(data, tmp_path / "cache")
+    shutil.copytree(data.root, tmp_path / "moved")
+    data.root = str(tmp_path / "moved")
+    (tmp_path / "moved" / "t.de").rename(tmp_path / "moved" / "renamed.de")
+    data.train.source = "renamed.de"
+    lines: list[str] = []
+    assert run(data, tmp_path / "cache", lines).fingerprints == first.fingerprints
+    assert lines == []
+
+
+def test_damaged_cache_is_built_again(data: DataConfig, tmp_path: Path) -> None:
+    first = run(data, tmp_path / "cache")
+    (first.train.folder / "source.ids").write_bytes(b"")
+    for path in (tmp_path / "cache" / "tokenizers").glob("*/tokenizer.json"):
+        path.write_text("{")
+    lines: list[str] = []
+    again = run(data, tmp_path / "cache", lines)
+    assert len(again.train) == 50
+    assert lines == [line for line in lines if "Training the tokenizer" in line or "data.train" in line]
+    assert len(lines) == 2
+
+
+def test_given_tokenizers_are_used(data: DataConfig, tmp_path: Path) -> None:
+    other = run(data, tmp_path / "one", tokenizer=TokenizerConfig(kind=TokenizerKind.char, vocab_size=300))
+    made = run(data, tmp_path / "two", tokenizers=other.tokenizers)
+    assert made.fingerprints == other.fingerprints
+    assert not (tmp_path / "two" / "tokenizers").exists()
+
+
+@pytest.mark.parametrize("split", ["valid", "test.a"])
+def test_wrong_evaluation_files_are_refused_before_the_tokenizer_is_trained(
+    data: DataConfig, tmp_path: Path, split: str
+) -> None:
+    (Path(data.root) / f"{split.removeprefix('test.')[0]}.en").write_text("one line\n")
+    lines: list[str] = []
+    with pytest.raises(UserError, match=rf"data\.{split}\.target=.* has 1:"):
+        run(data, tmp_path / "cache", lines)
+    assert lines == []
+
+
+def test_wrong_training_files_are_refused(data: DataConfig, tmp_path: Path) -> None:
+    (Path(data.root) / "t.en").write_text("one line\n")
+    with pytest.raises(
+        UserError, match=r"data\.train\.source=.* has 50 lines, data\.train\.target=.* has 1:"
+    ):
+        run(data, tmp_path / "cache")
+    assert not list((tmp_path / "cache" / "tokenizers").glob("[!.]*"))
+
+
+def test_pipe_is_no_corpus(data: DataConfig, tmp_path: Path) -> None:
+    os.mkfifo(Path(data.root) / "pipe")
+    data.train.source = "pipe"
+    with pytest.raises(UserError, match=r"data\.train\.source=.*pipe: a pipe or device"):
+        run(data, tmp_path / "cache")
+
+
+def test_file_that_changes_meanwhile_is_refused(
+    data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(*args, **kwargs):
+        os.utime(Path(data.root) / "t.en", (1, 1))
+        return original(*args, **kwargs)
+
+    original = module.write_store
+    monkeypatch.setattr(module, "write_store", change)
+    with pytest.raises(UserError, match=r"t\.en was changed while it was read"):
+        run(data, tmp_path / "cache")
+
+
+def _prepare_in_process(root: str, data: DataConfig, results) -> None:
+    made = run(data, Path(root))
+    results.put((str(made.train.folder), made.fingerprints, len(made.train)))
+
+
+def test_two_processes_at_once(data: DataConfig, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    arguments = (str(tmp_path / "cache"), data, results)
+    processes = [context.Process(target=_prepare_in_process, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert found[0] == found[1] == found[2]
+    names = [path.name for path in (tmp_path / "cache" / "stores").iterdir() if path.name[0] != "."]
+    assert len(names) == 4
+    assert not any("partial" in name for name in names)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from seq2seq.data import encode, prepare
+from seq2seq.data.corpus import CorpusConfig, DataConfig
+from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
+add = encode._Encoder.add
+def slow(self, chunk):
+    add(self, chunk)
+    if self._training:
+        print("encoding", flush=True)
+        time.sleep(60)
+encode._Encoder.add = slow
+encode._CHUNK_EXAMPLES = 10
+data = DataConfig(root=sys.argv[1], train=CorpusConfig("t.de", "t.en"), valid=CorpusConfig("v.de", "v.en"))
+tokenizer = TokenizerConfig(kind=TokenizerKind.word, vocab_size=500)
+prepare.prepare(data, tokenizer, cache_root=Path(sys.argv[2]), seed=1, log=lambda line: None)
+"""
+
+
+def test_killed_preparation_is_not_taken_for_complete(data: DataConfig, tmp_path: Path) -> None:
+    data.test = {}
+    command = [sys.executable, "-c", KILLED, data.root, str(tmp_path / "cache")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "encoding\n"
+        process.send_signal(signal.SIGKILL)
+    assert list((tmp_path / "cache" / "stores").glob("*.partial"))
+    made = run(data, tmp_path / "cache")
+    assert len(made.train) == 50
+    assert not list((tmp_path / "cache" / "stores").glob("*.partial"))
+
+
+def test_open_corpus_is_aligned_and_leaves_nothing(
+    data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = run(data, tmp_path / "cache")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    (Path(data.root) / "x.tsv").write_text("a\tb\n\t\nc d e f g h\td\n")
+    data.max_source_length = 4
+    data.drop_identical = True
+    store = open_corpus(CorpusConfig(path="x.tsv"), made.tokenizers, data, key="data.test.x")
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert len(store) == 3
+    assert store.source_text(2) == "c d e f g h"
+    assert store.source_lengths.tolist() == [2, 1, 4]
+    with pytest.raises(UserError, match=r"data\.test\.y\.path=no\.tsv"):
+        open_corpus(CorpusConfig(path="no.tsv"), made.tokenizers, data, key="data.test.y")
+
+
+def test_hashes_are_remembered_by_size_and_time(tmp_path: Path) -> None:
+    path, cache = tmp_path / "x", HashCache(tmp_path / "cache" / "hashes.json")
+    path.write_bytes(b"abc")
+    os.utime(path, (time.time() - 100,) * 2)
+    digest = cache.state(path, "x").sha256
+    assert digest == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    entries = json.loads((tmp_path / "cache" / "hashes.json").read_text())
+    assert entries == {str(path): [3, path.stat().st_mtime_ns, digest]}
+    entries[str(path)][2] = "remembered"
+    (tmp_path / "cache" / "hashes.json").write_text(json.dumps(entries))
+    assert cache.state(path, "x").sha256 == "remembered"
+    path.write_bytes(b"abd")
+    assert cache.state(path, "x").sha256 != "remembered"
+    (tmp_path / "cache" / "hashes.json").write_text("{half")
+    assert cache.state(path, "x").size == 3
+
+
+def test_a_file_changed_just_now_is_not_remembered(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    HashCache(tmp_path / "hashes.json").state(tmp_path / "x", "x")
+    assert not (tmp_path / "hashes.json").exists()

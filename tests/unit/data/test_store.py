@@ -1,0 +1,218 @@
+import json
+import pickle
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seq2seq.data.columns import DamagedStoreError, Sequences
+from seq2seq.data.corpus import DataConfig, Example, OnLong
+from seq2seq.data.encode import write_store
+from seq2seq.data.report import SplitReport
+from seq2seq.data.store import TokenStore, id_dtype, is_store
+from seq2seq.tokenizer import TokenizerConfig, TokenizerKind, Tokenizers, train_tokenizers
+
+TEXTS = [
+    ("ein Haus am See", "a house by the lake"),
+    ("", ""),
+    ("zwei Hunde \u2581 und\neine Katze 🐈", "two dogs and a cat"),
+    ("  ", "blank source"),
+    ("kurz", "a rather long target beyond the limit of tokens"),
+]
+EXAMPLES = [Example(s, t, (t, *[f"{t} {i}" for i in range(n)])) for n, (s, t) in enumerate(TEXTS)]
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> Tokenizers:
+    config = TokenizerConfig(kind=TokenizerKind.char, vocab_size=300, joint=False)
+    sources, targets = zip(*TEXTS, strict=True)
+    return train_tokenizers(lambda: iter(sources), lambda: iter(targets), config, seed=1)
+
+
+def make(folder: Path, tokenizers: Tokenizers, *, training: bool = False, **settings) -> TokenStore:
+    folder.mkdir(exist_ok=True)
+    write_store(folder, iter(EXAMPLES), tokenizers, DataConfig(**settings), training=training)
+    return TokenStore(folder)
+
+
+def test_evaluation_store_holds_every_example(tmp_path: Path, tokenizers: Tokenizers) -> None:
+    store = make(tmp_path, tokenizers)
+    assert len(store) == len(EXAMPLES)
+    for number, example in enumerate(EXAMPLES):
+        assert store.source(number).tolist() == tokenizers.source.encode(example.source)
+        assert store.target(number).tolist() == tokenizers.target.encode(example.target)
+        assert store.source_text(number) == example.source
+        assert store.target_text(number) == example.target
+        assert store.references(number) == example.references
+        assert store.positions(number) == number
+    expected = [len(tokenizers.source.encode(e.source)) + 1 for e in EXAMPLES]
+    assert store.source_lengths.tolist() == expected
+    assert store.source_lengths.dtype == np.int32
+    assert store.report.source.blank == 2
+    assert store.report.source.meta_spaces == 1
+    assert store.report.source.lengths["longest"] == max(expected)
+    assert store.report.source.byte_pieces == sum(
+        tokenizers.source.is_byte(i) for e in EXAMPLES for i in tokenizers.source.encode(e.source)
+    )
+
+
+def test_evaluation_truncates_ids_and_keeps_text(tmp_path: Path, tokenizers: Tokenizers) -> None:
+    store = make(tmp_path, tokenizers, max_source_length=6, max_target_length=8)
+    assert store.source_lengths.max() == 6
+    assert store.target_lengths.max() == 8
+    assert store.target(4).tolist() == tokenizers.target.encode(TEXTS[4][1])[:7]
+    assert store.target_text(4) == TEXTS[4][1]
+    assert store.report.source.truncated == sum(len(tokenizers.source.encode(s)) > 5 for s, _ in TEXTS)
+    assert store.report.target.truncated == sum(len(tokenizers.target.encode(t)) > 7 for _, t in TEXTS)
+    assert store.report.kept == len(TEXTS)
+
+
+def test_training_drops_and_counts(tmp_path: Path, tokenizers: Tokenizers) -> None:
+    store = make(tmp_path / "a", tokenizers, training=True, max_target_length=30)
+    assert [store.source_text(i) for i in range(len(store))] == [TEXTS[0][0], TEXTS[2][0]]
+    assert [store.positions(i) for i in range(len(store))] == [0, 2]
+    assert store.references(1) == EXAMPLES[2].references
+    assert store.report.read == 5
+    assert store.report.dropped == {"empty on a side": 2, "too long": 1}
+    assert store.report.read == store.report.kept + sum(store.report.dropped.values())
+    store = make(tmp_path / "b", tokenizers, training=True, max_target_length=30, on_long=OnLong.truncate)
+    assert len(store) == 3
+    assert store.target_lengths[2] == 30
+    assert store.report.target.truncated == 1
+
+
+def test_length_just_at_the_limit_is_not_truncated(tmp_path: Path, tokenizers: Tokenizers) -> None:
+    longest = max(len(tokenizers.source.encode(s)) for s, _ in TEXTS) + 1
+    store = make(tmp_path, tokenizers, max_source_length=longest)
+    assert store.report.source.truncated == 0
+    assert store.source_lengths.max() == longest
+
+
+def test_chunks_change_nothing(
+    tmp_path: Path, tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make(tmp_path / "a", tokenizers)
+    monkeypatch.setattr("seq2seq.data.encode._CHUNK_EXAMPLES", 2)
+    make(tmp_path / "b", tokenizers)
+    monkeypatch.setattr("seq2seq.data.encode._CHUNK_EXAMPLES", 100)
+    monkeypatch.setattr("seq2seq.data.encode._CHUNK_CHARS", 1)
+    make(tmp_path / "c", tokenizers)
+    for path in whole.folder.iterdir():
+        assert (
+            path.read_bytes()
+            == (tmp_path / "b" / path.name).read_bytes()
+            == (tmp_path / "c" / path.name).read_bytes()
+        )
+
+
+def test_empty_store(tmp_path: Path, tokenizers: Tokenizers) -> None:
+    write_store(tmp_path, iter(()), tokenizers, DataConfig(), training=True)
+    store = TokenStore(tmp_path)
+    assert len(store) == 0
+    assert store.source_lengths.shape == (0,)
+
+
+@pytest.mark.parametrize("damage", ["no meta", "short", "missing", "newer", "not json", "no list"])
+def test_damage_is_noticed(tmp_path: Path, tokenizers: Tokenizers, damage: str) -> None:
+    make(tmp_path, tokenizers)
+    meta = tmp_path / "meta.json"
+    if damage == "no meta":
+        meta.unlink()
+    elif damage == "short":
+        (tmp_path / "target.ids").write_bytes((tmp_path / "target.ids").read_bytes()[:-2])
+    elif damage == "missing":
+        (tmp_path / "positions").unlink()
+    elif damage == "newer":
+        meta.write_text(json.dumps({**json.loads(meta.read_text()), "format_version": 99}))
+    else:
+        meta.write_text("{" if damage == "not json" else "[]")
+    assert not is_store(tmp_path)
+    with pytest.raises(DamagedStoreError):
+        TokenStore(tmp_path)
+
+
+def test_threads_and_pickle(tmp_path: Path, tokenizers: Tokenizers) -> None:
+    store = make(tmp_path, tokenizers)
+    assert len(pickle.dumps(store)) < 1000
+    other = pickle.loads(pickle.dumps(store))
+    numbers = np.random.default_rng(0).integers(0, len(store), 2000).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(store.source_text, numbers)) == [EXAMPLES[i].source for i in numbers]
+    assert other.references(3) == store.references(3)
+
+
+def test_arrays_are_read_only(tmp_path: Path, tokenizers: Tokenizers) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        make(tmp_path, tokenizers).source(0)[0] = 7
+
+
+def test_gather_is_indexing(tmp_path: Path, tokenizers: Tokenizers) -> None:
+    store = make(tmp_path, tokenizers)
+    numbers = np.array([4, 0, 1, 2, 0])
+    found = store.source_ids.gather(numbers, 9)
+    assert found.values.tolist() == [i for n in numbers for i in store.source(n)[:9].tolist()]
+    assert found.lengths.tolist() == [len(store.source(n)[:9]) for n in numbers]
+
+
+def test_sequences_select_and_cut() -> None:
+    sequences = Sequences.from_lists([[1, 2, 3], [], [4], [5, 6]], np.dtype("<u2"))
+    chosen = sequences.select(np.array([True, True, False, True])).cut(2)
+    assert chosen.values.tolist() == [1, 2, 5, 6]
+    assert chosen.lengths.tolist() == [2, 0, 2]
+
+
+def test_ids_take_two_bytes_while_they_fit() -> None:
+    assert id_dtype(65_536).itemsize == 2
+    assert id_dtype(65_537).itemsize == 4
+
+
+def test_report_round_trip(tmp_path: Path, tokenizers: Tokenizers) -> None:
+    report = make(tmp_path, tokenizers, training=True).report
+    assert SplitReport.from_dict(json.loads(json.dumps(asdict(report)))) == report
+
+
+SENTENCES = ["the cat sat on the mat", "a dog and a cat run", "the mat is on the dog", "cats and dogs"] * 30
+
+
+@pytest.fixture(scope="module")
+def sampling() -> Tokenizers:
+    config = TokenizerConfig(vocab_size=25, byte_fallback=False, sampling_alpha=0.3)
+    return train_tokenizers(lambda: iter(SENTENCES), lambda: iter(SENTENCES), config, seed=1)
+
+
+def ids(store: TokenStore) -> list[list[int]]:
+    return [[*store.source(i).tolist(), -1, *store.target(i).tolist()] for i in range(len(store))]
+
+
+def test_resampling_is_a_function_of_seed_and_epoch(tmp_path: Path, sampling: Tokenizers) -> None:
+    (tmp_path / "store").mkdir()
+    examples = [Example(s, s, (s,)) for s in SENTENCES]
+    write_store(tmp_path / "store", examples, sampling, DataConfig(max_source_length=12), training=False)
+    store = TokenStore(tmp_path / "store")
+
+    def draw(epoch: int, seed: int = 5, folder: str = "epochs") -> TokenStore:
+        return store.resampled(sampling, seed=seed, epoch=epoch, folder=tmp_path / folder)
+
+    first = draw(0)
+    assert ids(first) != ids(store)
+    assert ids(draw(1)) != ids(first)
+    assert ids(draw(0, seed=6)) != ids(first)
+    assert ids(draw(0, folder="again")) == ids(first)
+    assert first.source_lengths.max() <= 12
+    for number in range(len(store)):
+        assert (
+            first.target_text(number)
+            == sampling.target.decode(first.target(number).tolist())
+            == SENTENCES[number]
+        )
+    assert ids(pickle.loads(pickle.dumps(first))) == ids(first)
+    before = ids(first)
+    for epoch in range(2, 10):
+        draw(epoch)
+    kept = sorted(int(p.name.rpartition("-")[2]) for p in (tmp_path / "epochs").iterdir() if p.name[0] != ".")
+    assert kept == sorted([0, *range(2, 10)])  # seed 6 has one of its own
+    assert ids(first) == before  # its files are gone from the folder, not from the store
+    shutil.rmtree(tmp_path / "epochs")
