@@ -18,6 +18,30 @@ Lengths = npt.NDArray[np.integer[Any]]
 _POOL = 1 << 16  # examples sorted together: padding is small, yet large corpora get other batches each epoch
 _JITTER = 8.0  # places that an example may move away from where the sort puts it
 
+
+@dataclass
+class Batch:
+    """Examples as padded tensors, all int64.
+
+    Attributes:
+        src: [B, S] source ids, each row ended by EOS, then padding.
+        tgt_in: [B, T] decoder input: BOS y1 .. yn, then padding.
+        rows: [M] places in the flattened [B*T] whose target is no padding, ascending.
+        labels: [M] target ids at these places: y1 .. yn EOS of each example in turn.
+        indices: [B] numbers of the examples in their store.
+    """
+
+    src: Tensor
+    tgt_in: Tensor
+    rows: Tensor
+    labels: Tensor
+    indices: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Number of target tokens M, end of sentence counted."""
+        return self.labels.numel()
+
     @property
     def padding_share(self) -> float:
         """Share of the B*S + B*T positions that are padding, 0 to 1 (waits for the device)."""
@@ -119,8 +143,8 @@ def plan_epoch(
 ) -> EpochPlan:
     """The micro-batches of an epoch: a pure function of the lengths, `seed` and `epoch`.
 
-    The examples are shuffled, sorted by length within pools of 65,536, moved a few places at random, cut where
-    the budget is full, and the batches shuffled. Each example is in one batch; every batch has
+    The examples are shuffled, sorted by length within pools of 65,536, moved a few places at random, cut
+    where the budget is full, and the batches shuffled. Each example is in one batch; every batch has
     examples * max(padded source, padded target) <= `batch_tokens`, or is one longer example alone.
 
     Args:
