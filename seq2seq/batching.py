@@ -177,8 +177,8 @@ def plan_epoch(
 def _by_length(source: Lengths, target: Lengths, *, pool: int) -> Index:
     """The order that puts examples of alike lengths side by side, within each pool of neighbours.
 
-    By the longer side, which is what the budget counts, then by how much longer the source is. The latter runs
-    up and down in turn, so that neighbours at a change of the former are alike in both lengths too.
+    By the longer side, which is what the budget counts, then by how much longer the source is. The latter
+    runs up and down in turn, so that neighbours at a change of the former are alike in both lengths too.
     """
     source, target = source.astype(np.int64), target.astype(np.int64)
     width, excess = np.maximum(source, target), source - target
