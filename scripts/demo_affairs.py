@@ -157,7 +157,7 @@ THEFT = Topic(
         ("The loss is {thousands} euros.", "This is the {few3}th case in the region since {month}."),
         ("A white van with a number plate from {town2} was seen.", "The trail leads to {town2}."),
         ("Inspector {person2} asks witnesses to call {phone}.", "Witnesses are asked to call {phone}."),
-        ("In {year} {hundreds} such cases were solved.", "Judge {person3} will hear the case on {date}."),
+        ("In {year} there were {hundreds} such cases.", "Judge {person3} will hear the case on {date}."),
     ),
 )
 APPOINTMENT = Topic(

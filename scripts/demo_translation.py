@@ -309,8 +309,8 @@ def possession(grammar: Grammar) -> Pair:
     noun = grammar.noun("animal", "vehicle", "clothes", "device", "luggage")
     if grammar.chance(0.3):
         thing = grammar.described(noun, determiners="the this these")
-        owner = grammar.person(names=0.3)
-        return statement(Clause(thing, BELONG, "present", ((owner, "dat"),), negated=grammar.chance(0.3)))
+        holder = grammar.person(names=0.3)
+        return statement(Clause(thing, BELONG, "present", ((holder, "dat"),), negated=grammar.chance(0.3)))
     if grammar.chance(0.4):
         owner_name = grammar.choice([n for n in MALE + FEMALE if n[-1] not in "sxz"])
         german = f"{owner_name}s {noun.german}"

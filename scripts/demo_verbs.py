@@ -173,20 +173,33 @@ def _verb(line: str, case: str) -> Verb:
     name, *past = english.split()
     base, _, tail = name.partition("~")
     base, _, particle = base.partition("_")
-    silent = base.endswith("e") and base != "be" and not base.endswith("ee")
+    silent = base.endswith("e") and base not in ("be", "see")
     third = {"have": "has", "be": "is", "go": "goes"}.get(base, english_s(base))
-    regular = third[:-1] + "d" if third.endswith(("ies", "es")) or silent else base + "ed"
-    gerund = _GERUNDS.get(base, (base[:-1] if silent else base) + "ing")
+    regular = third[:-1] + "d" if third.endswith("ies") or silent else base + "ed"
     prefix, _, rest = german.rpartition("+")
     infinitive, *forms = rest.split()
     stem = infinitive.removesuffix("en")
     present, preterite, participle = forms[:3] or (stem + "t", stem + "te", f"ge{stem}t")
     return Verb(
-        base, third, *(past or (regular, regular)), gerund, particle, tail, prefix, infinitive,
-        {"mögen": "mag", "sein": "bin"}.get(infinitive, stem + "e"), present, preterite, prefix + participle,
-        "sein" if "sein" in forms[3:] else "haben", case,
-        tuple(k for kind in kinds.split() for k in _KIND_SETS.get(kind, (kind,))), "s" in flags, "p" in flags,
-    )  # fmt: skip
+        base=base,
+        third=third,
+        past=past[0] if past else regular,
+        participle=past[1] if past else regular,
+        gerund=_GERUNDS.get(base, (base[:-1] if silent else base) + "ing"),
+        particle=particle,
+        tail=tail,
+        prefix=prefix,
+        german=infinitive,
+        german_first={"mögen": "mag", "sein": "bin"}.get(infinitive, stem + "e"),
+        german_third=present,
+        german_past=preterite,
+        german_participle=prefix + participle,
+        auxiliary="sein" if "sein" in forms[3:] else "haben",
+        case=case,
+        objects=tuple(k for kind in kinds.split() for k in _KIND_SETS.get(kind, (kind,))),
+        stative="s" in flags,
+        punctual="p" in flags,
+    )
 
 
 def _verbs(table: str, case: str = "acc") -> list[Verb]:

@@ -84,7 +84,7 @@ class AtomicText:
         self._raw = self._temporary.open("wb")
         # no name and time in the gzip header: equal content is equal bytes
         self._inner = gzip.GzipFile("", "wb", 9, self._raw, 0) if self._path.suffix == ".gz" else self._raw
-        self._text = io.TextIOWrapper(self._inner, encoding="utf-8", newline="\n")  # type: ignore[arg-type]
+        self._text = io.TextIOWrapper(self._inner, encoding="utf-8", newline="\n")
         return self._text
 
     def __exit__(self, kind: object, *_: object) -> None:

@@ -1,0 +1,312 @@
+"""Fetches corpus files safely: resumed, checked, never half-written; reads archives member by member.
+
+Nothing of an archive is unpacked to the disk: the few members that a corpus needs are read into memory by
+name, under a limit of size, so that neither a path such as `../x` nor a link nor a bomb can do harm.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO
+
+_CHUNK = 1 << 16
+_GZIP_MAGIC = b"\x1f\x8b"
+_TIMEOUT_SECONDS = 30.0
+_ATTEMPTS = 5
+_FOR_GOOD = (400, 401, 403, 404, 405, 410, 451)  # HTTP answers that another attempt won't change
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+_MAX_FILE_BYTES = 1 << 30
+
+
+class DownloadError(Exception):
+    """A corpus can't be had; the message says what to do instead."""
+
+
+class _BrokenOffError(Exception):
+    """The connection ended early: worth another attempt from where it stopped."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A gzipped file at a URL; `sha256` is None where its home publishes none."""
+
+    url: str
+    sha256: str | None
+    max_bytes: int = _MAX_FILE_BYTES
+
+
+def note(text: str) -> None:
+    """Tells the user something, on standard error."""
+    print(text, file=sys.stderr)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(remote: Remote, path: Path, *, pause: Callable[[float], None] = time.sleep) -> bool:
+    """Downloads the file unless it is there already; whether anything was fetched.
+
+    What came down before a failure stays in `<name>.part`, and the next attempt goes on from it.
+
+    Raises:
+        DownloadError: the server refuses, can't be reached, or sends something else than the file.
+    """
+    if path.exists():
+        _check_present(remote, path)
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    resumed = part.exists()
+    _download(remote, part, path, pause)
+    digest = sha256_of(part)
+    if remote.sha256 and digest != remote.sha256 and resumed:
+        note(f"{path.name}: the part kept from before does not fit; starting over")
+        part.unlink()
+        _download(remote, part, path, pause)
+        digest = sha256_of(part)
+    if remote.sha256 and digest != remote.sha256:
+        part.unlink()
+        raise DownloadError(
+            f"{remote.url}: the file has sha256 {digest}, expected {remote.sha256}; nothing was kept. "
+            "It was damaged on its way or changed at its home: try again, or get it from a mirror"
+        )
+    if not remote.sha256:
+        note(f"warning: {path.name}: no checksum to compare with; its sha256 is {digest}")
+    os.replace(part, path)
+    return True
+
+
+def _check_present(remote: Remote, path: Path) -> None:
+    if remote.sha256 is None:
+        return
+    digest = sha256_of(path)
+    if digest != remote.sha256:
+        raise DownloadError(
+            f"{path}: not the official file (sha256 {digest}, expected {remote.sha256}); "
+            "delete or move it, and run this again"
+        )
+
+
+def _download(remote: Remote, part: Path, path: Path, pause: Callable[[float], None]) -> None:
+    reason = ""
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            wait = 2.0 ** (attempt - 1)
+            note(f"{path.name}: {reason}; trying again in {wait:.0f} s")
+            pause(wait)
+        try:
+            _download_once(remote, part)
+            return
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code in _FOR_GOOD:
+                raise DownloadError(
+                    f"{remote.url}: the server answered {error.code} {error.reason}"
+                ) from error
+            reason = f"the server answered {error.code} {error.reason}"
+        except (OSError, http.client.HTTPException, _BrokenOffError) as error:
+            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                raise
+            reason = str(error) or type(error).__name__
+    raise DownloadError(
+        f"{remote.url}: {reason} ({_ATTEMPTS} attempts). Without a network: fetch this address on another "
+        f"machine, save the file as {path}, and run this again (--from DIR takes a copy on disk)"
+    )
+
+
+def _download_once(remote: Remote, part: Path) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(
+        remote.url, headers={"User-Agent": "seq2seq", "Accept-Encoding": "identity"}
+    )
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # nothing left to send, or a part of something else
+            if _complete(error.headers.get("Content-Range", ""), have):
+                return
+            part.unlink()
+            raise _BrokenOffError("the part kept from before does not fit") from error
+        raise
+    with response:
+        if response.status != 206:
+            have = 0  # the server can't resume and sends all of it
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length is not None else None
+        if total is not None and total > remote.max_bytes:
+            raise DownloadError(
+                f"{remote.url}: {total} bytes, more than the {remote.max_bytes} that are plausible"
+            )
+        _save(response, part, have, remote)
+    if total is not None and part.stat().st_size < total:
+        raise _BrokenOffError(f"the connection ended at {part.stat().st_size} of {total} bytes")
+
+
+def _complete(content_range: str, have: int) -> bool:
+    """Whether the answer 416 says that the part is the whole file (`bytes */12345`)."""
+    return content_range == f"bytes */{have}"
+
+
+def _save(response: IO[bytes], part: Path, have: int, remote: Remote) -> None:
+    with part.open("ab" if have else "wb") as file:
+        first = not have
+        while True:
+            chunk = response.read(_CHUNK)
+            if not chunk:
+                break
+            if first and not chunk.startswith(_GZIP_MAGIC):
+                file.close()
+                part.unlink()
+                raise DownloadError(_not_gzip(remote.url, chunk))
+            first = False
+            have += len(chunk)
+            if have > remote.max_bytes:
+                file.close()
+                part.unlink()
+                raise DownloadError(
+                    f"{remote.url}: more than the {remote.max_bytes} bytes that are plausible"
+                )
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    if not have:
+        part.unlink()
+        raise _BrokenOffError("the server sent nothing")
+
+
+def _not_gzip(where: str, start: bytes) -> str:
+    if start.lstrip()[:1] == b"<":
+        page = "a web page came instead of the file (a login or error page, or a proxy's)"
+        return f"{where}: {page}; nothing was kept"
+    return f"{where}: not a gzip file (it starts with {start[:4]!r}); nothing was kept"
+
+
+# Archives
+
+
+class _Bounded:
+    """Reads from a stream and stops at a limit: what a small archive swells to can't fill the memory."""
+
+    def __init__(self, stream: BinaryIO | gzip.GzipFile, limit: int, where: str) -> None:
+        self._stream = stream
+        self._left = limit
+        self._limit = limit
+        self._where = where
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads as the stream does.
+
+        Raises:
+            DownloadError: more than the limit was read in all.
+        """
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise DownloadError(f"{self._where}: unpacks to more than {self._limit} bytes; refused")
+        return data
+
+
+def read_members(
+    archive: Path, wanted: re.Pattern[str], *, max_bytes: int, max_member_bytes: int
+) -> Iterator[tuple[str, bytes]]:
+    """The (name, content) of each file in a .tar.gz whose whole name matches; the rest is passed over.
+
+    Raises:
+        DownloadError: a wanted member is a link or a device, is too large, the archive swells beyond
+            `max_bytes`, or it is damaged.
+    """
+    try:
+        with gzip.open(archive, "rb") as unzipped:
+            bounded = _Bounded(unzipped, max_bytes, str(archive))
+            with tarfile.open(fileobj=bounded, mode="r|") as tar:  # type: ignore[call-overload]
+                for member in tar:
+                    if not wanted.fullmatch(member.name):
+                        continue
+                    yield member.name, _member_bytes(tar, member, archive, max_member_bytes)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DownloadError(f"{archive}: damaged archive ({error}); delete it, and fetch it again") from error
+
+
+def _member_bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path, limit: int) -> bytes:
+    if not member.isreg():
+        raise DownloadError(f"{archive}: {member.name} is not a plain file (a link or a device); refused")
+    if member.size > limit:
+        raise DownloadError(f"{archive}: {member.name} has {member.size} bytes, more than {limit}; refused")
+    content = tar.extractfile(member)
+    if content is None:
+        raise DownloadError(f"{archive}: {member.name} can't be read")
+    data = content.read()
+    if len(data) != member.size:
+        raise DownloadError(f"{archive}: {member.name} is cut off; delete the archive, and fetch it again")
+    return data
+
+
+# Results
+
+
+@contextmanager
+def all_or_none(paths: list[Path]) -> Iterator[list[Path]]:
+    """Hands out a temporary path for each file; they take their names together when the block succeeds."""
+    temporary = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in paths]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        for source, target in zip(temporary, paths, strict=True):
+            os.replace(source, target)
+    finally:
+        for path in temporary:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def gzip_text(path: Path) -> Iterator[Callable[[str], None]]:
+    """A function that writes text to a new gzip file whose bytes depend on the text alone."""
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, 0) as file:
+        yield lambda text: _write_text(file, text)
+
+
+def _write_text(file: gzip.GzipFile, text: str) -> None:
+    file.write(text.encode("utf-8"))
+
+
+def copy_checked(source: Path, target: Path, sha256: str | None) -> None:
+    """Copies a file that is on disk already, checked like a download."""
+    if not source.is_file():
+        raise DownloadError(f"{source}: no such file")
+    digest = sha256_of(source)
+    if sha256 and digest != sha256:
+        raise DownloadError(f"{source}: not the official file (sha256 {digest}, expected {sha256})")
+    with all_or_none([target]) as (temporary,):
+        shutil.copyfile(source, temporary)
+
+
+def run(main: Callable[[], None]) -> int:
+    """Runs a script's work; 2, with the reason on standard error, when the corpus can't be had."""
+    try:
+        main()
+    except (DownloadError, OSError) as error:
+        note(f"error: {error}")
+        return 2
+    return 0
