@@ -3,8 +3,8 @@
     r = σ(W_r x + U_r h),  z = σ(W_z x + U_z h),  n = tanh(W_n x + r ⊙ (U_n h)),  h' = (1 - z) ⊙ n + z ⊙ h
 
 Cho et al. (2014, section 2.3, arXiv:1406.1078) in the form of torch.nn.GRU (biases left out above), whose
-parameters and layout are used. Why not its CPU kernel: it runs the two directions in turn, step by step in the
-backward pass too, and adds to the gradient of the weights at each step, where one product over all will do.
+parameters and layout are used. Why not its CPU kernel: it runs the two directions in turn, step by step in
+the backward pass too, and adds to the weights' gradients at each step, where one product over all will do.
 
 Sequences are time-major here, [S, B, ...]. G is the number of directions (2: the second reads backwards).
 """

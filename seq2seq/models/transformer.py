@@ -101,7 +101,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.d_model, config.d_ff)
         self.fc2 = nn.Linear(config.d_ff, config.d_model)
-        self.activation = nn.ReLU() if config.activation is Activation.relu else nn.GELU()
+        self.activation = nn.ReLU(inplace=True) if config.activation is Activation.relu else nn.GELU()
         self.dropout = Dropout(config.activation_dropout)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,138 @@
+"""Attention and Transformer layers against torch.nn with copied weights, float32, tolerance 1e-5."""
+
+import pytest
+import torch
+from torch import nn
+
+from seq2seq.models.attention import MultiHeadAttention, attend, causal_mask
+from seq2seq.models.dropout import Dropout
+from seq2seq.models.embedding import sinusoids
+from seq2seq.models.transformer import (
+    Activation,
+    DecoderLayer,
+    EncoderLayer,
+    Memory,
+    NormPlacement,
+    TransformerConfig,
+)
+
+B, S, T, D, H = 3, 6, 5, 16, 4
+
+
+def copy_attention(ours: MultiHeadAttention, theirs: nn.MultiheadAttention) -> None:
+    with torch.no_grad():
+        for i, layer in enumerate((ours.q_proj, ours.k_proj, ours.v_proj)):
+            layer.weight.copy_(theirs.in_proj_weight[i * D : (i + 1) * D])
+            layer.bias.copy_(torch.randn(D))
+            theirs.in_proj_bias[i * D : (i + 1) * D] = layer.bias
+    ours.out_proj.load_state_dict(theirs.out_proj.state_dict())
+
+
+def copy_residual_norms(pairs) -> None:
+    for ours, theirs in pairs:
+        with torch.no_grad():
+            theirs.weight.copy_(torch.randn(D))
+            theirs.bias.copy_(torch.randn(D))
+        ours.norm.load_state_dict(theirs.state_dict())
+
+
+def padding_mask() -> torch.Tensor:
+    return torch.arange(S) < torch.tensor([[6], [1], [4]])
+
+
+def config(norm: str, activation: str) -> TransformerConfig:
+    return TransformerConfig(
+        d_model=D, d_ff=32, num_heads=H, dropout=0.0,
+        norm=NormPlacement(norm), activation=Activation(activation),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_self_attention_equals_torch(causal):
+    torch.manual_seed(1)
+    ours, theirs = MultiHeadAttention(D, H), nn.MultiheadAttention(D, H, batch_first=True)
+    copy_attention(ours, theirs)
+    x, pad = torch.randn(B, S, D), padding_mask()
+    mask = causal_mask(S, x.device) & pad.unsqueeze(1) if causal else pad.unsqueeze(1)
+    expected, _ = theirs(
+        x,
+        x,
+        x,
+        key_padding_mask=~pad,
+        need_weights=False,
+        attn_mask=~causal_mask(S, x.device)[0] if causal else None,
+    )
+    torch.testing.assert_close(ours(x, mask), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_plain_and_fused_attention_agree_in_value_and_gradient(monkeypatch):
+    torch.manual_seed(2)
+    tensors = [torch.randn(B, H, n, 8, requires_grad=True) for n in (T, S, S)]
+    results = []
+    for limit in (10**9, 0):
+        monkeypatch.setattr("seq2seq.models.attention._SHORT", limit)
+        y = attend(*tensors, padding_mask().unsqueeze(1), scale=0.3, dropout=Dropout(0.0))
+        results.append([y, *torch.autograd.grad(y.square().sum(), tensors)])
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-6, rtol=1e-5)
+    for plain, fused in zip(results[0][1:], results[1][1:], strict=True):
+        torch.testing.assert_close(plain, fused, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_encoder_layer_equals_torch(norm, activation):
+    torch.manual_seed(3)
+    ours = EncoderLayer(config(norm, activation))
+    theirs = nn.TransformerEncoderLayer(
+        D, H, 32, dropout=0.0, activation=activation, batch_first=True, norm_first=norm == "pre"
+    )
+    copy_attention(ours.self_attn, theirs.self_attn)
+    ours.feed_forward.fc1.load_state_dict(theirs.linear1.state_dict())
+    ours.feed_forward.fc2.load_state_dict(theirs.linear2.state_dict())
+    copy_residual_norms([(ours.self_attn_residual, theirs.norm1), (ours.feed_forward_residual, theirs.norm2)])
+    x, pad = torch.randn(B, S, D), padding_mask()
+    expected = theirs(x, src_key_padding_mask=~pad)
+    torch.testing.assert_close(ours(x, pad.unsqueeze(1))[pad], expected[pad], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_decoder_layer_equals_torch_with_gradients(norm, activation):
+    torch.manual_seed(4)
+    ours = DecoderLayer(config(norm, activation))
+    theirs = nn.TransformerDecoderLayer(
+        D, H, 32, dropout=0.0, activation=activation, batch_first=True, norm_first=norm == "pre"
+    )
+    copy_attention(ours.self_attn, theirs.self_attn)
+    copy_attention(ours.encoder_attn, theirs.multihead_attn)
+    ours.feed_forward.fc1.load_state_dict(theirs.linear1.state_dict())
+    ours.feed_forward.fc2.load_state_dict(theirs.linear2.state_dict())
+    copy_residual_norms(
+        [
+            (ours.self_attn_residual, theirs.norm1),
+            (ours.encoder_attn_residual, theirs.norm2),
+            (ours.feed_forward_residual, theirs.norm3),
+        ]
+    )
+    x, states = torch.randn(B, T, D, requires_grad=True), torch.randn(B, S, D, requires_grad=True)
+    pad, causal = padding_mask(), causal_mask(T, x.device)
+    expected = theirs(x, states, tgt_mask=~causal[0], memory_key_padding_mask=~pad)
+    actual, weights = ours(x, causal, Memory(states, pad, pad.long()), need_attention=True)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    for got, want in zip(
+        torch.autograd.grad(actual.square().sum(), (x, states)),
+        torch.autograd.grad(expected.square().sum(), (x, states)),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(B, T))
+    assert (weights[1, :, 1:] == 0).all()
+
+
+def test_sinusoids_equal_closed_form():
+    table = sinusoids(40, 12)
+    for position in (0, 1, 7, 39):
+        for i in range(6):
+            angle = torch.tensor(position / 10000 ** (2 * i / 12), dtype=torch.float64)
+            assert table[position, i].item() == pytest.approx(angle.sin().item(), abs=1e-6)
+            assert table[position, 6 + i].item() == pytest.approx(angle.cos().item(), abs=1e-6)

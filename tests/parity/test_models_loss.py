@@ -1,0 +1,75 @@
+"""The chunked loss against F.cross_entropy, values and gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from seq2seq.models import output as output_module
+from seq2seq.models.output import Hidden, Output
+
+M, D, V = 50, 8, 21
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
+@pytest.mark.parametrize("chunk", [16 * V, 10**9])
+@pytest.mark.parametrize("projected", [False, True])
+def test_sums_and_gradients_equal_cross_entropy(monkeypatch, smoothing, chunk, projected):
+    monkeypatch.setattr(output_module, "_CHUNK_ELEMENTS", {"cpu": chunk})
+    torch.manual_seed(1)
+    tied = torch.nn.Parameter(torch.randn(V, 5)) if projected else None
+    output = Output(D, vocab_size=V, tied=tied)
+    features = torch.randn(M, D, requires_grad=True)
+    labels = torch.randint(V, (M,))
+    sums = output.loss(Hidden(features), labels, smoothing)
+    logits = F.linear(output._project(Hidden(features)), output.weight)
+    expected = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
+    torch.testing.assert_close(sums.loss, expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(
+        sums.nll, F.cross_entropy(logits, labels, reduction="sum"), atol=1e-4, rtol=1e-5
+    )
+    assert sums.correct.item() == (logits.argmax(1) == labels).sum().item()
+    assert sums.tokens.item() == M
+    into = [features, *output.parameters()]
+    got = torch.autograd.grad(sums.loss * 0.25, into)
+    for ours, theirs in zip(got, torch.autograd.grad(expected * 0.25, into), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_extreme_logits_stay_finite():
+    output = Output(
+        2, vocab_size=3, tied=torch.nn.Parameter(torch.tensor([[3e4, 0.0], [-3e4, 0.0], [0.0, 1.0]]))
+    )
+    features = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
+    sums = output.loss(Hidden(features), torch.tensor([0, 1]), 0.1)
+    sums.loss.backward()
+    assert sums.loss.isfinite()
+    assert features.grad.isfinite().all()
+    assert sums.correct.item() == 2
+
+
+def test_under_autocast_gradients_follow_the_bfloat16_logits():
+    torch.manual_seed(2)
+    output, features, labels = (
+        Output(D, vocab_size=V),
+        torch.randn(M, D, requires_grad=True),
+        torch.randint(V, (M,)),
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        sums = output.loss(Hidden(features), labels, 0.1)
+    expected = F.cross_entropy(
+        F.linear(features, output.weight), labels, label_smoothing=0.1, reduction="sum"
+    )
+    torch.testing.assert_close(sums.loss, expected, atol=0.3, rtol=1e-2)
+    into = [features, output.weight]
+    for ours, theirs in zip(
+        torch.autograd.grad(sums.loss, into), torch.autograd.grad(expected, into), strict=True
+    ):
+        assert ours.dtype is torch.float32
+        torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)
+
+
+def test_no_graph_is_kept_without_gradients():
+    output = Output(D, vocab_size=V)
+    with torch.no_grad():
+        sums = output.loss(Hidden(torch.randn(M, D)), torch.randint(V, (M,)), 0.1)
+    assert not sums.loss.requires_grad

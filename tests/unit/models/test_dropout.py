@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from seq2seq.models.dropout import Dropout
+
+
+@pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])
+def test_rate_and_expectation(p):
+    torch.manual_seed(1)
+    y = Dropout(p)(torch.ones(1000, 1001))
+    realised = round(p * 256) / 256
+    assert (y == 0).double().mean().item() == pytest.approx(realised, abs=0.002)
+    assert y.double().mean().item() == pytest.approx(1.0, abs=0.01)
+    assert y.unique().tolist() == [0.0, pytest.approx(1 / (1 - realised))]
+
+
+def test_masks_are_independent_between_elements_and_rows():
+    torch.manual_seed(2)
+    kept = (Dropout(0.5)(torch.ones(2000, 64)) > 0).double()
+    correlation = torch.corrcoef(kept.t()) - torch.eye(64)
+    assert correlation.abs().max() < 0.12  # 2000 draws: five standard deviations
+
+
+def test_default_generator_drives_it():
+    x, dropout = torch.randn(13, 7), Dropout(0.3)
+    torch.manual_seed(3)
+    first, state, second = dropout(x), torch.get_rng_state(), dropout(x)
+    assert not torch.equal(first, second)
+    torch.set_rng_state(state)
+    assert torch.equal(dropout(x), second)
+
+
+def test_gradient_passes_where_values_did():
+    torch.manual_seed(4)
+    x, residual = (torch.randn(50, 20, requires_grad=True) for _ in range(2))
+    y = Dropout(0.4).add(residual, x)
+    y.sum().backward()
+    torch.testing.assert_close(y, residual + x * x.grad)
+    assert torch.equal(residual.grad, torch.ones_like(residual))
+    assert 0.3 < (x.grad == 0).double().mean() < 0.5
+
+
+def test_off_in_evaluation_and_at_zero():
+    x = torch.randn(5, 5)
+    assert Dropout(0.5).eval()(x) is x
+    assert Dropout(0.0)(x) is x
+
+
+def test_bfloat16_keeps_its_type():
+    y = Dropout(0.1)(torch.ones(100, dtype=torch.bfloat16))
+    assert y.dtype is torch.bfloat16

@@ -1,0 +1,96 @@
+import pytest
+import torch
+
+from seq2seq.errors import UserError
+from seq2seq.models import FAMILIES, Vocabulary, build_model
+from seq2seq.models.base import beam_rows
+from seq2seq.models.embedding import TieEmbeddings
+from seq2seq.models.gru import GRUAttention, GRUConfig
+from seq2seq.models.transformer import PositionKind, TransformerConfig
+
+JOINT = Vocabulary(20, 20, joint=True)
+SMALL = {
+    "gru": GRUConfig(d_model=8, encoder_size=4),
+    "transformer": TransformerConfig(d_model=8, num_heads=2),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tie", TieEmbeddings)
+def test_tying_shares_exactly_the_tables_named(family, tie):
+    config = FAMILIES[family][0](tie_embeddings=tie)
+    model = build_model(config, JOINT)
+    source, target, output = (
+        model.source_embedding.weight, model.target_embedding.weight, model.output.weight,
+    )  # fmt: skip
+    assert (source is target) == (tie is TieEmbeddings.all)
+    assert (target is output) == (tie is not TieEmbeddings.none)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tying_all_needs_one_vocabulary(family):
+    with pytest.raises(UserError, match=r"model\.tie_embeddings=all"):
+        build_model(SMALL[family], Vocabulary(20, 21, joint=False))
+
+
+@pytest.mark.parametrize(
+    ("build", "key"),
+    [
+        (lambda: TransformerConfig(d_model=250, num_heads=8), r"model\.d_model=250.*model\.num_heads=8"),
+        (lambda: TransformerConfig(d_model=15, num_heads=3), r"model\.d_model=15"),
+        (lambda: TransformerConfig(dropout=1.0), r"model\.dropout=1\.0"),
+        (lambda: TransformerConfig(decoder_layers=0), r"model\.decoder_layers=0"),
+        (lambda: GRUConfig(encoder_size=-1), r"model\.encoder_size=-1"),
+        (lambda: GRUConfig(attention=GRUAttention.dot), r"model\.d_model=256"),
+        (lambda: GRUConfig(dropout=-0.1), r"model\.dropout=-0\.1"),
+    ],
+)
+def test_config_errors_name_the_key(build, key):
+    with pytest.raises(UserError, match=key):
+        build()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pretrained_rows_are_copied_where_found(family):
+    torch.manual_seed(1)
+    config = FAMILIES[family][0](tie_embeddings=TieEmbeddings.none)
+    model = build_model(config, JOINT)
+    before = model.source_embedding.weight.detach().clone()
+    weights, found = torch.randn_like(before), torch.arange(20) % 3 == 0
+    model.load_embeddings("source", weights, found=found)
+    after = model.source_embedding.weight.detach()
+    assert torch.equal(after[found], weights[found])
+    assert torch.equal(after[~found], before[~found])
+    with pytest.raises(UserError, match=r"tokenizer\.target_vectors"):
+        model.load_embeddings("target", torch.randn(20, 3), found=found)
+
+
+@pytest.mark.parametrize("kind", PositionKind)
+def test_positions_reach_beyond_the_table(kind):
+    config = TransformerConfig(d_model=8, num_heads=2, positions=kind, max_positions=4)
+    model = build_model(config, JOINT).eval()
+    src = torch.full((1, 9), 5)
+    longer = model.encode(src, src != 0).states
+    assert longer.shape == (1, 9, 8)
+    again = model.encode(src[:, :3], src[:, :3] != 0)
+    assert again.states.isfinite().all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_build_on_the_meta_device(family):
+    with torch.device("meta"):
+        model = build_model(SMALL[family], JOINT)
+    assert all(p.is_meta for p in model.parameters())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_state_dict_round_trip(family):
+    first, second = build_model(SMALL[family], JOINT).eval(), build_model(SMALL[family], JOINT).eval()
+    second.load_state_dict(first.state_dict())
+    src, tgt = torch.full((2, 3), 5), torch.full((2, 4), 6)
+    outputs = [m.decode(tgt, m.encode(src, src != 0)).features for m in (first, second)]
+    assert torch.equal(*outputs)
+
+
+def test_beam_rows():
+    assert beam_rows(torch.tensor([[2, 0], [1, 1]]), 3).tolist() == [2, 0, 4, 4]
