@@ -122,7 +122,7 @@ class BeamSearch:
         at_limit = live.limits <= step
         cut = torch.where(at_limit.unsqueeze(1), live.scores, NEVER)
         self.cut_scores.append(cut, live.sentences)
-        normalized = end_scores / self.config.normalizer(live.limits.new_tensor(step))
+        normalized = end_scores / self.config.normalizer(torch.tensor(step))  # on the CPU: no wait for a copy
         ranked = torch.cat([live.best_ended, normalized], dim=1)
         live.best_ended = ranked.topk(self.config.n_best, dim=1).values
         live.ended = live.ended + (end_scores > NEVER).sum(dim=1)
