@@ -11,3 +11,15 @@ class UserError(ValueError):
 
 class TrainingError(RuntimeError):
     """Training cannot go on (non-finite numbers, out of memory, disk full); what was saved stays good. Exit code 3."""
+
+
+class Interrupted(Exception):  # noqa: N818 - an orderly end, not an error
+    """The run stopped in order before its end and can be resumed.
+
+    Attributes:
+        exit_code: 75 (SIGUSR1, ``trainer.stop_after_minutes``), 130 (Ctrl-C) or 143 (SIGTERM).
+    """
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -46,6 +46,14 @@ def results_table(results: Mapping[str, Any]) -> str:
     return _aligned(rows, right={2})
 
 
+def comparison_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """Formats the figures of several models, a line a model; the first one's figures are the columns."""
+    names = list(next(iter(rows.values()), {}))
+    table = [["", *names]]
+    table += [[label, *(f"{figures[name]:.3f}" for name in names)] for label, figures in rows.items()]
+    return _aligned(table, right=set(range(1, len(names) + 1)))
+
+
 @dataclass(frozen=True)
 class _Run:
     """What one run folder tells about itself.

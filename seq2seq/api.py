@@ -1,0 +1,125 @@
+"""From a configuration or a run folder to working parts: what the command line and notebooks share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from seq2seq import config as configuration
+from seq2seq.checkpoint import CheckpointStore
+from seq2seq.config import Config
+from seq2seq.distributed import World
+from seq2seq.errors import UserError
+from seq2seq.evaluation import EvaluationConfig, Evaluator
+from seq2seq.inference import Generator
+from seq2seq.models import build_model
+from seq2seq.models.base import Seq2Seq, Vocabulary
+from seq2seq.run_folder import RunFolder, require_run
+from seq2seq.runtime import Runtime, build_runtime
+from seq2seq.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizers, load_tokenizers
+
+
+def vocabulary(tokenizers: Tokenizers) -> Vocabulary:
+    """What a model needs to know of its tokenizers."""
+    return Vocabulary(
+        source_size=tokenizers.source.vocab_size,
+        target_size=tokenizers.target.vocab_size,
+        joint=tokenizers.joint,
+        pad_id=PAD_ID,
+        bos_id=BOS_ID,
+        eos_id=EOS_ID,
+    )
+
+
+def load_model(
+    folder: RunFolder, config: Config, *, checkpoint: str, runtime: Runtime
+) -> tuple[Seq2Seq, int]:
+    """A run's model with the weights of a checkpoint, on the device and in evaluation mode, and the step they are of.
+
+    Raises:
+        UserError: If there is no such checkpoint, or it is damaged, or it belongs to another tokenizer.
+    """
+    tokenizers = load_tokenizers(folder.tokenizer)
+    model = build_model(config.model, vocabulary(tokenizers))
+    store = CheckpointStore(folder.checkpoints)
+    loaded = store.load(checkpoint, files=["model"])
+    made_with = loaded.belongs_to.get("tokenizer")
+    if made_with is not None and made_with != tokenizers.fingerprint():
+        raise UserError(f"{loaded.path} belongs to another tokenizer than the one in {folder.tokenizer}")
+    model.load_state_dict(loaded.tensors["model"])
+    return model.to(runtime.device).eval(), loaded.step
+
+
+def build_evaluator(
+    config: Config, tokenizers: Tokenizers, *, runtime: Runtime, world: World | None = None
+) -> Evaluator:
+    """The evaluator that a configuration describes."""
+    return Evaluator(
+        EvaluationConfig(
+            search=config.search,
+            metrics=config.metrics,
+            target_language=config.data.target_language,
+            batch_tokens=config.trainer.batch_tokens,
+            max_source_length=config.data.max_source_length,
+            max_target_length=config.data.max_target_length,
+            seed=config.seed,
+        ),
+        tokenizers,
+        runtime=runtime,
+        world=world,
+    )
+
+
+def build_generator(
+    folders: Sequence[RunFolder], config: Config, *, checkpoint: str, runtime: Runtime
+) -> Generator:
+    """A generator from one run, or from several as an ensemble.
+
+    Raises:
+        UserError: If the runs' tokenizers differ.
+    """
+    tokenizers = load_tokenizers(folders[0].tokenizer)
+    models = []
+    for folder in folders:
+        if load_tokenizers(folder.tokenizer).fingerprint() != tokenizers.fingerprint():
+            raise UserError(
+                f"run={folder.path} has another tokenizer than {folders[0].path}: an ensemble's runs share one; "
+                "train them from the same data with the same tokenizer section"
+            )
+        own = config if folder is folders[0] else configuration.load(folder.config)
+        models.append(load_model(folder, own, checkpoint=checkpoint, runtime=runtime)[0])
+    return Generator(
+        models,
+        tokenizers,
+        config.search,
+        device=runtime.device,
+        max_source_length=config.data.max_source_length,
+        seed=config.seed,
+    )
+
+
+def load(
+    run: str | Path | Sequence[str | Path], *, checkpoint: str = "best", overrides: Sequence[str] = ()
+) -> Generator:
+    """Loads a trained run for use from Python.
+
+    Args:
+        run: Run folder, or several for an ensemble.
+        checkpoint: ``best``, ``last``, ``average``, a step, or a path.
+        overrides: Keys to change, as on the command line: ``["search.beam_size=1", "trainer.device=cpu"]``.
+
+    Returns:
+        A generator: ``load("outputs/demo_translation").generate(["a line"])``.
+
+    Raises:
+        UserError: If the folder is no run, or a key does not exist.
+    """
+    from omegaconf import OmegaConf
+
+    paths = [run] if isinstance(run, str | Path) else list(run)
+    folders = [require_run(str(path)) for path in paths]
+    values = OmegaConf.merge(
+        configuration.read_mapping(folders[0].config), OmegaConf.from_dotlist(list(overrides))
+    )
+    assert OmegaConf.is_dict(values)
+    config = configuration.parse(values)  # type: ignore[arg-type]
+    runtime = build_runtime(config.trainer.device, config.trainer.precision)
+    return build_generator(folders, config, checkpoint=checkpoint, runtime=runtime)

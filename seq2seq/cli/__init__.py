@@ -1,0 +1,1 @@
+"""How the package is run: the only place that reads the command line."""

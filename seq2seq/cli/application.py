@@ -1,0 +1,109 @@
+"""Runs a verb as a Hydra application, with errors of overrides told in this package's words."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from seq2seq import config
+from seq2seq.errors import UserError
+
+
+def run(verb: str, body: Callable[[DictConfig], Any], arguments: list[str], *, schema: type) -> None:
+    """Composes the verb's configuration from its YAML files and the arguments, and calls the body with it.
+
+    Args:
+        verb: Also the name of the primary configuration file.
+        body: Called once, or for each job of a sweep.
+        arguments: Overrides and Hydra's own flags.
+        schema: Of the primary configuration; tells which keys there are.
+
+    Raises:
+        UserError: If Hydra cannot compose the configuration.
+    """
+    config.register_schemas()
+
+    def job(values: DictConfig) -> Any:
+        try:
+            return body(values)
+        except Exception as error:
+            raise _JobFailed(error) from error
+
+    application = hydra.main(version_base="1.3", config_path=str(config.configs_folder()), config_name=verb)(
+        job
+    )
+    before = sys.argv
+    sys.argv = [f"seq2seq {verb}", *arguments]
+    try:
+        with _errors_raised():
+            application()
+    except _JobFailed as failure:
+        raise failure.error from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_explain(error, arguments, schema)) from error
+    finally:
+        sys.argv = before
+
+
+class _JobFailed(BaseException):
+    """Carries an error past Hydra, which would print a line of its own for an ``Exception``."""
+
+    def __init__(self, error: Exception):
+        super().__init__(error)
+        self.error = error
+
+
+@contextmanager
+def _errors_raised() -> Iterator[None]:
+    """Makes Hydra raise instead of printing and ending with its own exit code."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _explain(error: Exception, arguments: list[str], schema: type) -> str:
+    """Names the first override whose key does not exist; Hydra's own words otherwise."""
+    keys = config.known_keys(schema)
+    parser = OverridesParser.create()
+    for argument in arguments:
+        if argument.startswith("-") or not (argument.startswith("~") or "=" in argument):
+            continue  # one of Hydra's flags, or a flag's value
+        try:
+            override = parser.parse_override(argument)
+        except HydraException:
+            return (
+                f"cannot read the override {argument!r}: a value with = , ( ) [ ] {{ }} or non-ASCII letters needs "
+                "inner quotes, such as 'data.root=\"a, b\"'"
+            )
+        key = override.key_or_group
+        if key.startswith("hydra") or (config.configs_folder() / key.partition("@")[0]).is_dir():
+            continue  # Hydra's own settings, and the choice of a group's option
+        free_name = key.startswith("data.test.")  # test sets have names of the user's
+        if key not in keys and not free_name:
+            return config.unknown_key(key, keys)
+    reasons = [str(error).strip()]
+    if error.__cause__ is not None:
+        reasons.append(str(error.__cause__).strip())
+    return " ".join(line.strip() for reason in reasons for line in reason.splitlines() if line.strip())
+
+
+def overrides_of_job() -> tuple[list[str], bool]:
+    """The overrides of the job that runs now, and whether it is one of a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    current = HydraConfig.get()
+    return list(current.overrides.task), current.mode is RunMode.MULTIRUN

@@ -1,0 +1,121 @@
+"""`seq2seq generate`: one output line for each input line, in order."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from omegaconf import DictConfig
+
+from seq2seq import config as configuration
+from seq2seq.api import build_generator
+from seq2seq.cli import application, run_argument
+from seq2seq.config import Format, GenerateConfig
+from seq2seq.data.corpus import read_records, text_field
+from seq2seq.data.text import decode_lines, read_lines
+from seq2seq.errors import UserError
+from seq2seq.inference import Output
+from seq2seq.results import one_line
+from seq2seq.runtime import build_runtime, console_log, keep_freed_memory, set_threads
+
+LOGGER = logging.getLogger("seq2seq")
+
+
+def run(arguments: list[str]) -> None:
+    """Runs the verb."""
+    run_argument.register("generate", arguments, GenerateConfig)
+    application.run("generate", generate, arguments, schema=GenerateConfig)
+
+
+def generate(values: DictConfig) -> None:
+    """Reads, generates and writes in blocks of bounded memory; on a terminal, line by line."""
+    config = configuration.parse(values, GenerateConfig)
+    assert isinstance(config, GenerateConfig)
+    folders = run_argument.run_folders(config.run)
+    set_threads(config.trainer.threads)
+    keep_freed_memory()
+    with console_log(), ExitStack() as stack:
+        texts = _read(config)
+        runtime = build_runtime(config.trainer.device, config.trainer.precision)
+        generator = build_generator(folders, config, checkpoint=config.checkpoint, runtime=runtime)
+        write, live = _writer(config, stack)
+        interactive = config.input is None and sys.stdin.isatty()
+        need_attention = config.attention or config.alignments
+        if need_attention and config.format is Format.text:
+            raise UserError("attention=true and alignments=true go with format=jsonl")
+        for outputs in generator.stream(
+            texts, block=1 if interactive else None, need_attention=need_attention
+        ):
+            write(_line(outputs, config))
+            if live:
+                sys.stdout.buffer.flush()
+        if generator.truncated:
+            LOGGER.warning(
+                "%d sources were longer than data.max_source_length=%d tokens and truncated",
+                generator.truncated,
+                config.data.max_source_length,
+            )
+
+
+def _read(config: GenerateConfig) -> Iterable[str]:
+    errors = config.data.encoding_errors
+    if config.input is None:
+        return decode_lines(sys.stdin.buffer, "standard input", errors=errors)
+    path = Path(config.input)
+    if path.name.removesuffix(".gz").endswith((".jsonl", ".ndjson")):
+        return _read_sources(path, config, errors)
+    return read_lines(path, errors=errors)
+
+
+def _read_sources(path: Path, config: GenerateConfig, errors: str) -> Iterator[str]:
+    field = config.data.train.source_field or "source"
+    for number, record in read_records(path, errors=errors):
+        yield text_field(record, field, f"{path}:{number}")
+
+
+def _writer(config: GenerateConfig, stack: ExitStack) -> tuple[Callable[[bytes], object], bool]:
+    """How a line is written, and whether each is to be flushed.
+
+    A file is written under a temporary name and renamed once it is complete.
+    """
+    if config.output is None:
+        stack.callback(sys.stdout.buffer.flush)
+        return sys.stdout.buffer.write, sys.stdout.isatty()
+    path = Path(config.output)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        file: BinaryIO = temporary.open("wb")
+    except OSError as error:
+        raise UserError(f"output={path}: cannot be written: {error.strerror}") from error
+
+    def finish(kind: type[BaseException] | None, *_: object) -> None:
+        file.close()
+        if kind is None:
+            temporary.replace(path)
+        else:
+            temporary.unlink(missing_ok=True)
+
+    stack.push(finish)
+    return file.write, False
+
+
+def _line(outputs: list[Output], config: GenerateConfig) -> bytes:
+    if config.format is Format.text:
+        return one_line(outputs[0].text).encode() + b"\n"
+    best = [_record(output, config) for output in outputs]
+    return json.dumps({"text": outputs[0].text, "nbest": best}, ensure_ascii=False).encode() + b"\n"
+
+
+def _record(output: Output, config: GenerateConfig) -> dict[str, Any]:
+    record: dict[str, Any] = {"text": output.text, "score": output.score, "log_prob": output.log_prob}
+    record["tokens"] = output.tokens
+    if config.attention or config.alignments:
+        record["source_tokens"] = output.source_tokens
+    if output.attention is not None and config.attention:
+        record["attention"] = [[round(float(weight), 6) for weight in row] for row in output.attention]
+    if output.attention is not None and config.alignments:
+        record["alignments"] = [int(row.argmax()) for row in output.attention]
+    return record

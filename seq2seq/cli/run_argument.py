@@ -1,0 +1,71 @@
+"""`run=DIR`: the run whose saved configuration is the base that a verb's overrides change."""
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf, open_dict
+
+from seq2seq import config as configuration
+from seq2seq.cli import application
+from seq2seq.config import EvaluateConfig
+from seq2seq.errors import UserError
+from seq2seq.run_folder import RunFolder, require_run
+
+
+def register(verb: str, arguments: list[str], schema: type[EvaluateConfig]) -> None:
+    """Makes the configuration of the run named in the arguments the defaults of the verb.
+
+    Hydra then applies the overrides to the run's values as it does to any others: it checks names and types, adds and
+    deletes test sets. Without `run=` (`--help`) the schema's own defaults stay.
+
+    Raises:
+        UserError: If the folder is no run.
+    """
+    configuration.register_schemas()
+    paths = named_runs(arguments)
+    if not paths:
+        return
+    saved = configuration.load(require_run(paths[0]).config)
+    node = configuration.composable(schema)
+    with open_dict(node):
+        node.model = OmegaConf.structured(saved.model)
+        node.merge_with(OmegaConf.create(configuration.to_mapping(saved)))
+    ConfigStore.instance().store(name=f"{verb}_schema", node=node)
+
+
+def named_runs(arguments: list[str]) -> list[str]:
+    """The paths behind ``run=``: one, or the members of a list; none if it is not given."""
+    parser = OverridesParser.create()
+    for argument in arguments:
+        if not argument.startswith("run="):
+            continue
+        try:
+            override = parser.parse_override(argument)
+        except HydraException as error:
+            raise UserError(
+                f"cannot read {argument!r}: a path with = , ( ) [ ] {{ }} needs inner quotes: 'run=\"a path\"'"
+            ) from error
+        if override.is_sweep_override():
+            raise UserError(f"{argument}: this verb takes one run at a time; call it once for each")
+        value = override.value()
+        return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    return []
+
+
+def run_folders(run: object) -> list[RunFolder]:
+    """The folders behind the key ``run``.
+
+    Raises:
+        UserError: If one is no run, or none is named.
+    """
+    paths = [run] if isinstance(run, str) else list(run) if isinstance(run, list) else []
+    if not paths or paths == ["???"]:
+        raise UserError("run= is missing: give the run folder, such as run=outputs/demo_translation")
+    return [require_run(str(path)) for path in paths]
+
+
+def typed(prefix: str) -> list[str]:
+    """The keys below a prefix that were typed on the command line, with ``+`` and ``~`` removed."""
+    overrides, _ = application.overrides_of_job()
+    keys = [override.lstrip("+~").split("=", 1)[0] for override in overrides]
+    return [key for key in keys if key.startswith(prefix)]

@@ -1,0 +1,306 @@
+"""`seq2seq train`: the whole program on one page."""
+
+import hashlib
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from seq2seq import config as configuration
+from seq2seq import report
+from seq2seq.api import build_evaluator, load_model, vocabulary
+from seq2seq.checkpoint import CheckpointStore
+from seq2seq.cli import application
+from seq2seq.config import Config
+from seq2seq.data.prepare import Prepared, prepare
+from seq2seq.distributed import World, world_from_environment
+from seq2seq.errors import UserError
+from seq2seq.models import build_model
+from seq2seq.models.base import Seq2Seq
+from seq2seq.provenance import environment, provenance
+from seq2seq.results import finite_objective, score_tests, test_values, write_generations
+from seq2seq.run_folder import RunFolder, write_json, write_text
+from seq2seq.runtime import (
+    Runtime,
+    build_runtime,
+    console_log,
+    deterministic,
+    keep_freed_memory,
+    seed_step,
+    set_threads,
+)
+from seq2seq.stream import BatchStream, StreamConfig
+from seq2seq.tokenizer import load_tokenizers
+from seq2seq.tracking import NullTracker, Tracker
+from seq2seq.train_state import TrainState, finished
+from seq2seq.trainer import Surroundings, Trainer, initial_weights
+from seq2seq.validation import Validator
+
+LOGGER = logging.getLogger("seq2seq")
+
+
+def run(arguments: list[str]) -> None:
+    """Runs the verb."""
+    application.run("train", train, arguments, schema=Config)
+
+
+def train(values: DictConfig) -> float:
+    """Trains one run, or goes on with it, and scores it.
+
+    Returns:
+        The objective: the best value of ``trainer.metric``, finite whatever happened, for sweepers.
+    """
+    config = configuration.parse(values)
+    folder = RunFolder(run_path(config))
+    world = world_from_environment()
+    set_threads(config.trainer.threads)
+    keep_freed_memory()
+    runtime = build_runtime(config.trainer.device, config.trainer.precision, local_rank=world.local_rank)
+    world.start(runtime.device.type, timeout_minutes=config.trainer.timeout_minutes)
+    try:
+        if world.is_main:
+            folder.create()
+            with folder.lock(), console_log(file=folder.log), deterministic(config.trainer.deterministic):
+                if config.overwrite:
+                    folder.clear()
+                return _run(config, folder, runtime=runtime, world=world)
+        with console_log(quiet=True), deterministic(config.trainer.deterministic):
+            return _run(config, folder, runtime=runtime, world=world)
+    finally:
+        world.stop()
+
+
+def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -> float:
+    """Prepare, build, fit, score."""
+    world.barrier()  # the main rank has emptied the folder by now, if it was to
+    done = stored_objective(config, folder)
+    if done is not None:
+        return done
+    prepared = _prepare(config)
+    checkpoints = CheckpointStore(folder.checkpoints)
+    checkpoint = checkpoints.latest_valid()
+    if checkpoint is not None:
+        _check_belongs(checkpoint.belongs_to, prepared.fingerprints, folder)
+    tracker: NullTracker = NullTracker()
+    if world.is_main:
+        _write_head(config, folder, prepared, runtime=runtime, world=world)
+        tracker = Tracker(folder.path, resume_step=checkpoint.step if checkpoint else None)
+    try:
+        seed_step(config.seed, step=-1)
+        model = build_model(config.model, vocabulary(prepared.tokenizers))
+        if checkpoint is None:
+            _start_weights(model, config, prepared)
+        model.to(runtime.device)
+        LOGGER.info("%s", report.parameter_table((name, p.numel()) for name, p in model.named_parameters()))
+        surroundings = Surroundings(
+            runtime, world, tracker, checkpoints, fingerprints=prepared.fingerprints, seed=config.seed
+        )
+        trainer = _build_trainer(config, prepared, model, surroundings)
+        if checkpoint is not None:
+            LOGGER.info("going on from step %d (%s)", checkpoint.step, checkpoint.path)
+            trainer.restore(checkpoint)
+        else:
+            tracker.hparams(configuration.hyper_parameters(config), [config.trainer.metric])
+        LOGGER.info("training on %s in %s", runtime.device, runtime.precision.value)
+        reason = trainer.fit()
+        LOGGER.info("training is complete: %s", reason)
+        trainer.average()
+        return _finish(config, folder, prepared, trainer=trainer, surroundings=surroundings)
+    finally:
+        tracker.close()
+
+
+def run_path(config: Config) -> Path:
+    """The run folder; in a sweep each job has its own below the run's name."""
+    if not config.name:
+        raise UserError("name= is empty: give the run a name")
+    path = Path(config.output_root) / config.name
+    overrides, in_sweep = application.overrides_of_job()
+    if not in_sweep:
+        return path
+    readable = re.sub(r"[^A-Za-z0-9._=-]+", "_", ",".join(overrides))[:60].strip("._")
+    same = replace(config, overwrite=False, name=None, output_root="", cache_root="")
+    digest = hashlib.sha256(configuration.to_yaml(same).encode()).hexdigest()[:8]
+    return path / f"{readable}-{digest}"
+
+
+def stored_objective(config: Config, folder: RunFolder) -> float | None:
+    """The objective of a run that is complete; None if there is something to do.
+
+    Raises:
+        UserError: If the folder holds a run with a configuration that differs in a key that matters.
+    """
+    if not folder.config.exists():
+        return None
+    differences = configuration.diff(configuration.load(folder.config), config)
+    if differences:
+        listed = "\n".join(f"  {key}: {old!r} there, {new!r} now" for key, (old, new) in differences.items())
+        raise UserError(
+            f"{folder.path} holds a run with another configuration:\n{listed}\n"
+            f"choose another name (name=NAME), or start over in this folder (overwrite=true)"
+        )
+    results = folder.read_results()
+    if results is None:
+        return None
+    state = TrainState.from_json(CheckpointStore(folder.checkpoints).load("last", files=[]).state)
+    reason = finished(state, config.trainer)
+    if reason is None:
+        return None  # a limit was raised
+    LOGGER.info("%s is complete (%s); nothing to do", folder.path, reason)
+    return finite_objective(results["objective"]["value"], config.trainer.mode)
+
+
+def _prepare(config: Config) -> Prepared:
+    """Data and tokenizers, those of another run if this one starts from it."""
+    tokenizers = None
+    if config.trainer.init_from is not None:
+        start = RunFolder(Path(config.trainer.init_from))
+        run = start if start.tokenizer.is_dir() else RunFolder(start.path.resolve().parents[1])
+        if not run.tokenizer.is_dir():
+            raise UserError(
+                f"trainer.init_from={config.trainer.init_from} is neither a run folder nor one of its checkpoints"
+            )
+        tokenizers = load_tokenizers(run.tokenizer)
+
+    return prepare(  # ranks that come second wait for the first and find its work
+        config.data,
+        config.tokenizer,
+        cache_root=Path(config.cache_root),
+        seed=config.seed,
+        log=LOGGER.info,
+        tokenizers=tokenizers,
+    )
+
+
+def _check_belongs(made_with: dict[str, str], now: dict[str, str], folder: RunFolder) -> None:
+    changed = sorted(key for key in now if made_with.get(key) != now[key])
+    if changed:
+        raise UserError(
+            f"{folder.path} was trained on other content: {', '.join(changed)} changed since (by sha256); restore it, "
+            "choose another name (name=NAME), or start over in this folder (overwrite=true)"
+        )
+
+
+def _write_head(
+    config: Config, folder: RunFolder, prepared: Prepared, *, runtime: Runtime, world: World
+) -> None:
+    """What a run folder says of itself before the first step."""
+    write_text(folder.config, configuration.to_yaml(config))
+    write_json(folder.provenance, provenance(prepared.fingerprints, runtime, world_size=world.size))
+    prepared.tokenizers.save(folder.tokenizer)
+    write_json(folder.path / "data_report.json", prepared.report.to_dict())
+    folder.results.unlink(missing_ok=True)
+    for line in prepared.report.lines():
+        LOGGER.info("%s", line)
+
+
+def _start_weights(model: Seq2Seq, config: Config, prepared: Prepared) -> None:
+    """Weights of another run, or pretrained word vectors, where the configuration names them."""
+    if config.trainer.init_from is not None:
+        weights = initial_weights(Path(config.trainer.init_from))
+        own = {name: value.shape for name, value in model.state_dict().items()}
+        wrong = sorted(name for name in own.keys() | weights.keys()
+                       if name not in weights or own.get(name) != weights[name].shape)  # fmt: skip
+        if wrong:
+            raise UserError(
+                f"trainer.init_from={config.trainer.init_from}: its model differs from this one in {wrong[0]} "
+                f"and {len(wrong) - 1} more; use the same model section"
+            )
+        model.load_state_dict(weights)
+        return
+    from seq2seq.word_vectors import load_vectors
+
+    for side in ("source", "target"):
+        path = getattr(config.tokenizer, f"{side}_vectors")
+        if path is None:
+            continue
+        tokenizer = getattr(prepared.tokenizers, side)
+        vectors, found = load_vectors(Path(path), tokenizer.pieces(range(tokenizer.vocab_size)))
+        model.load_embeddings(side, torch.from_numpy(vectors), found=torch.from_numpy(found))
+        LOGGER.info("%s vectors: %d of %d tokens found in %s", side, int(found.sum()), len(found), path)
+
+
+def _build_trainer(config: Config, prepared: Prepared, model: Seq2Seq, around: Surroundings) -> Trainer:
+    settings = config.trainer
+    world, runtime = around.world, around.runtime
+    evaluator = build_evaluator(config, prepared.tokenizers, runtime=runtime, world=world)
+    validator = Validator(
+        evaluator,
+        prepared.valid,
+        tracker=around.tracker,
+        examples=settings.eval_examples,
+        samples=settings.samples if world.is_main else 0,
+        images=settings.attention_images if world.is_main else 0,
+    )
+
+    def store_of_epoch(epoch: int) -> Any:
+        if config.tokenizer.sampling_alpha == 0:
+            return prepared.train
+        return prepared.train.resampled(
+            prepared.tokenizers, seed=config.seed, epoch=epoch, folder=Path(config.cache_root) / "epochs"
+        )
+
+    stream = BatchStream(
+        store_of_epoch,
+        StreamConfig(
+            batch_tokens=settings.batch_tokens,
+            accumulate=settings.accumulate,
+            max_source_length=config.data.max_source_length,
+            max_target_length=config.data.max_target_length,
+            seed=config.seed,
+            rank=world.rank,
+            size=world.size,
+            pinned=runtime.pinned,
+        ),
+    )
+    return Trainer(
+        model, stream, validator=validator, config=settings, optim_config=config.optim, surroundings=around
+    )
+
+
+def _finish(
+    config: Config, folder: RunFolder, prepared: Prepared, *, trainer: Trainer, surroundings: Surroundings
+) -> float:
+    """Scores the best checkpoint, writes outputs and results, and returns the objective."""
+    runtime, world, state = surroundings.runtime, surroundings.world, trainer.state
+    world.barrier()
+    model, best_step = load_model(folder, config, checkpoint="best", runtime=runtime)
+    evaluator = build_evaluator(config, prepared.tokenizers, runtime=runtime, world=world)
+    LOGGER.info("scoring the checkpoint of step %d on %d test sets", best_step, len(prepared.test))
+    valid = evaluator.loss(model, prepared.valid)
+    outputs = evaluator.generate([model], prepared.valid, examples=config.trainer.eval_examples, greedy=True)
+    if outputs:
+        valid |= {
+            name: score.score for name, score in evaluator.score(outputs, prepared.valid, bootstrap=0).items()
+        }
+    test, generations = score_tests(evaluator, [model], prepared.test)
+    value = valid.get(config.trainer.metric.removeprefix("valid/"))
+    objective = finite_objective(value, config.trainer.mode)
+    results = {
+        "name": config.name,
+        "complete": True,
+        "best_step": best_step,
+        "objective": {"metric": config.trainer.metric, "mode": config.trainer.mode, "value": objective},
+        "model": {"parameters": sum(p.numel() for p in model.parameters())},
+        "train": {
+            "steps": state.step,
+            "epochs": round(state.epochs, 4),
+            "seconds": round(state.seconds, 2),
+            "target_tokens": state.target_tokens,
+            "target_tokens_per_sec": round(state.target_tokens / max(state.step_seconds, 1e-9), 1),
+        },
+        "valid": valid,
+        "test": test,
+        "environment": environment(runtime),
+    }
+    if world.is_main:
+        write_generations(folder.generations, generations)
+        surroundings.tracker.log(state.step, test_values(test))
+        write_json(folder.results, results)
+        LOGGER.info("%s", report.results_table(results))
+        LOGGER.info("run folder: %s   curves: tensorboard --logdir %s", folder.path, folder.path)
+    return objective

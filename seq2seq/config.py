@@ -1,0 +1,365 @@
+"""The whole configuration: its schema, the one door through which a mapping becomes dataclasses, and comparisons."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, cast, get_args, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from seq2seq.data.corpus import DataConfig
+from seq2seq.errors import UserError
+from seq2seq.metrics import MetricsConfig
+from seq2seq.models import FAMILIES
+from seq2seq.models.embedding import TieEmbeddings
+from seq2seq.models.gru import GRUConfig
+from seq2seq.models.transformer import TransformerConfig
+from seq2seq.optim import OptimConfig, resolve_horizon
+from seq2seq.search.config import SearchConfig
+from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
+from seq2seq.trainer_config import TrainerConfig
+
+LOSS_METRICS = ("loss", "ppl", "accuracy")
+
+# A run may go on with other values of these: limits, logging, places. What data there is, is compared by content.
+FREE_KEYS = (
+    "name", "output_root", "cache_root", "overwrite", "search", "metrics",
+    "data.root", "data.train", "data.valid", "data.test", "data.source_language", "data.target_language",
+    "trainer.device", "trainer.threads", "trainer.compile",
+    "trainer.max_steps", "trainer.max_epochs", "trainer.max_minutes", "trainer.stop_after_minutes",
+    "trainer.patience", "trainer.log_every", "trainer.save_every", "trainer.keep_last", "trainer.keep_best",
+    "trainer.samples", "trainer.attention_images", "trainer.timeout_minutes",
+)  # fmt: skip
+
+
+@dataclass
+class Config:
+    """Everything that a run is made from.
+
+    Attributes:
+        name: The run's name, part of its folder's path.
+        output_root: Where run folders are.
+        cache_root: Where tokenizers and token stores are.
+        overwrite: Whether to start over in an existing run folder.
+        seed: The only seed.
+        model: A ``GRUConfig`` or a ``TransformerConfig``, by its ``family``.
+    """
+
+    name: str | None = None
+    output_root: str = "outputs"
+    cache_root: str = "${output_root}/.cache"
+    overwrite: bool = False
+    seed: int = 1
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: Any = field(default_factory=TransformerConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+
+    def __post_init__(self) -> None:
+        """Checks that concern several sections."""
+        if isinstance(self.model, DictConfig | Mapping):
+            return  # a schema, not yet a configuration
+        model = cast(GRUConfig | TransformerConfig, self.model)
+        if model.tie_embeddings is TieEmbeddings.all and not self.tokenizer.joint:
+            raise UserError(
+                "model.tie_embeddings=all shares the source's embeddings with the target's, but "
+                "tokenizer.joint=false; use model.tie_embeddings=decoder"
+            )
+        resolve_horizon(self.optim, max_steps=self.trainer.max_steps)
+        trainer = self.trainer
+        watched = trainer.metric.removeprefix("valid/")
+        if watched not in (*LOSS_METRICS, *self.metrics.names):
+            raise UserError(
+                f"trainer.metric={trainer.metric} is not measured; choose one of "
+                + ", ".join(f"valid/{name}" for name in (*LOSS_METRICS, *self.metrics.names))
+            )
+        if watched not in LOSS_METRICS and trainer.eval_examples == 0:
+            raise UserError(
+                f"trainer.metric={trainer.metric} needs decoded examples, but trainer.eval_examples=0"
+            )
+        if self.tokenizer.sampling_alpha > 0 and self.tokenizer.kind in (
+            TokenizerKind.word,
+            TokenizerKind.char,
+        ):
+            raise UserError(
+                f"tokenizer.sampling_alpha={self.tokenizer.sampling_alpha}: a tokenizer of kind "
+                f"{self.tokenizer.kind.value} has one segmentation only; use 0, or kind unigram or bpe"
+            )
+
+
+@dataclass
+class EvaluateConfig(Config):
+    """What `evaluate` reads: a run's configuration and which of its checkpoints to score.
+
+    Attributes:
+        run: Run folder, or a list of them for an ensemble.
+        checkpoint: ``best``, ``last``, ``average``, a step, or a path.
+    """
+
+    run: Any = "???"
+    checkpoint: str = "best"
+
+
+class Format(str, Enum):
+    """What `generate` writes for each input line."""
+
+    text = "text"
+    jsonl = "jsonl"
+
+
+@dataclass
+class GenerateConfig(EvaluateConfig):
+    """What `generate` reads: a run's configuration, and where text comes from and goes.
+
+    Attributes:
+        input: File of one source a line, ``.gz`` too, or ``.jsonl`` with the run's source field; null is standard input.
+        output: File; null is standard output.
+        format: ``text`` is the best output a line; ``jsonl`` an object a line with the n best and their scores.
+        attention: Whether JSONL carries each output token's attention over the source tokens.
+        alignments: Whether JSONL carries the source token that each output token attended to most.
+    """
+
+    input: str | None = None
+    output: str | None = None
+    format: Format = Format.text
+    attention: bool = False
+    alignments: bool = False
+
+
+class AverageOf(str, Enum):
+    """Which checkpoints are averaged."""
+
+    last = "last"
+    best = "best"
+
+
+@dataclass
+class AverageConfig:
+    """What `average` reads.
+
+    Attributes:
+        run: Run folder.
+        which: ``last`` or ``best`` checkpoints that are still kept.
+        count: How many of them; null is all.
+    """
+
+    run: str = "???"
+    which: AverageOf = AverageOf.last
+    count: int | None = None
+
+
+class TableFormat(str, Enum):
+    """How a table is written."""
+
+    markdown = "markdown"
+    json = "json"
+
+
+@dataclass
+class ReportConfig:
+    """What `report` reads.
+
+    Attributes:
+        folder: A sweep's folder, or any folder with run folders in it.
+        format: ``markdown`` or ``json``.
+    """
+
+    folder: str = "???"
+    format: TableFormat = TableFormat.markdown
+
+
+def register_schemas() -> None:
+    """Registers the schemas, against which Hydra checks names and types as it composes."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=composable(Config))
+    store.store(name="evaluate_schema", node=composable(EvaluateConfig))
+    store.store(name="generate_schema", node=composable(GenerateConfig))
+    store.store(name="average_schema", node=AverageConfig)
+    store.store(name="report_schema", node=ReportConfig)
+    for family, (schema, _) in FAMILIES.items():
+        store.store(group="model", name=f"{family}_schema", node=schema)
+
+
+def composable(schema: type[Config]) -> DictConfig:
+    """A schema to which Hydra can add test sets key by key; ``parse`` checks them afterwards."""
+    node = OmegaConf.structured(schema)
+    node.data.test._metadata.element_type = (
+        Any  # the type of a section refuses the empty mapping it begins as
+    )
+    return cast(DictConfig, node)
+
+
+def parse(values: Mapping[str, Any] | DictConfig, schema: type[Config] = Config) -> Config:
+    """Turns a mapping, composed or read from a run folder, into checked dataclasses.
+
+    Raises:
+        UserError: If a key is unknown, a value has the wrong type, or a rule between keys is broken.
+    """
+    plain = OmegaConf.to_container(values, resolve=False) if isinstance(values, DictConfig) else dict(values)
+    assert isinstance(plain, dict)
+    base = OmegaConf.structured(schema)
+    family = (plain.get("model") or {}).get("family", TransformerConfig.family)
+    if family not in FAMILIES:
+        raise UserError(f"model.family={family}: no such model; choose one of {', '.join(FAMILIES)}")
+    base.model = OmegaConf.structured(FAMILIES[family][0])
+    check_keys(plain, base)
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(base, plain))
+    except OmegaConfBaseException as error:
+        key = error.full_key or "configuration"
+        reason = str(error.msg or error).splitlines()[0]
+        raise UserError(f"{key}: {reason}") from error
+    assert isinstance(config, Config)
+    return config
+
+
+def check_keys(values: Mapping[Any, Any], schema: DictConfig, prefix: str = "") -> None:
+    """Raises a UserError for a key that the schema does not have, naming the nearest one that it has."""
+    for key, value in values.items():
+        full = prefix + str(key)
+        if key not in schema:
+            raise UserError(unknown_key(full, [f"{prefix}{known}" for known in schema]))
+        node = schema._get_node(key)
+        if not isinstance(value, Mapping) or not isinstance(node, DictConfig):
+            continue
+        element = node._metadata.element_type
+        if is_dataclass(element):  # a mapping from free names to sections: test sets
+            for name, section in value.items():
+                if isinstance(section, Mapping):
+                    check_keys(section, OmegaConf.structured(element), f"{full}.{name}.")
+        else:
+            check_keys(value, node, f"{full}.")
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """The message for a key that does not exist, with the nearest that does."""
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"{key} is no configuration key" + (f"; did you mean {nearest[0]}?" if nearest else "")
+
+
+def known_keys(schema: type = Config) -> list[str]:
+    """All keys of a schema with their sections, both families' for the model."""
+
+    def walk(kind: type, prefix: str) -> Iterator[str]:
+        hints = get_type_hints(kind)
+        for entry in fields(kind):
+            hint = hints[entry.name]
+            options = [hint, *get_args(hint)]
+            yield prefix + entry.name
+            for option in options:
+                if (
+                    isinstance(option, type)
+                    and is_dataclass(option)
+                    and prefix + entry.name != "data.test"
+                ):
+                    yield from walk(option, f"{prefix}{entry.name}.")
+
+    keys = set(walk(schema, ""))
+    if issubclass(schema, Config):
+        for family_schema, _ in FAMILIES.values():
+            keys |= set(walk(family_schema, "model."))
+    return sorted(keys)
+
+
+def to_yaml(config: Config) -> str:
+    """All values as YAML, interpolations resolved; ``parse`` reads it back."""
+    return OmegaConf.to_yaml(OmegaConf.create(to_mapping(config)))
+
+
+def to_mapping(config: Config) -> dict[str, Any]:
+    """All values as plain mappings, lists, strings and numbers."""
+    tree = OmegaConf.structured(config)
+    values = OmegaConf.to_container(tree, resolve=True, enum_to_str=True)
+    assert isinstance(values, dict)
+    return cast(dict[str, Any], values)
+
+
+def load(path: Path) -> Config:
+    """Reads a saved configuration; keys that it lacks take their defaults.
+
+    Raises:
+        UserError: If it is no valid configuration.
+    """
+    return parse(read_mapping(path))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Reads a saved configuration without checking its keys."""
+    try:
+        tree = OmegaConf.load(path)
+    except Exception as error:  # PyYAML's and OmegaConf's errors have no common base
+        raise UserError(f"{path} is no valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(tree, DictConfig):
+        raise UserError(f"{path} is no mapping of configuration keys")
+    # Keys without values of their own are checked by parse; interpolations of a file could read the environment.
+    values = OmegaConf.to_container(tree, resolve=False)
+    assert isinstance(values, dict)
+    _refuse_interpolations(values, path)
+    return cast(dict[str, Any], values)
+
+
+def _refuse_interpolations(value: object, path: Path, key: str = "") -> None:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _refuse_interpolations(inner, path, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_interpolations(inner, path, key)
+    elif isinstance(value, str) and "${" in value:
+        raise UserError(f"{path}: {key}={value}: a saved configuration has values only, no interpolations")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings by their full key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def hyper_parameters(config: Config) -> dict[str, Any]:
+    """The keys that runs are compared by, flattened: model, optimizer, batch, tokenizer and seed."""
+    flat = flatten(to_mapping(config))
+    sections = ("model.", "optim.")
+    others = ("seed", "tokenizer.kind", "tokenizer.vocab_size", "trainer.batch_tokens", "trainer.accumulate",
+              "trainer.label_smoothing", "trainer.precision")  # fmt: skip
+    return {key: value for key, value in flat.items() if key.startswith(sections) or key in others}
+
+
+def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Keys that matter for the weights and differ, with both values."""
+    before, after = flatten(to_mapping(old)), flatten(to_mapping(new))
+    return {
+        key: (before.get(key, MISSING), after.get(key, MISSING))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not _is_free(key)
+    }
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+
+
+def configs_folder() -> Path:
+    """The folder of the YAML files: inside an installed package, or beside it in a checkout.
+
+    Raises:
+        UserError: If the installation lacks it.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise UserError(
+        f"the configs folder is missing beside {package}: the installation is incomplete; install again"
+    )

@@ -1,0 +1,171 @@
+"""Scores a data set: teacher-forced loss, and metrics of decoded text. Ranks share the work."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from seq2seq import metrics
+from seq2seq.batching import collate, evaluation_batches
+from seq2seq.data.store import TokenStore
+from seq2seq.distributed import World
+from seq2seq.inference import Generator, Output
+from seq2seq.metrics import MetricsConfig, Score
+from seq2seq.models.base import Seq2Seq
+from seq2seq.models.objective import Objective
+from seq2seq.runtime import Runtime
+from seq2seq.search import SearchConfig
+from seq2seq.tokenizer import Tokenizers
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a data set is scored.
+
+    Attributes:
+        search: The search of final scores; evaluations during training are greedy.
+        metrics: Which metrics.
+        target_language: Chooses BLEU's tokenizer; None is a language that separates words by spaces.
+        batch_tokens: Budget of a teacher-forced batch: examples × max(padded source, padded target).
+        max_source_length: Source tokens kept, end-of-sentence counted.
+        max_target_length: Target tokens that count towards the loss, end-of-sentence counted.
+        seed: Of bootstrap resampling and of sampling.
+    """
+
+    search: SearchConfig
+    metrics: MetricsConfig
+    target_language: str | None
+    batch_tokens: int
+    max_source_length: int
+    max_target_length: int
+    seed: int
+
+
+class Evaluator:
+    """Losses, outputs and scores of models on token stores.
+
+    Args:
+        config: How.
+        tokenizers: Of the models.
+        runtime: The device; losses are computed in its precision, search in ``search.precision``.
+        world: The ranks that share the work; each gets the whole result.
+    """
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        tokenizers: Tokenizers,
+        *,
+        runtime: Runtime,
+        world: World | None = None,
+    ):
+        self.config = config
+        self.tokenizers = tokenizers
+        self._runtime = runtime
+        self._world = world or World()
+
+    @torch.inference_mode()
+    def loss(self, model: Seq2Seq, store: TokenStore) -> dict[str, float]:
+        """Computes the unsmoothed loss of reference targets given their sources.
+
+        Returns:
+            ``loss`` (nats a target token, end-of-sentence counted), ``ppl`` (its exponential) and ``accuracy``
+            (percent of target tokens that are the model's first choice). All infinite, or 0, for an empty store.
+        """
+        objective = Objective(model)
+        was_training = model.training
+        model.eval()
+        sums = torch.zeros(3, dtype=torch.float64)
+        batches = evaluation_batches(
+            store.source_lengths, store.target_lengths, batch_tokens=self.config.batch_tokens
+        )
+        for indices in batches[self._world.rank :: self._world.size]:
+            batch = collate(
+                store,
+                indices,
+                max_source_length=self.config.max_source_length,
+                max_target_length=self.config.max_target_length,
+            ).to(self._runtime.device)
+            with self._runtime.autocast():
+                part = objective(batch.src, batch.tgt_in, batch.rows, batch.labels, 0.0)
+            sums += torch.stack([part.nll, part.correct, part.tokens]).double().cpu()
+        model.train(was_training)
+        nll, correct, tokens = self._world.sum(sums).tolist()
+        if tokens == 0:
+            return {"loss": math.inf, "ppl": math.inf, "accuracy": 0.0}
+        loss = nll / tokens
+        return {"loss": loss, "ppl": perplexity(loss), "accuracy": 100 * correct / tokens}
+
+    def generate(
+        self,
+        models: Sequence[Seq2Seq],
+        store: TokenStore,
+        *,
+        examples: int | None = None,
+        greedy: bool = False,
+    ) -> list[str]:
+        """Decodes the sources of a store, or of its first examples.
+
+        Args:
+            models: One, or several for an ensemble.
+            store: The data set.
+            examples: How many; None is all.
+            greedy: Whether to search greedily whatever the configuration says.
+
+        Returns:
+            One output an example, in their order, on every rank.
+        """
+        count = len(store) if examples is None else min(examples, len(store))
+        generator = self.generator(models, greedy=greedy)
+        mine = [store.source_text(i) for i in range(self._world.rank, count, self._world.size)]
+        parts = self._world.gather(generator.generate(mine))
+        outputs = [""] * count
+        for rank, part in enumerate(parts):
+            outputs[rank :: self._world.size] = part
+        return outputs
+
+    def explain(self, model: Seq2Seq, texts: Sequence[str]) -> list[Output]:
+        """Decodes a few texts greedily with the attention of each output token."""
+        generator = self.generator([model], greedy=True)
+        return [outputs[0] for outputs in generator.generate_nbest(texts, need_attention=True)]
+
+    def generator(self, models: Sequence[Seq2Seq], *, greedy: bool = False) -> Generator:
+        """A generator of the models with this evaluator's search."""
+        search = self.config.search
+        if greedy:
+            search = replace(search, beam_size=1, n_best=1, sampling=False)
+        return Generator(
+            models,
+            self.tokenizers,
+            search,
+            device=self._runtime.device,
+            max_source_length=self.config.max_source_length,
+            seed=self.config.seed,
+        )
+
+    def score(
+        self, outputs: Sequence[str], store: TokenStore, *, bootstrap: int | None = None
+    ) -> dict[str, Score]:
+        """Scores outputs against the references of the store's first ``len(outputs)`` examples.
+
+        Args:
+            outputs: Decoded texts.
+            store: The data set.
+            bootstrap: Resamples for intervals; None takes the configured number.
+        """
+        references = [store.references(i) for i in range(len(outputs))]
+        return metrics.score(
+            outputs,
+            references,
+            self.config.metrics,
+            target_language=self.config.target_language,
+            seed=self.config.seed,
+            bootstrap=bootstrap,
+        )
+
+
+def perplexity(loss: float) -> float:
+    """The exponential of a loss in nats a token; infinite where that overflows."""
+    return float(np.exp(min(loss, 700.0))) if math.isfinite(loss) else math.inf

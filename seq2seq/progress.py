@@ -1,0 +1,51 @@
+"""Progress on a terminal: a bar with rate and remaining time; silent elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Follows the optimizer steps of a run.
+
+    Args:
+        step: Steps that are behind.
+        total: Steps of the run; None if something else ends it.
+        enabled: False on ranks that stay silent; a standard error that is no terminal gets no bar either.
+    """
+
+    def __init__(self, step: int, total: int | None, *, enabled: bool):
+        self._first, self._began, self._total = step, time.perf_counter(), total
+        self._bar = tqdm(
+            total=total,
+            initial=step,
+            unit="step",
+            disable=not (enabled and sys.stderr.isatty()),
+            dynamic_ncols=True,
+            leave=False,
+            file=sys.stderr,
+        )
+
+    def update(self, step: int) -> None:
+        """Moves to a step."""
+        self._bar.update(step - self._bar.n)
+
+    def remaining(self, step: int) -> str:
+        """The time left as "  1:02:03 left"; empty where the end is not known."""
+        done = step - self._first
+        if self._total is None or done <= 0:
+            return ""
+        seconds = (time.perf_counter() - self._began) / done * max(self._total - step, 0)
+        minutes, second = divmod(round(seconds), 60)
+        hour, minute = divmod(minutes, 60)
+        return f"  {hour}:{minute:02}:{second:02} left" if hour else f"  {minute}:{second:02} left"
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()

@@ -1,0 +1,91 @@
+"""Where a run came from: command, version, commit, packages, data."""
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seq2seq import __version__
+from seq2seq.run_folder import command_line
+from seq2seq.runtime import Runtime
+
+PACKAGES = (
+    "torch", "torchtext", "sentencepiece", "hydra-core", "omegaconf", "tensorboard", "sacrebleu", "rouge-score",
+    "safetensors", "numpy",
+)  # fmt: skip
+
+
+def provenance(fingerprints: Mapping[str, str], runtime: Runtime, *, world_size: int) -> dict[str, Any]:
+    """What `provenance.json` holds: enough to run the same again."""
+    return {
+        "command": command_line(),
+        "version": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "device": device_name(runtime),
+        "precision": runtime.precision.value,
+        "world_size": world_size,
+        "packages": {name: _version(name) for name in PACKAGES},
+        "sha256": dict(fingerprints),
+    }
+
+
+def environment(runtime: Runtime) -> dict[str, str]:
+    """The short form that goes with scores."""
+    return {
+        "version": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": device_name(runtime),
+        "precision": runtime.precision.value,
+    }
+
+
+def device_name(runtime: Runtime) -> str:
+    """The GPU's name, or the processor's with the number of threads."""
+    if runtime.device.type == "cuda":
+        return torch.cuda.get_device_name(runtime.device)
+    return f"{runtime.device.type} ({processor()}, {torch.get_num_threads()} threads)"
+
+
+def processor() -> str:
+    """The processor's name as its machine gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of the checkout this package runs from, with "+" if files differ; None outside a checkout."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

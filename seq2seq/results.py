@@ -1,0 +1,69 @@
+"""Final scores: a checkpoint on every test set, the outputs beside them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seq2seq.data.store import TokenStore
+from seq2seq.evaluation import Evaluator
+from seq2seq.models.base import Seq2Seq
+from seq2seq.run_folder import write_text
+
+LOSS_SIGNATURES = {
+    "loss": "nats a target token|smoothing:no|eos:counted",
+    "ppl": "exp of loss",
+    "accuracy": "% of target tokens|teacher-forced|eos:counted",
+}
+
+
+def score_tests(
+    evaluator: Evaluator, models: Sequence[Seq2Seq], stores: Mapping[str, TokenStore]
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
+    """Scores models on test sets with the configured search.
+
+    Returns:
+        By test set: each metric as ``{score, signature}`` with an interval, and the decoded outputs. One model is
+        given its loss, perplexity and token accuracy too; those of an ensemble are not defined here.
+    """
+    scores: dict[str, dict[str, Any]] = {}
+    outputs: dict[str, list[str]] = {}
+    for name, store in stores.items():
+        outputs[name] = evaluator.generate(models, store)
+        scores[name] = {
+            metric: score.to_dict() for metric, score in evaluator.score(outputs[name], store).items()
+        }
+        if len(models) == 1:
+            scores[name] |= {
+                name: {"score": value, "signature": LOSS_SIGNATURES[name]}
+                for name, value in evaluator.loss(models[0], store).items()
+            }
+    return scores, outputs
+
+
+def write_generations(folder: Path, outputs: Mapping[str, Sequence[str]]) -> None:
+    """Writes ``<test set>.txt`` with the outputs, a line an example; a produced line break becomes a space."""
+    for name, texts in outputs.items():
+        lines = "".join(one_line(text) + "\n" for text in texts)
+        write_text(folder / f"{name}.txt", lines)
+
+
+def one_line(text: str) -> str:
+    """The text with line ends as spaces, so that outputs stay aligned with inputs."""
+    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
+
+
+def test_values(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The numbers of test scores under the tags of curves: ``test/<test set>/<metric>``."""
+    values = {}
+    for name, metrics in scores.items():
+        for metric, score in metrics.items():
+            values[f"test/{name}/{metric}"] = score["score"]
+    return values
+
+
+def finite_objective(value: float | None, mode: str) -> float:
+    """A number that sweepers accept: the worst there is for a metric that was never measured or not finite."""
+    if value is not None and math.isfinite(value):
+        return value
+    return 1e9 if mode == "min" else -1e9

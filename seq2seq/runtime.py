@@ -1,0 +1,213 @@
+"""Where and how numbers are computed: device, precision, threads, seeds, memory and log output."""
+
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import torch
+
+from seq2seq.errors import UserError
+
+LOGGER = logging.getLogger("seq2seq")
+
+
+class Device(str, Enum):
+    """A device as users name it; ``auto`` takes CUDA, then MPS, then the CPU."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Precision(str, Enum):
+    """Number format of matrix products; ``auto`` takes bf16 where the hardware multiplies it natively."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A resolved device and precision.
+
+    Attributes:
+        device: Where tensors live.
+        precision: Never ``auto``.
+    """
+
+    device: torch.device
+    precision: Precision
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """A context in which matrix products run in the precision; parameters stay float32."""
+        if self.precision is Precision.fp32:
+            return nullcontext()
+        dtype = torch.bfloat16 if self.precision is Precision.bf16 else torch.float16
+        return torch.autocast(self.device.type, dtype=dtype)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether batches are copied from page-locked memory, which CUDA does without waiting."""
+        return self.device.type == "cuda"
+
+    def peak_memory_mb(self) -> float:
+        """Largest memory use so far in MiB: of the GPU where there is one, else of the process."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return process_peak_mb()
+
+
+def process_peak_mb() -> float:
+    """Largest resident memory of this process so far, in MiB."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
+
+
+def build_runtime(device: Device, precision: Precision, *, local_rank: int = 0) -> Runtime:
+    """Resolves ``auto`` values and checks that the machine has what was asked for.
+
+    Raises:
+        UserError: If the device is not there, or cannot compute in the precision.
+    """
+    resolved = _resolve_device(device, local_rank)
+    if resolved.type == "cuda":
+        torch.cuda.set_device(resolved)
+        # Its kernels return NaN gradients with a mask on Hopper GPUs for torch 2.11 to 2.13 (pytorch issue 196678).
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if precision is not Precision.fp32 else "ieee"
+    if precision is Precision.auto:
+        precision = Precision.bf16 if _native_bf16(resolved) else Precision.fp32
+    if precision is Precision.bf16 and resolved.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError("trainer.precision=bf16: this GPU does not compute in bf16; use fp16 or fp32")
+    return Runtime(resolved, precision)
+
+
+def _resolve_device(device: Device, local_rank: int) -> torch.device:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    kind = next(name for name in available if available[name]) if device is Device.auto else device.value
+    if not available[kind]:
+        raise UserError(f"trainer.device={kind}: no such device on this machine; use trainer.device=auto")
+    if kind != "cuda":
+        return torch.device(kind)
+    if local_rank >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UserError(
+            f"torchrun started process {local_rank + 1} of this machine, but it has {count} GPUs; "
+            f"use --nproc-per-node={count} or trainer.device=cpu"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def _native_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it
+    if device.type == "cpu":
+        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return bool(probe is not None and probe())
+    return False
+
+
+def set_threads(threads: int | None) -> None:
+    """Sets the number of CPU threads of tensor operations; None keeps torch's choice."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep freed blocks instead of returning them to the kernel.
+
+    Training frees and takes the same large blocks at each step; giving them back costs a page fault for each 4 KiB
+    of them, a third of the time of a step on a CPU. A no-op where the C library has no ``mallopt``.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # from malloc.h
+        mallopt(m_mmap_threshold, 1 << 30)
+        mallopt(m_trim_threshold, (1 << 31) - 1)
+        mallopt(m_top_pad, 64 << 20)
+
+
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Seeds torch's generators for one optimizer step of one rank.
+
+    Randomness within a step (dropout) is thus a pure function of (seed, step, rank), and a resume has no generator
+    state to restore. The three are mixed so that neighbouring steps and ranks share nothing.
+    """
+    torch.manual_seed(_mix(seed, step, rank))
+
+
+def _mix(*numbers: int) -> int:
+    state = 0
+    for (
+        number
+    ) in numbers:  # splitmix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators")
+        state = (state + number + 0x9E3779B97F4A7C15) & (2**64 - 1)
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+        state ^= state >> 31
+    return state & (2**63 - 1)
+
+
+@contextmanager
+def deterministic(enabled: bool) -> Iterator[None]:
+    """Makes torch raise on operations that have no deterministic kernel, and restores the setting afterwards."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if enabled:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first use
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def console_log(*, quiet: bool = False, file: Path | None = None) -> Iterator[None]:
+    """Sends the package's log to standard error, and to a file where one is named; undone at the end.
+
+    Standard output is left alone: it belongs to results. ``quiet`` (other ranks) lets only warnings through.
+    """
+    handlers: list[logging.Handler] = [_ConsoleHandler()]
+    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    handlers[0].setLevel(logging.WARNING if quiet else logging.INFO)
+    if file is not None:
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    level, propagate = LOGGER.level, LOGGER.propagate
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+    for handler in handlers:
+        LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+        LOGGER.propagate = propagate
+        for handler in handlers:
+            LOGGER.removeHandler(handler)
+            handler.close()
+
+
+class _ConsoleHandler(logging.Handler):
+    """Writes lines to standard error without tearing a progress bar; a closed stream is no reason to stop."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except (OSError, ValueError):  # closed pipe, closed file
+            self.setLevel(logging.CRITICAL + 1)

@@ -1,0 +1,78 @@
+"""How far a run is, and whether it is complete: a few numbers, saved as JSON."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from seq2seq.trainer_config import TrainerConfig
+
+
+@dataclass
+class TrainState:
+    """All that the loop knows about a run besides weights and optimizer; saved as JSON.
+
+    Attributes:
+        step: Optimizer steps done.
+        epoch: The epoch of the next step, from 0.
+        position: Micro-batches of that epoch that are behind.
+        target_tokens: Target tokens seen, end-of-sentence counted.
+        seconds: Time in the loop, evaluations and saves included, summed over resumes.
+        step_seconds: Time in steps alone.
+        epochs: Passes over the data, fractional.
+        history: The step of each evaluation and the value of ``trainer.metric`` then.
+        scaler: State of the fp16 gradient scaler.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    position: int = 0
+    target_tokens: int = 0
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+    epochs: float = 0.0
+    history: list[tuple[int, float]] = field(default_factory=list)
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+    def best(self, mode: str) -> tuple[int, float] | None:
+        """The step and value of the best evaluation, the earliest of equals; None before the first."""
+        finite = [entry for entry in self.history if math.isfinite(entry[1])]
+        if not finite:
+            return None
+        return (min if mode == "min" else max)(finite, key=lambda entry: entry[1])
+
+    def ranked(self, mode: str) -> list[int]:
+        """Steps of the evaluations, best first."""
+        sign = 1 if mode == "min" else -1
+        finite = [entry for entry in self.history if math.isfinite(entry[1])]
+        return [step for step, value in sorted(finite, key=lambda entry: sign * entry[1])]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TrainState":
+        """The state that ``dataclasses.asdict`` and JSON made of one."""
+        history = [
+            (int(step), math.nan if value is None else float(value)) for step, value in values["history"]
+        ]
+        return cls(**{**values, "history": history})
+
+    def to_json(self) -> dict[str, Any]:
+        """Values that JSON can hold: a metric that is not finite becomes null."""
+        values = asdict(self)
+        values["history"] = [[step, value if math.isfinite(value) else None] for step, value in self.history]
+        return values
+
+
+def finished(state: TrainState, config: TrainerConfig) -> str | None:
+    """Why a run in this state is complete; None if it is not."""
+    if config.max_steps is not None and state.step >= config.max_steps:
+        return f"trainer.max_steps={config.max_steps} reached"
+    if config.max_epochs is not None and state.epoch >= config.max_epochs:
+        return f"trainer.max_epochs={config.max_epochs} reached"
+    if config.max_minutes is not None and state.seconds >= 60 * config.max_minutes:
+        return f"trainer.max_minutes={config.max_minutes} reached"
+    best = state.best(config.mode)
+    if config.patience is not None and best is not None:
+        without_gain = sum(step > best[0] for step, _ in state.history)
+        if without_gain >= config.patience:
+            return f"no gain in {config.metric} for {without_gain} evaluations (trainer.patience={config.patience})"
+    return None

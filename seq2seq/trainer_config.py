@@ -1,0 +1,128 @@
+"""The `trainer` section of the configuration."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from seq2seq.errors import UserError
+from seq2seq.runtime import Device, Precision
+
+
+class Averaging(str, Enum):
+    """Which checkpoints are averaged at the end of a run."""
+
+    none = "none"
+    last = "last"
+    best = "best"
+
+
+class MetricMode(str, Enum):
+    """Whether a metric is better when smaller or larger; ``auto`` knows by its name."""
+
+    auto = "auto"
+    min = "min"
+    max = "max"
+
+
+@dataclass
+class TrainerConfig:
+    """The training loop.
+
+    Attributes:
+        device: ``auto`` takes CUDA, then MPS, then the CPU.
+        threads: CPU threads; null keeps torch's choice.
+        precision: ``auto`` takes bf16 where the hardware multiplies it natively, else fp32.
+        max_steps: Optimizer steps of the run; null is no limit.
+        max_epochs: Passes over the data; null is no limit.
+        max_minutes: Minutes of training, summed over resumes; null is no limit.
+        stop_after_minutes: Minutes of this process, after which it saves and ends with code 75.
+        batch_tokens: Examples × max(padded source, padded target) of a micro-batch on one rank.
+        accumulate: Micro-batches of a step on each rank.
+        label_smoothing: Share of the target probability spread over the vocabulary, [0, 1).
+        compile: Whether the training objective goes through ``torch.compile``.
+        deterministic: Whether an operation without a deterministic kernel is an error.
+        log_every: Steps between lines of training figures.
+        eval_every: Steps between evaluations.
+        eval_examples: Validation examples decoded, greedily, at each evaluation; 0 is none.
+        samples: Validation examples shown at each evaluation.
+        attention_images: Attention heat maps drawn at each evaluation, at most 4.
+        save_every: Steps between checkpoints.
+        keep_last: Checkpoints kept besides the best.
+        keep_best: Best checkpoints kept.
+        metric: What early stopping and the choice of the best checkpoint watch: a ``valid/`` tag.
+        metric_mode: Whether smaller or larger is better; auto knows the metrics of this package.
+        patience: Evaluations without gain that end the run; null is no such end.
+        average: Which checkpoints are averaged at the end; the average is kept if it is better than the best.
+        average_checkpoints: How many of them.
+        init_from: A run folder or checkpoint whose weights and tokenizer the run starts from.
+        timeout_minutes: How long ranks wait for each other.
+    """
+
+    device: Device = Device.auto
+    threads: int | None = None
+    precision: Precision = Precision.auto
+    max_steps: int | None = 20_000
+    max_epochs: int | None = None
+    max_minutes: float | None = None
+    stop_after_minutes: float | None = None
+    batch_tokens: int = 4096
+    accumulate: int = 1
+    label_smoothing: float = 0.1
+    compile: bool = False
+    deterministic: bool = False
+    log_every: int = 50
+    eval_every: int = 1000
+    eval_examples: int = 500
+    samples: int = 4
+    attention_images: int = 2
+    save_every: int = 1000
+    keep_last: int = 1
+    keep_best: int = 1
+    metric: str = "valid/loss"
+    metric_mode: MetricMode = MetricMode.auto
+    patience: int | None = None
+    average: Averaging = Averaging.none
+    average_checkpoints: int = 5
+    init_from: str | None = None
+    timeout_minutes: float = 30.0
+
+    def __post_init__(self) -> None:
+        for key in ("batch_tokens", "accumulate", "log_every", "eval_every", "save_every", "keep_last",
+                    "keep_best", "average_checkpoints"):  # fmt: skip
+            _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        for key in ("threads", "max_steps", "max_epochs", "patience"):
+            value = getattr(self, key)
+            _require(value is None or value >= 1, key, value, "at least 1, or null")
+        for key in ("max_minutes", "stop_after_minutes"):
+            value = getattr(self, key)
+            _require(value is None or value > 0, key, value, "above 0, or null")
+        for key in ("eval_examples", "samples"):
+            _require(getattr(self, key) >= 0, key, getattr(self, key), "at least 0")
+        _require(0 <= self.attention_images <= 4, "attention_images", self.attention_images, "0 to 4")
+        _require(
+            0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0, below 1"
+        )
+        _require(
+            self.metric.startswith("valid/"), "metric", self.metric, "a tag such as valid/loss or valid/bleu"
+        )
+        if (
+            self.max_steps is None
+            and self.max_epochs is None
+            and self.max_minutes is None
+            and self.patience is None
+        ):
+            raise UserError(
+                "trainer.max_steps, max_epochs, max_minutes and patience are all null: the run would never end; "
+                "set one of them"
+            )
+
+    @property
+    def mode(self) -> str:
+        """``min`` or ``max``."""
+        if self.metric_mode is not MetricMode.auto:
+            return str(self.metric_mode.value)
+        return "min" if self.metric.removeprefix("valid/") in ("loss", "ppl", "ter") else "max"
+
+
+def _require(condition: bool, key: str, value: object, rule: str) -> None:
+    if not condition:
+        raise UserError(f"trainer.{key}={value}: must be {rule}")

@@ -1,0 +1,113 @@
+"""Imports go down only: parsed from the source, so that lazy imports count too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "seq2seq"
+
+# Layers from the ground up; within a layer, a module may import those named before it on the same line.
+LAYERS = [
+    [["seq2seq"], ["seq2seq.errors", "seq2seq.runtime"], ["seq2seq.distributed"], ["seq2seq.signals"], ["seq2seq.progress"]],
+    [
+        ["seq2seq.models"],
+        ["seq2seq.tokenizer_base", "seq2seq.subword_tokenizer", "seq2seq.word_tokenizer", "seq2seq.tokenizer",
+         "seq2seq.data", "seq2seq.batching", "seq2seq.stream"],
+        ["seq2seq.word_vectors"],
+        ["seq2seq.optim"],
+        ["seq2seq.metrics"],
+    ],
+    [["seq2seq.search"], ["seq2seq.run_folder", "seq2seq.provenance"], ["seq2seq.checkpoint"], ["seq2seq.tracking"],
+     ["seq2seq.plots"], ["seq2seq.report"]],
+    [["seq2seq.inference", "seq2seq.evaluation", "seq2seq.results", "seq2seq.validation", "seq2seq.trainer_config",
+      "seq2seq.train_state", "seq2seq.trainer"]],
+    [["seq2seq.config", "seq2seq.api"]],
+    [["seq2seq.cli"]],
+]  # fmt: skip
+
+# What a part may know of torch and of the models, whatever its layer.
+TORCH_FREE = ("seq2seq.metrics", "seq2seq.tokenizer", "seq2seq.report", "seq2seq.errors")
+CONTRACT = ("seq2seq.models.base", "seq2seq.models.output")
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    known = modules()
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in known else node.module for name in inner}
+    return names
+
+
+def group(module: str) -> str:
+    """A folder counts as one part: ``seq2seq.data.store`` is ``seq2seq.data``."""
+    return ".".join(module.split(".")[:2])
+
+
+def position(module: str) -> tuple[int, int, int]:
+    for layer, chains in enumerate(LAYERS):
+        for chain, members in enumerate(chains):
+            if group(module) in members:
+                return layer, chain, members.index(group(module))
+    raise AssertionError(f"{module} has no layer; give it one")
+
+
+# The package's own names, typed or lazy, and the two entry points are allowed to look up.
+EXCEPTIONS = {("seq2seq", "seq2seq.api"), ("seq2seq.__main__", "seq2seq.cli.main")}
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_imports_go_down_only(module: str) -> None:
+    for imported in imports(modules()[module]):
+        if not imported.startswith("seq2seq") or (module, imported) in EXCEPTIONS:
+            continue
+        if group(imported) == group(module):
+            continue
+        layer, chain, place = position(module)
+        other_layer, other_chain, other_place = position(imported)
+        below = other_layer < layer or (other_layer, other_chain) == (layer, chain) and other_place < place
+        assert below, f"{module} imports {imported}, which is not below it"
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_parts_know_only_what_they_may(module: str) -> None:
+    names = imports(modules()[module])
+    if group(module) in TORCH_FREE:
+        assert not any(name.split(".")[0] == "torch" for name in names)
+    if group(module) == "seq2seq.search":
+        assert {name for name in names if name.startswith("seq2seq.models")} <= set(CONTRACT)
+    if group(module) == "seq2seq.models":
+        allowed = ("seq2seq.models", "seq2seq.errors")
+        assert all(name.startswith(allowed) for name in names if name.startswith("seq2seq"))
+
+
+def test_folders_have_no_cycles() -> None:
+    graph = {
+        name: {i for i in imports(path) if i in modules() and i != name} for name, path in modules().items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"import cycle: {' -> '.join([*trail, name])}"
+        if name in done:
+            return
+        for imported in graph[name]:
+            if (name, imported) not in EXCEPTIONS:
+                visit(imported, (*trail, name))
+        done.add(name)
+
+    for name in graph:
+        visit(name, ())
