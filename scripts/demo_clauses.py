@@ -38,9 +38,7 @@ def _adverbials(table: str) -> list[Adverbial]:
     return [Adverbial(*entry.split("|")) for entry in table.split(";")]
 
 
-_PAST = _adverbials(
-    "yesterday|gestern;last week|letzte Woche;last year|letztes Jahr;this morning|heute Morgen"
-)
+_PAST = _adverbials("yesterday|gestern;last week|letzte Woche;last year|letztes Jahr;this morning|heute Morgen")
 _FUTURE = _adverbials("tomorrow|morgen;next week|nächste Woche;next year|nächstes Jahr;tonight|heute Abend")
 _NOW = _adverbials("now|jetzt;today|heute")
 _HABIT = _adverbials(
@@ -117,9 +115,7 @@ class Grammar:
 
     def someone(self, noun: Noun) -> Phrase:
         """A person described: my uncle, the policeman."""
-        return self.described(
-            noun, determiners="the my my my this" if noun.english in RELATED else "the the this"
-        )
+        return self.described(noun, determiners="the my my my this" if noun.english in RELATED else "the the this")
 
     def subject(self) -> Phrase:
         """A subject that can act: a name, a person or a pronoun; now and then two."""
@@ -255,9 +251,7 @@ class Grammar:
 
     def living(self, subject: Phrase) -> Clause:
         """Someone lives in a city."""
-        return Clause(
-            subject, LIVE, self.choice(("present", "present", "past")), place=self.choice(CITIES).at
-        )
+        return Clause(subject, LIVE, self.choice(("present", "present", "past")), place=self.choice(CITIES).at)
 
     def state(self, subject: Phrase, *, negated: bool = False) -> Clause:
         """Someone is tired."""
@@ -269,9 +263,7 @@ class Grammar:
     def quality(self, phrase: Phrase, kind: str, *, tense: str = "present", negated: bool = False) -> Clause:
         """Something is old."""
         adjective = self.choice(ADJECTIVES[ADJECTIVE_KIND.get(kind, "thing")])
-        return Clause(
-            phrase, BE, tense, complement=Adverbial(adjective.english, adjective.german), negated=negated
-        )
+        return Clause(phrase, BE, tense, complement=Adverbial(adjective.english, adjective.german), negated=negated)
 
     def weather(self) -> Clause:
         """It rains or snows."""

@@ -160,9 +160,7 @@ FIRE = Topic(
             "Fire damages {building} in {town} and costs {million} million.",
         ),
     ),
-    choices={
-        "building": ("a school", "a warehouse", "a church", "a hotel", "a sawmill", "a theatre", "a bakery")
-    },
+    choices={"building": ("a school", "a warehouse", "a church", "a hotel", "a sawmill", "a theatre", "a bakery")},
     keys=(
         (
             "In {town} {building} {end} by a fire on {day}.",

@@ -57,9 +57,7 @@ class Phrase:
     def modified(self, english: str, german: str) -> Phrase:
         """The phrase with a modifier behind it, such as a genitive or a relative clause."""
         forms = {case: f"{form} {german}" for case, form in self.german.items()}
-        return replace(
-            self, subject=f"{self.subject} {english}", object=f"{self.object} {english}", german=forms
-        )
+        return replace(self, subject=f"{self.subject} {english}", object=f"{self.object} {english}", german=forms)
 
 
 def name(text: str, refers: str) -> Phrase:
@@ -274,9 +272,7 @@ class Clause:
             adverbs.append(self.time)
         times = [a.german for a in adverbs]
         # schon and nicht follow the definite object that they do not single out
-        late = definite and (
-            self.negated or (self.frequency is not None and self.frequency.german == "schon")
-        )
+        late = definite and (self.negated or (self.frequency is not None and self.frequency.german == "schon"))
         parts = [*pronouns, *nouns, *times] if late else [*pronouns, *times, *nouns]
         # kein has negated the clause already when there is an indefinite object
         if self.negated and definite:

@@ -40,9 +40,7 @@ def _nouns(kind: str, table: str, *, weak: bool = False) -> list[Noun]:
         english, *irregular = left.split()
         gender, german, plural, *genitive = right.split()
         english_plural = irregular[0] if irregular else english_s(english)
-        found.append(
-            Noun(kind, english, english_plural, gender, german, plural, "".join(genitive) or german, weak)
-        )
+        found.append(Noun(kind, english, english_plural, gender, german, plural, "".join(genitive) or german, weak))
     return found
 
 

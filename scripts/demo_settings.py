@@ -74,12 +74,9 @@ def _word_pairs(table: str) -> list[tuple[str, str]]:
 
 
 PLACES = [
-    Place(Adverbial(a, b), Adverbial(c, d))
-    for a, b, c, d in (line.split("|") for line in _PLACES.strip().splitlines())
+    Place(Adverbial(a, b), Adverbial(c, d)) for a, b, c, d in (line.split("|") for line in _PLACES.strip().splitlines())
 ]
-CITIES = [
-    Place(Adverbial(f"in {e}", f"in {g}"), Adverbial(f"to {e}", f"nach {g}")) for e, g in _word_pairs(_CITIES)
-]
+CITIES = [Place(Adverbial(f"in {e}", f"in {g}"), Adverbial(f"to {e}", f"nach {g}")) for e, g in _word_pairs(_CITIES)]
 MALE = [name for name, _ in _word_pairs(_MALE)]
 FEMALE = [name for name, _ in _word_pairs(_FEMALE)]
 DAYS = _word_pairs(_DAYS)

@@ -156,11 +156,7 @@ def past_when(grammar: Grammar) -> Pair:
 
 def antecedent(grammar: Grammar) -> Pair:
     """Anna is buying the coat because it is cheap: it takes the gender of the German noun."""
-    verbs = [
-        v
-        for v in TRANSITIVE
-        if v.case == "acc" and set(v.objects) & {"clothes", "small", "device", "vehicle"}
-    ]
+    verbs = [v for v in TRANSITIVE if v.case == "acc" and set(v.objects) & {"clothes", "small", "device", "vehicle"}]
     verb = grammar.choice(verbs)
     noun = grammar.noun(*(kind for kind in verb.objects if kind not in PEOPLE))
     thing = grammar.described(noun, determiners="the the a my this", plain=1)
@@ -178,9 +174,7 @@ def antecedent(grammar: Grammar) -> Pair:
         )
     other = _BY_NAME[grammar.choice(("need", "see", "love", "like"))]
     tail = Clause(grammar.person(), other, "present", ((it, "acc"),), negated=grammar.chance(0.4))
-    return finish(f"{clause.english()}, but {tail.english()}"), finish(
-        f"{clause.german()}, aber {tail.german()}"
-    )
+    return finish(f"{clause.english()}, but {tail.english()}"), finish(f"{clause.german()}, aber {tail.german()}")
 
 
 def _same_scale(first: Clause, second: Clause) -> bool:
@@ -327,9 +321,7 @@ def possession(grammar: Grammar) -> Pair:
         phrase = Phrase(english, english, forms, gender=noun.gender)
     if grammar.chance(0.5):
         return statement(grammar.quality(phrase, noun.kind, negated=grammar.chance(0.2)))
-    verb = grammar.choice(
-        [v for v in TRANSITIVE if noun.kind in v.objects and v.case == "acc" and v.base != "have"]
-    )
+    verb = grammar.choice([v for v in TRANSITIVE if noun.kind in v.objects and v.case == "acc" and v.base != "have"])
     return statement(grammar.tensed(Clause(grammar.subject(), verb, "present", ((phrase, verb.case),))))
 
 

@@ -119,9 +119,7 @@ def _download(remote: Remote, part: Path, path: Path, pause: Callable[[float], N
         except urllib.error.HTTPError as error:
             error.close()
             if error.code in _FOR_GOOD:
-                raise DownloadError(
-                    f"{remote.url}: the server answered {error.code} {error.reason}"
-                ) from error
+                raise DownloadError(f"{remote.url}: the server answered {error.code} {error.reason}") from error
             reason = f"the server answered {error.code} {error.reason}"
         except (OSError, http.client.HTTPException, _BrokenOffError) as error:
             if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
@@ -135,9 +133,7 @@ def _download(remote: Remote, part: Path, path: Path, pause: Callable[[float], N
 
 def _download_once(remote: Remote, part: Path) -> None:
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(
-        remote.url, headers={"User-Agent": "seq2seq", "Accept-Encoding": "identity"}
-    )
+    request = urllib.request.Request(remote.url, headers={"User-Agent": "seq2seq", "Accept-Encoding": "identity"})
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
@@ -155,9 +151,7 @@ def _download_once(remote: Remote, part: Path) -> None:
         length = response.headers.get("Content-Length")
         total = have + int(length) if length is not None else None
         if total is not None and total > remote.max_bytes:
-            raise DownloadError(
-                f"{remote.url}: {total} bytes, more than the {remote.max_bytes} that are plausible"
-            )
+            raise DownloadError(f"{remote.url}: {total} bytes, more than the {remote.max_bytes} that are plausible")
         _save(response, part, have, remote)
     if total is not None and part.stat().st_size < total:
         raise _BrokenOffError(f"the connection ended at {part.stat().st_size} of {total} bytes")
@@ -184,9 +178,7 @@ def _save(response: IO[bytes], part: Path, have: int, remote: Remote) -> None:
             if have > remote.max_bytes:
                 file.close()
                 part.unlink()
-                raise DownloadError(
-                    f"{remote.url}: more than the {remote.max_bytes} bytes that are plausible"
-                )
+                raise DownloadError(f"{remote.url}: more than the {remote.max_bytes} bytes that are plausible")
             file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
@@ -244,6 +236,8 @@ def read_members(
                     if not wanted.fullmatch(member.name):
                         continue
                     yield member.name, _member_bytes(tar, member, archive, max_member_bytes)
+            while bounded.read(_CHUNK):  # gzip compares its checksum at the very end
+                pass
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DownloadError(f"{archive}: damaged archive ({error}); delete it, and fetch it again") from error
 

@@ -55,9 +55,7 @@ def record(name: str, text: str) -> dict[str, object]:
 
 def emails_in_archive(archive: Path) -> Emails:
     """The e-mails in the archive of the corpus's repository."""
-    members = download.read_members(
-        archive, _MEMBER, max_bytes=_MAX_UNPACKED_BYTES, max_member_bytes=_MAX_EMAIL_BYTES
-    )
+    members = download.read_members(archive, _MEMBER, max_bytes=_MAX_UNPACKED_BYTES, max_member_bytes=_MAX_EMAIL_BYTES)
     for name, content in members:
         match = _MEMBER.fullmatch(name)
         assert match is not None
@@ -74,9 +72,7 @@ def emails_in_folder(folder: Path) -> Emails:
     root = nested if nested.is_dir() else folder
     for split in SPLITS:
         if not (root / split).is_dir():
-            raise download.DownloadError(
-                f"{root / split}: no such folder; is {folder} a clone of the corpus?"
-            )
+            raise download.DownloadError(f"{root / split}: no such folder; is {folder} a clone of the corpus?")
         for path in (root / split).glob("*.subject"):
             yield split, path.stem, path.read_bytes()
 
@@ -91,9 +87,7 @@ def convert(emails: Emails, output: Path) -> None:
             raise download.DownloadError(f"{split}/{name}.subject: not UTF-8 ({error})") from error
         splits[split].append((name, json.dumps(record(name, text), ensure_ascii=False)))
     if empty := [split for split in SPLITS if not splits[split]]:
-        raise download.DownloadError(
-            f"no e-mails found for {', '.join(empty)}: the corpus's layout has changed"
-        )
+        raise download.DownloadError(f"no e-mails found for {', '.join(empty)}: the corpus's layout has changed")
     with download.all_or_none([output / f"{split}.jsonl.gz" for split in SPLITS]) as paths:
         for split, path in zip(SPLITS, paths, strict=True):
             lines = "".join(line + "\n" for _, line in sorted(splits[split]))
@@ -111,9 +105,7 @@ def _report(split: str, lines: str) -> None:
     elif known is None:
         download.note(f"warning: {split}: {count} e-mails, no checksum to compare with; sha256 is {digest}")
     else:
-        download.note(
-            f"warning: {split}: {count} e-mails, other than expected (sha256 {digest}, not {known})"
-        )
+        download.note(f"warning: {split}: {count} e-mails, other than expected (sha256 {digest}, not {known})")
 
 
 def build(output: Path, *, url: str, sha256: str | None, folder: Path | None) -> None:
@@ -138,9 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--url", default=URL, help="another address of the repository's .tar.gz")
     parser.add_argument("--sha256", help="what the archive's sha256 must be")
     options = parser.parse_args(arguments)
-    return download.run(
-        lambda: build(options.output, url=options.url, sha256=options.sha256, folder=options.folder)
-    )
+    return download.run(lambda: build(options.output, url=options.url, sha256=options.sha256, folder=options.folder))
 
 
 if __name__ == "__main__":

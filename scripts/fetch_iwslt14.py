@@ -7,8 +7,8 @@ TED talks, Cettolo et al. 2014 (report on the 11th IWSLT evaluation campaign); l
 is the one that papers use: every 23rd training pair is for validation, and dev2010, TEDX dev2012 and tst2010
 to tst2012 together are the test set. Pairs of more than 175 tokens or with a length ratio above 1.5 are
 dropped from training and validation. Text stays as it is: neither tokenized nor lower-cased (published scores
-are often of lower-cased text: compare `bleu_lc`). Tokens are counted by a simple rule here, so that the number
-of training pairs (about 160,000) differs a little from that of scripts built on other tokenizers.
+are often of lower-cased text: compare `bleu_lc`). Tokens are counted by a simple rule here, so that the
+number of training pairs (about 160,000) differs a little from that of scripts built on other tokenizers.
 """
 
 from __future__ import annotations
@@ -52,18 +52,14 @@ def needed_files() -> list[str]:
 
 def files_in_archive(archive: Path) -> Files:
     """The needed files in de-en.tgz."""
-    members = download.read_members(
-        archive, _MEMBER, max_bytes=_MAX_UNPACKED_BYTES, max_member_bytes=_MAX_MEMBER_BYTES
-    )
+    members = download.read_members(archive, _MEMBER, max_bytes=_MAX_UNPACKED_BYTES, max_member_bytes=_MAX_MEMBER_BYTES)
     return {name.rpartition("/")[2]: _decoded(name, content) for name, content in members}
 
 
 def files_in_folder(folder: Path) -> Files:
     """The needed files in the unpacked archive."""
     root = folder / "de-en" if (folder / "de-en").is_dir() else folder
-    return {
-        name: _decoded(name, (root / name).read_bytes()) for name in needed_files() if (root / name).exists()
-    }
+    return {name: _decoded(name, (root / name).read_bytes()) for name in needed_files() if (root / name).exists()}
 
 
 def _decoded(name: str, content: bytes) -> str:
@@ -148,9 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--url", default=URL, help="another address of de-en.tgz")
     parser.add_argument("--sha256", help="what the archive's sha256 must be")
     options = parser.parse_args(arguments)
-    return download.run(
-        lambda: build(options.output, url=options.url, sha256=options.sha256, folder=options.folder)
-    )
+    return download.run(lambda: build(options.output, url=options.url, sha256=options.sha256, folder=options.folder))
 
 
 if __name__ == "__main__":

@@ -67,9 +67,7 @@ def _words(text: str) -> list[str]:
 
 def _known(text: str, vocabulary: set[str], open_class: frozenset[str]) -> bool:
     """Whether each word was seen in training or is of an open class: a name, a number in digits."""
-    return all(
-        word in vocabulary or word in open_class or any(c.isdigit() for c in word) for word in _words(text)
-    )
+    return all(word in vocabulary or word in open_class or any(c.isdigit() for c in word) for word in _words(text))
 
 
 class AtomicText:

@@ -112,8 +112,7 @@ def test_most_test_persons_are_new_and_documents_hold_distracting_numbers():
     tested = set().union(*(person.findall(r["summary"]) for r in records("test")))
     assert len(tested - trained) > 0.7 * len(tested)
     distracting = [
-        set(re.findall(r"\d+", r["document"])) - set(re.findall(r"\d+", r["summary"]))
-        for r in records("test")
+        set(re.findall(r"\d+", r["document"])) - set(re.findall(r"\d+", r["summary"])) for r in records("test")
     ]
     assert sum(map(bool, distracting)) > 0.9 * len(distracting)
 
