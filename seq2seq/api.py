@@ -1,7 +1,9 @@
 """From a configuration or a run folder to working parts: what the command line and notebooks share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from seq2seq import config as configuration
 from seq2seq.checkpoint import CheckpointStore
@@ -44,8 +46,26 @@ def load_model(
     made_with = loaded.belongs_to.get("tokenizer")
     if made_with is not None and made_with != tokenizers.fingerprint():
         raise UserError(f"{loaded.path} belongs to another tokenizer than the one in {folder.tokenizer}")
-    model.load_state_dict(loaded.tensors["model"])
+    copy_weights(loaded.tensors["model"], model, origin=str(loaded.path))
     return model.to(runtime.device).eval(), loaded.step
+
+
+def copy_weights(weights: Mapping[str, Tensor], model: Seq2Seq, *, origin: str) -> None:
+    """Copies a checkpoint's weights into a model.
+
+    Raises:
+        UserError: If a name or a shape differs.
+    """
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in weights.items()}
+    wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+    if wrong:
+        name = wrong[0]
+        raise UserError(
+            f"{origin} does not fit the model section: {name} has shape {given.get(name)} there and {own.get(name)} "
+            f"here, and {len(wrong) - 1} others differ; use the model section that it was trained with"
+        )
+    model.load_state_dict(dict(weights))
 
 
 def build_evaluator(

@@ -207,7 +207,7 @@ def parse(values: Mapping[str, Any] | DictConfig, schema: type[Config] = Config)
     base = OmegaConf.structured(schema)
     family = (plain.get("model") or {}).get("family", TransformerConfig.family)
     if family not in FAMILIES:
-        raise UserError(f"model.family={family}: no such model; choose one of {', '.join(FAMILIES)}")
+        raise UserError(f"model.family={family!s}: no such model; choose one of {', '.join(FAMILIES)}")
     base.model = OmegaConf.structured(FAMILIES[family][0])
     check_keys(plain, base)
     try:
@@ -224,8 +224,8 @@ def check_keys(values: Mapping[Any, Any], schema: DictConfig, prefix: str = "") 
     """Raises a UserError for a key that the schema does not have, naming the nearest one that it has."""
     for key, value in values.items():
         full = prefix + str(key)
-        if key not in schema:
-            raise UserError(unknown_key(full, [f"{prefix}{known}" for known in schema]))
+        if key not in schema.keys():  # noqa: SIM118 - `in` denies keys whose value is missing
+            raise UserError(unknown_key(full, [f"{prefix}{known}" for known in schema.keys()]))  # noqa: SIM118
         node = schema._get_node(key)
         if not isinstance(value, Mapping) or not isinstance(node, DictConfig):
             continue

@@ -102,7 +102,7 @@ class Trainer:
 
     def _wrap(self, objective: nn.Module) -> nn.Module:
         if self._config.compile:
-            objective = torch.compile(objective, dynamic=True)
+            objective.compile(dynamic=True)
         if self._to.world.size > 1:
             device = self._to.runtime.device
             objective = DistributedDataParallel(
@@ -182,7 +182,7 @@ class Trainer:
                     sums = self._objective(
                         batch.src, batch.tgt_in, batch.rows, batch.labels, self._config.label_smoothing
                     )
-                self._scaler.scale(sums.loss * (scale * micro.weight)).backward()  # type: ignore[no-untyped-call]
+                self._scaler.scale(sums.loss * (scale * micro.weight)).backward()
             parts = torch.stack([sums.loss, sums.nll, sums.correct, sums.tokens]).detach()
             self._window[:4] += parts * micro.weight
         self._scaler.unscale_(self._optimizer)
@@ -330,7 +330,7 @@ class Trainer:
             store.prune(keep=steps)
 
     def average(self) -> None:
-        """Averages checkpoints as configured; the average becomes ``best`` if it scores better on the validation set."""
+        """Averages checkpoints as configured; the average becomes ``best`` if it scores better."""
         config, store, state = self._config, self._to.checkpoints, self.state
         if config.average is Averaging.none:
             return

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -16,7 +17,14 @@ from seq2seq import config
 from seq2seq.errors import UserError
 
 
-def run(verb: str, body: Callable[[DictConfig], Any], arguments: list[str], *, schema: type) -> None:
+def run(
+    verb: str,
+    body: Callable[[DictConfig], Any],
+    arguments: list[str],
+    *,
+    schema: type,
+    defaults: DictConfig | None = None,
+) -> None:
     """Composes the verb's configuration from its YAML files and the arguments, and calls the body with it.
 
     Args:
@@ -24,11 +32,14 @@ def run(verb: str, body: Callable[[DictConfig], Any], arguments: list[str], *, s
         body: Called once, or for each job of a sweep.
         arguments: Overrides and Hydra's own flags.
         schema: Of the primary configuration; tells which keys there are.
+        defaults: Values of the schema that overrides change, where they are not its own.
 
     Raises:
         UserError: If Hydra cannot compose the configuration.
     """
     config.register_schemas()
+    if defaults is not None:
+        ConfigStore.instance().store(name=f"{verb}_schema", node=defaults)
 
     def job(values: DictConfig) -> Any:
         try:

@@ -15,7 +15,7 @@ from seq2seq.errors import UserError
 from seq2seq.run_folder import require_run
 from seq2seq.runtime import build_runtime, console_log
 from seq2seq.tokenizer import load_tokenizers
-from seq2seq.trainer import TrainState
+from seq2seq.train_state import TrainState
 
 LOGGER = logging.getLogger("seq2seq")
 

@@ -22,8 +22,8 @@ LOGGER = logging.getLogger("seq2seq")
 
 def run(arguments: list[str]) -> None:
     """Runs the verb."""
-    run_argument.register("evaluate", arguments, EvaluateConfig)
-    application.run("evaluate", evaluate, arguments, schema=EvaluateConfig)
+    defaults = run_argument.defaults(arguments, EvaluateConfig)
+    application.run("evaluate", evaluate, arguments, schema=EvaluateConfig, defaults=defaults)
 
 
 def evaluate(values: DictConfig) -> None:

@@ -26,8 +26,8 @@ LOGGER = logging.getLogger("seq2seq")
 
 def run(arguments: list[str]) -> None:
     """Runs the verb."""
-    run_argument.register("generate", arguments, GenerateConfig)
-    application.run("generate", generate, arguments, schema=GenerateConfig)
+    defaults = run_argument.defaults(arguments, GenerateConfig)
+    application.run("generate", generate, arguments, schema=GenerateConfig, defaults=defaults)
 
 
 def generate(values: DictConfig) -> None:

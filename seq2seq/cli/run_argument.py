@@ -1,9 +1,8 @@
 """`run=DIR`: the run whose saved configuration is the base that a verb's overrides change."""
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from seq2seq import config as configuration
 from seq2seq.cli import application
@@ -12,25 +11,24 @@ from seq2seq.errors import UserError
 from seq2seq.run_folder import RunFolder, require_run
 
 
-def register(verb: str, arguments: list[str], schema: type[EvaluateConfig]) -> None:
-    """Makes the configuration of the run named in the arguments the defaults of the verb.
+def defaults(arguments: list[str], schema: type[EvaluateConfig]) -> DictConfig | None:
+    """The configuration of the run named in the arguments, as the defaults of a verb.
 
     Hydra then applies the overrides to the run's values as it does to any others: it checks names and types, adds and
-    deletes test sets. Without `run=` (`--help`) the schema's own defaults stay.
+    deletes test sets. None without `run=` (`--help`): the schema's own defaults stay.
 
     Raises:
         UserError: If the folder is no run.
     """
-    configuration.register_schemas()
     paths = named_runs(arguments)
     if not paths:
-        return
+        return None
     saved = configuration.load(require_run(paths[0]).config)
     node = configuration.composable(schema)
     with open_dict(node):
         node.model = OmegaConf.structured(saved.model)
         node.merge_with(OmegaConf.create(configuration.to_mapping(saved)))
-    ConfigStore.instance().store(name=f"{verb}_schema", node=node)
+    return node
 
 
 def named_runs(arguments: list[str]) -> list[str]:

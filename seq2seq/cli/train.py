@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from seq2seq import config as configuration
 from seq2seq import report
-from seq2seq.api import build_evaluator, load_model, vocabulary
+from seq2seq.api import build_evaluator, copy_weights, load_model, vocabulary
 from seq2seq.checkpoint import CheckpointStore
 from seq2seq.cli import application
 from seq2seq.config import Config
@@ -202,15 +202,7 @@ def _start_weights(model: Seq2Seq, config: Config, prepared: Prepared) -> None:
     """Weights of another run, or pretrained word vectors, where the configuration names them."""
     if config.trainer.init_from is not None:
         weights = initial_weights(Path(config.trainer.init_from))
-        own = {name: value.shape for name, value in model.state_dict().items()}
-        wrong = sorted(name for name in own.keys() | weights.keys()
-                       if name not in weights or own.get(name) != weights[name].shape)  # fmt: skip
-        if wrong:
-            raise UserError(
-                f"trainer.init_from={config.trainer.init_from}: its model differs from this one in {wrong[0]} "
-                f"and {len(wrong) - 1} more; use the same model section"
-            )
-        model.load_state_dict(weights)
+        copy_weights(weights, model, origin=config.trainer.init_from)
         return
     from seq2seq.word_vectors import load_vectors
 
