@@ -115,12 +115,17 @@ class _CrossEntropy(torch.autograd.Function):
             grad_x = torch.empty_like(x) if want_grad else None
             grad_w = torch.zeros_like(weight, dtype=torch.float32) if want_grad else None
             rows = max(16, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS_ELSEWHERE) // w.size(0))
+            # All chunks use the same memory: fresh memory costs page faults, more than the arithmetic.
+            logits = torch.empty(min(rows, x.size(0)), w.size(0), dtype=dtype, device=x.device)
+            scores = torch.empty_like(logits, dtype=torch.float32)
             for start in range(0, x.size(0), rows):
-                part = slice(start, start + rows)
-                grad = _chunk_loss(x[part] @ w.t(), labels[part], smoothing, sums)
+                part, size = slice(start, start + rows), min(rows, x.size(0) - start)
+                scores[:size] = torch.mm(x[part], w.t(), out=logits[:size])
+                _chunk_loss(scores[:size], labels[part], smoothing, sums)
                 if grad_x is not None and grad_w is not None:
-                    torch.mm(grad.to(dtype), w, out=grad_x[part])
-                    grad_w += grad.to(dtype).t() @ x[part]
+                    grad = logits[:size].copy_(scores[:size])
+                    torch.mm(grad, w, out=grad_x[part])
+                    grad_w += grad.t() @ x[part]
         if want_grad:
             ctx.save_for_backward(grad_x, grad_w)
             ctx.dtypes = features.dtype, weight.dtype
@@ -136,18 +141,18 @@ class _CrossEntropy(torch.autograd.Function):
         return (grad_x * grads[0]).to(x_dtype), (grad_w * grads[0]).to(w_dtype), None, None
 
 
-def _chunk_loss(logits: Tensor, labels: Tensor, smoothing: float, sums: Tensor) -> Tensor:
-    """Adds loss, nll and correct of logits [m, V] to `sums` [3]; returns the logits' gradient (float32)."""
-    # Not log_softmax: its CPU kernel takes several times as long as these passes together.
-    size, label = logits.size(1), labels.unsqueeze(1)
-    scores = logits.float()
-    scores = scores - scores.amax(dim=1, keepdim=True)
+def _chunk_loss(scores: Tensor, labels: Tensor, smoothing: float, sums: Tensor) -> None:
+    """Adds loss, nll and correct of logits `scores` [m, V] float32 to `sums` [3]; turns them into their gradient.
+
+    Not by log_softmax: its CPU kernel takes several times as long as these passes together.
+    """
+    size, label = scores.size(1), labels.unsqueeze(1)
+    scores.sub_(scores.amax(dim=1, keepdim=True))
     of_label, mean = scores.gather(1, label), scores.mean(dim=1, keepdim=True)
-    exps = scores.exp_()
-    total = exps.sum(dim=1, keepdim=True)
+    total = scores.exp_().sum(dim=1, keepdim=True)
     nll = (total.log() - of_label).sum()
     sums[0] += (1 - smoothing) * nll + smoothing * (total.log() - mean).sum()
     sums[1] += nll
     sums[2] += (of_label == 0).sum()  # the highest score is zero now
-    grad = exps.div_(total).sub_(smoothing / size)
-    return grad.scatter_add_(1, label, torch.full_like(of_label, smoothing - 1))
+    scores.div_(total).sub_(smoothing / size)
+    scores.scatter_add_(1, label, torch.full_like(of_label, smoothing - 1))
