@@ -190,6 +190,7 @@ def register_schemas() -> None:
 def composable(schema: type[Config]) -> DictConfig:
     """A schema to which Hydra can add test sets key by key; ``parse`` checks them afterwards."""
     node = OmegaConf.structured(schema)
+    node.model = {}  # each family has a schema of its own in the group
     node.data.test._metadata.element_type = (
         Any  # the type of a section refuses the empty mapping it begins as
     )

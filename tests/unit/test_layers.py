@@ -78,7 +78,7 @@ def test_imports_go_down_only(module: str) -> None:
             continue
         layer, chain, place = position(module)
         other_layer, other_chain, other_place = position(imported)
-        below = other_layer < layer or (other_layer, other_chain) == (layer, chain) and other_place < place
+        below = other_layer < layer or ((other_layer, other_chain) == (layer, chain) and other_place < place)
         assert below, f"{module} imports {imported}, which is not below it"
 
 
@@ -95,9 +95,7 @@ def test_parts_know_only_what_they_may(module: str) -> None:
 
 
 def test_folders_have_no_cycles() -> None:
-    graph = {
-        name: {i for i in imports(path) if i in modules() and i != name} for name, path in modules().items()
-    }
+    graph = {name: {i for i in imports(path) if i in modules() and i != name} for name, path in modules().items()}
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:

@@ -1,0 +1,118 @@
+"""Every shipped configuration composes, parses and builds; mistakes are named; YAML goes there and back."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from seq2seq import config as configuration
+from seq2seq.config import Config
+from seq2seq.errors import UserError
+from seq2seq.models import build_model
+from seq2seq.models.base import Vocabulary
+
+CONFIGS = configuration.configs_folder()
+
+
+def composed(*overrides: str) -> Config:
+    configuration.register_schemas()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        # the run's name comes from Hydra's runtime choices, which `compose` does not have
+        return configuration.parse(compose("train", overrides=["name=test", *overrides]))
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_composes_and_builds(experiment: str) -> None:
+    config = composed(f"experiment={experiment}")
+    size = config.tokenizer.vocab_size
+    with torch.device("meta"):
+        model = build_model(config.model, Vocabulary(size, size, joint=config.tokenizer.joint))
+    assert sum(parameter.numel() for parameter in model.parameters()) > 100_000
+
+
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [
+        (group, option)
+        for group in ("data", "optim", "search", "metrics", "trainer", "model")
+        for option in options(group)
+    ],
+)
+def test_every_option_composes(group: str, option: str) -> None:
+    composed(f"{group}={option}")
+
+
+@pytest.mark.parametrize("option", options("tokenizer"))
+def test_every_tokenizer_composes(option: str) -> None:
+    composed(f"tokenizer={option}", "model.tie_embeddings=decoder")
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_yaml_round_trip(experiment: str, tmp_path: Path) -> None:
+    config = composed(f"experiment={experiment}", "+data.test.extra.source=a", "+data.test.extra.target=b")
+    path = tmp_path / "config.yaml"
+    path.write_text(configuration.to_yaml(config), encoding="utf-8")
+    assert configuration.load(path) == OmegaConf.to_object(OmegaConf.structured(config)) == config or (
+        configuration.to_mapping(configuration.load(path)) == configuration.to_mapping(config)
+    )
+
+
+def test_named_sizes_are_those_of_the_papers() -> None:
+    tiny = composed("model=transformer_tiny").model
+    assert (tiny.encoder_layers, tiny.decoder_layers, tiny.d_model, tiny.d_ff, tiny.num_heads) == (4, 4, 128, 256, 4)
+    small = composed("model=transformer_small").model
+    assert (small.encoder_layers, small.decoder_layers, small.d_model, small.d_ff) == (3, 3, 256, 1024)
+    big = composed("model=transformer_big").model
+    assert (big.encoder_layers, big.d_model, big.d_ff, big.num_heads) == (6, 1024, 4096, 16)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"trainer": {"max_step": 3}}, "did you mean trainer.max_steps"),
+        ({"optimm": {}}, "did you mean optim"),
+        ({"data": {"test": {"news": {"sorce": "a"}}}}, "did you mean data.test.news.source"),
+        ({"model": {"_target_": "os.system"}}, "model._target_ is no configuration key"),
+        ({"model": {"family": "rnn"}}, "model.family=rnn"),
+        ({"trainer": {"max_steps": "many"}}, "trainer.max_steps"),
+        ({"model": {"family": "transformer", "d_model": 250, "num_heads": 8}}, "model.d_model=250"),
+        ({"trainer": {"label_smoothing": 1.0}}, "trainer.label_smoothing=1.0"),
+        ({"trainer": {"batch_tokens": -1}}, "trainer.batch_tokens=-1"),
+        ({"trainer": {"metric": "valid/blue"}}, "trainer.metric=valid/blue"),
+        ({"trainer": {"max_steps": None}}, "would never end"),
+        ({"optim": {"warmup_steps": 50_000}}, "optim.warmup_steps=50000"),
+        ({"tokenizer": {"joint": False}}, "model.tie_embeddings=all"),
+        ({"tokenizer": {"kind": "word", "sampling_alpha": 0.1}}, "sampling_alpha"),
+    ],
+)
+def test_mistakes_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+        configuration.parse(values)
+
+
+def test_a_saved_configuration_cannot_interpolate(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("name: ${oc.env:HOME}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="no interpolations"):
+        configuration.load(path)
+
+
+def test_diff_names_what_matters_and_leaves_limits_free() -> None:
+    old = configuration.parse({})
+    new = configuration.parse(
+        {"trainer": {"max_steps": 7, "device": "cpu"}, "optim": {"lr": 0.5}, "search": {"beam_size": 1}}
+    )
+    assert configuration.diff(old, new) == {"optim.lr": (0.001, 0.5)}
+
+
+def test_keys_that_an_old_configuration_lacks_take_their_defaults() -> None:
+    values = configuration.to_mapping(configuration.parse({}))
+    del values["trainer"]["samples"]
+    assert configuration.parse(values).trainer.samples == configuration.parse({}).trainer.samples

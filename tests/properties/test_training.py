@@ -1,0 +1,202 @@
+"""What training promises: accumulation, ranks and interruptions do not change what is computed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+TINY = (
+    "model=transformer_tiny", "model.d_model=32", "model.d_ff=64", "model.num_heads=2", "model.encoder_layers=1",
+    "model.decoder_layers=1", "tokenizer=char", "optim.warmup_steps=4", "optim.lr=0.002", "metrics.names=[bleu]",
+    "metrics.bootstrap=0", "trainer.device=cpu", "trainer.threads=1", "trainer.precision=fp32",
+    "trainer.attention_images=0", "trainer.eval_examples=4", "trainer.log_every=2", "trainer.max_steps=12",
+    "trainer.eval_every=5", "trainer.save_every=4", "trainer.batch_tokens=256",
+)  # fmt: skip
+GRU = ("model=gru_tiny", "model.d_model=32", "model.embedding_size=16", "model.encoder_size=16", *TINY[6:])
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random words and the same words backwards."""
+    folder = tmp_path_factory.mktemp("corpus")
+    random = np.random.default_rng(5)
+    for split, count in (("train", 150), ("valid", 8)):
+        lines = [
+            " ".join("".join(random.choice(list("abcde"), 3)) for _ in range(random.integers(1, 6)))
+            for _ in range(count)
+        ]
+        (folder / f"{split}.src").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        (folder / f"{split}.tgt").write_text("".join(f"{line[::-1]}\n" for line in lines), encoding="utf-8")
+    return folder
+
+
+def arguments(corpus: Path, out: Path, *overrides: str, model: tuple[str, ...] = TINY) -> list[str]:
+    return [
+        *model,
+        *(f"data.{split}.{side}={corpus}/{split}.{side[:3].replace('sou', 'src').replace('tar', 'tgt')}"
+          for split in ("train", "valid") for side in ("source", "target")),
+        f"output_root={out}",
+        "name=run",
+        *overrides,
+    ]  # fmt: skip
+
+
+def train(*args: str) -> None:
+    from seq2seq.cli.train import run
+
+    run(list(args))
+
+
+def weights(out: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return load_file(out / "run" / "checkpoints" / name / "model.safetensors")
+
+
+def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], *, tolerance: float = 0.0) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if tolerance == 0.0:
+            assert torch.equal(value, second[name]), name
+        else:
+            torch.testing.assert_close(
+                value, second[name], atol=tolerance, rtol=0, msg=lambda text, n=name: f"{n}: {text}"
+            )
+
+
+def curves(out: Path) -> list[tuple[int, str, float]]:
+    lines = (out / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    return [(r["step"], r["tag"], r["value"]) for r in records if not r["tag"].startswith(("perf/", "system/"))]
+
+
+@pytest.mark.parametrize("model", [TINY, GRU], ids=["transformer", "gru"])
+def test_stop_and_resume_equals_training_through(corpus: Path, tmp_path: Path, model: tuple[str, ...]) -> None:
+    """A signal after some steps, then the same command: final weights and curves bit for bit, dropout on."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(*arguments(corpus, whole, model=model))
+
+    from seq2seq.errors import Interrupted
+
+    stops = 0
+    while not (parts / "run" / "results.json").exists():
+        try:  # 0.0 minutes: ends after each single step
+            train(*arguments(corpus, parts, "trainer.stop_after_minutes=1e-9", model=model))
+        except Interrupted as stop:
+            assert stop.exit_code == 75
+            stops += 1
+    assert stops == 11
+    assert_equal(weights(whole), weights(parts))
+    assert_equal(weights(whole, "best"), weights(parts, "best"))
+    # training figures are sums since the last stop, so only evaluations can be compared after each single step
+    assert [c for c in curves(whole) if c[1].startswith("valid/")] == [
+        c for c in curves(parts) if c[1].startswith("valid/")
+    ]
+
+
+def test_killed_run_goes_on_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
+    """SIGKILL somewhere in the middle: the last checkpoint is enough, curves have no gap and no double."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    overrides = ("trainer.max_steps=40", "trainer.eval_every=10")
+    train(*arguments(corpus, whole, *overrides))
+    command = [sys.executable, "-m", "seq2seq", "train", *arguments(corpus, killed, *overrides)]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (killed / "run" / "checkpoints" / "step-00000008").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "run" / "results.json").exists()
+    train(*arguments(corpus, killed, *overrides))
+    assert_equal(weights(whole), weights(killed))
+    assert curves(whole) == curves(killed)
+
+
+@pytest.mark.parametrize("model", [TINY, GRU], ids=["transformer", "gru"])
+def test_micro_batches_equal_one_batch(corpus: Path, tmp_path: Path, model: tuple[str, ...]) -> None:
+    """Every example of the epoch in one step, whether as one batch or as several: the same update."""
+    still = ("model.dropout=0", "trainer.max_steps=3", "trainer.eval_every=3")
+    train(*arguments(corpus, tmp_path / "one", "trainer.batch_tokens=100000", *still, model=model))
+    train(
+        *arguments(corpus, tmp_path / "many", "trainer.batch_tokens=500", "trainer.accumulate=100", *still, model=model)
+    )
+    states = [json.loads((tmp_path / out / "run/checkpoints/last/state.json").read_text()) for out in ("one", "many")]
+    assert states[0]["target_tokens"] == states[1]["target_tokens"]
+    assert_equal(weights(tmp_path / "one"), weights(tmp_path / "many"), tolerance=1e-5)
+
+
+def test_two_ranks_equal_one_process(corpus: Path, tmp_path: Path) -> None:
+    """Two gloo processes that share each step's micro-batches against one that accumulates them."""
+    still = ("model.dropout=0", "trainer.eval_every=6")
+    train(*arguments(corpus, tmp_path / "one", "trainer.accumulate=2", *still))
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "seq2seq", "train",
+         *arguments(corpus, tmp_path / "two", *still)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_equal(weights(tmp_path / "one"), weights(tmp_path / "two"), tolerance=1e-5)
+    one, two = (
+        [c for c in curves(tmp_path / out) if c[1].startswith(("train/loss", "valid/"))] for out in ("one", "two")
+    )
+    assert [c[:2] for c in one] == [c[:2] for c in two]
+    np.testing.assert_allclose([c[2] for c in one], [c[2] for c in two], rtol=1e-3)
+
+
+def test_every_example_is_seen_once_an_epoch_across_ranks(corpus: Path, tmp_path: Path) -> None:
+    from itertools import islice
+
+    from seq2seq.data.corpus import CorpusConfig, DataConfig
+    from seq2seq.data.prepare import prepare
+    from seq2seq.stream import BatchStream, StreamConfig
+    from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
+
+    data = DataConfig(
+        root=str(corpus),
+        train=CorpusConfig(source="train.src", target="train.tgt"),
+        valid=CorpusConfig(source="valid.src", target="valid.tgt"),
+    )
+    tokenizer = TokenizerConfig(kind=TokenizerKind.char, vocab_size=400)
+    prepared = prepare(data, tokenizer, cache_root=tmp_path, seed=1, log=lambda text: None)
+    seen: list[int] = []
+    tokens = 0
+    for rank in range(3):
+        stream = BatchStream(lambda epoch: prepared.train, StreamConfig(200, 2, 256, 256, seed=1, rank=rank, size=3))
+        steps = stream.steps(0, 0)
+        for step in islice(steps, 1000):
+            if step.epoch > 0:
+                break
+            tokens += step.target_tokens if rank == 0 else 0
+            seen += [int(i) for micro in step.micro_batches if micro.weight for i in micro.batch.indices]
+        steps.close()
+    assert sorted(seen) == list(range(len(prepared.train)))
+    assert tokens == int(prepared.train.target_lengths.sum())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [("optim.ema_decay=0.9",), ("tokenizer=unigram", "tokenizer.vocab_size=300", "tokenizer.sampling_alpha=0.3"),
+     ("optim.schedule=plateau", "optim.plateau_patience=1", "trainer.metric=valid/ppl"),
+     ("trainer.precision=fp16",), ("trainer.average=last", "trainer.average_checkpoints=2")],
+    ids=["ema", "sampling", "plateau", "fp16", "average"],
+)  # fmt: skip
+def test_resume_is_exact_with_every_option(corpus: Path, tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    from seq2seq.errors import Interrupted
+
+    train(*arguments(corpus, tmp_path / "whole", *overrides))
+    resumed = False
+    while not (tmp_path / "parts/run/results.json").exists():
+        limit = "trainer.stop_after_minutes=null" if resumed else "trainer.stop_after_minutes=0.0005"
+        try:
+            train(*arguments(corpus, tmp_path / "parts", limit, *overrides))
+        except Interrupted:
+            resumed = True
+    assert resumed
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert_equal(weights(tmp_path / "whole", "best"), weights(tmp_path / "parts", "best"))
