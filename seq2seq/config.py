@@ -226,7 +226,7 @@ def check_keys(values: Mapping[Any, Any], schema: DictConfig, prefix: str = "") 
     for key, value in values.items():
         full = prefix + str(key)
         if key not in schema.keys():  # noqa: SIM118 - `in` denies keys whose value is missing
-            raise UserError(unknown_key(full, [f"{prefix}{known}" for known in schema.keys()]))  # noqa: SIM118
+            raise UserError(unknown_key(full, [prefix + str(known) for known in schema.keys()]))  # noqa: SIM118
         node = schema._get_node(key)
         if not isinstance(value, Mapping) or not isinstance(node, DictConfig):
             continue

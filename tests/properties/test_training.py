@@ -121,7 +121,7 @@ def test_killed_run_goes_on_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", [TINY, GRU], ids=["transformer", "gru"])
 def test_micro_batches_equal_one_batch(corpus: Path, tmp_path: Path, model: tuple[str, ...]) -> None:
     """Every example of the epoch in one step, whether as one batch or as several: the same update."""
-    still = ("model.dropout=0", "trainer.max_steps=3", "trainer.eval_every=3")
+    still = ("model.dropout=0", "optim.warmup_steps=2", "trainer.max_steps=3", "trainer.eval_every=3")
     train(*arguments(corpus, tmp_path / "one", "trainer.batch_tokens=100000", *still, model=model))
     train(
         *arguments(corpus, tmp_path / "many", "trainer.batch_tokens=500", "trainer.accumulate=100", *still, model=model)
