@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -34,7 +35,7 @@ class RecentlySeen:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._seen: dict[bytes, None] = {}
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
 
     def add(self, text: str) -> bool:
         """Whether the text is new; remembers it."""
@@ -43,7 +44,7 @@ class RecentlySeen:
             return False
         self._seen[key] = None
         if len(self._seen) > self._limit:
-            del self._seen[next(iter(self._seen))]
+            self._seen.popitem(last=False)
         return True
 
 
