@@ -21,6 +21,8 @@ from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import TieEmbeddings, build_embeddings
 from seq2seq.models.recurrent import compute_dtype, run_bidirectional, run_gates
 
+RecurrentWeights = list[tuple[Tensor, Tensor]]
+
 
 class GRUAttention(str, Enum):
     """Scores of the attention; the two dot products need d_model = 2 × encoder_size."""
@@ -127,9 +129,7 @@ class GRUState(State):
         beams = torch.arange(self.width, device=sentences.device)
         self._take((sentences.unsqueeze(1) * self.width + beams).flatten())
         old = self.attended
-        self.attended = Attended(
-            *(tensor.index_select(0, sentences) for tensor in (old.keys, old.values, old.bias))
-        )
+        self.attended = Attended(*(tensor.index_select(0, sentences) for tensor in (old.keys, old.values, old.bias)))
 
     def _take(self, rows: Tensor) -> None:
         self.hidden, self.feed = self.hidden.index_select(1, rows), self.feed.index_select(0, rows)
@@ -172,7 +172,7 @@ class GRU(Seq2Seq):
         if self.input_feeding:
             features, weights = self._decode_fed(gates, hidden, attended)
         else:
-            y = self._run_layers(gates, hidden)[-1]
+            y = self._run_layers(gates, hidden, self._recurrent_weights(gates))[-1]
             features, weights = self._attend(y.transpose(0, 1), attended)
         return Hidden(self.dropout(features), weights if need_attention else None)
 
@@ -187,7 +187,7 @@ class GRU(Seq2Seq):
         gates = self._input_gates(self.dropout(self.target_embedding(tokens))).unsqueeze(0)
         if self.input_feeding:
             gates = gates + F.linear(state.feed, self._feed_weight())
-        states = self._run_layers(gates, state.hidden)  # L of [1, N, D]
+        states = self._run_layers(gates, state.hidden, self._recurrent_weights(gates))  # L of [1, N, D]
         state.hidden = torch.cat(states)
         query = states[-1].view(-1, state.width, states[-1].size(-1))  # [B, K, D]
         features, weights = self._attend(query, state.attended)
@@ -197,10 +197,11 @@ class GRU(Seq2Seq):
     def _decode_fed(self, gates: Tensor, hidden: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
         """The loop that input feeding forces: each position needs the attention of the one before."""
         feed_weight = self._feed_weight().to(compute_dtype(gates))
+        recurrent = self._recurrent_weights(gates)
         feed = torch.zeros_like(hidden[0])
         features, weights = [], []
         for of_input in gates.unsqueeze(1):
-            states = self._run_layers(of_input + F.linear(feed, feed_weight), hidden)
+            states = self._run_layers(of_input + F.linear(feed, feed_weight), hidden, recurrent)
             hidden = torch.cat(states)
             feature, weight = self._attend(states[-1].transpose(0, 1), attended)
             feed = feature.squeeze(1)
@@ -208,18 +209,14 @@ class GRU(Seq2Seq):
             weights.append(weight)
         return torch.cat(features, dim=1), torch.cat(weights, dim=1)
 
-    def _run_layers(self, gates: Tensor, hidden: Tensor) -> list[Tensor]:
+    def _run_layers(self, gates: Tensor, hidden: Tensor, recurrent: RecurrentWeights) -> list[Tensor]:
         """States [T, B, D] of each layer from the first one's input gates [T, B, 3D] and [L, B, D]."""
         states: list[Tensor] = []
         for layer in range(self.decoder.num_layers):
             if layer:
                 w, b = self._layer("weight_ih", layer), self._layer("bias_ih", layer)
                 gates = F.linear(self.dropout(states[-1]), w, b)
-            recurrent = (
-                self._layer("weight_hh", layer).unsqueeze(0),
-                self._layer("bias_hh", layer).unsqueeze(0),
-            )
-            y = run_gates(gates.unsqueeze(1), hidden[layer].unsqueeze(0), recurrent)
+            y = run_gates(gates.unsqueeze(1), hidden[layer].unsqueeze(0), recurrent[layer])
             states.append(y.squeeze(1))
         return states
 
@@ -250,6 +247,13 @@ class GRU(Seq2Seq):
         """What embeddings [*, E] contribute to the first decoder layer's gates [*, 3D]."""
         weight = self._layer("weight_ih", 0)[:, : embedded.size(-1)]
         return F.linear(embedded, weight, self._layer("bias_ih", 0))
+
+    def _recurrent_weights(self, gates: Tensor) -> RecurrentWeights:
+        """U [1, 3D, D] and its bias [1, 3D] of each layer, cast once for all steps."""
+        dtype, layers = compute_dtype(gates), range(self.decoder.num_layers)
+        stems = ("weight_hh", "bias_hh")
+        pairs = ((self._layer(stem, layer).to(dtype).unsqueeze(0) for stem in stems) for layer in layers)
+        return [(weight, bias) for weight, bias in pairs]
 
     def _feed_weight(self) -> Tensor:
         return self._layer("weight_ih", 0)[:, self.target_embedding.embedding_dim :]

@@ -15,9 +15,7 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self, src: Tensor, tgt_in: Tensor, rows: Tensor, labels: Tensor, smoothing: float
-    ) -> LossSums:
+    def forward(self, src: Tensor, tgt_in: Tensor, rows: Tensor, labels: Tensor, smoothing: float) -> LossSums:
         """Sums of the loss over the target tokens of a batch.
 
         Args:

@@ -118,6 +118,7 @@ class _CrossEntropy(torch.autograd.Function):
             # All chunks use the same memory: fresh memory costs page faults, more than the arithmetic.
             logits = torch.empty(min(rows, x.size(0)), w.size(0), dtype=dtype, device=x.device)
             scores = torch.empty_like(logits, dtype=torch.float32)
+            piece, wide_piece = torch.empty_like(w), torch.empty_like(w, dtype=torch.float32)
             for start in range(0, x.size(0), rows):
                 part, size = slice(start, start + rows), min(rows, x.size(0) - start)
                 scores[:size] = torch.mm(x[part], w.t(), out=logits[:size])
@@ -125,7 +126,8 @@ class _CrossEntropy(torch.autograd.Function):
                 if grad_x is not None and grad_w is not None:
                     grad = logits[:size].copy_(scores[:size])
                     torch.mm(grad, w, out=grad_x[part])
-                    grad_w += grad.t() @ x[part]
+                    torch.mm(grad.t(), x[part], out=piece)
+                    grad_w += wide_piece.copy_(piece)  # adding mixed types would allocate
         if want_grad:
             ctx.save_for_backward(grad_x, grad_w)
             ctx.dtypes = features.dtype, weight.dtype

@@ -89,9 +89,7 @@ class _Recurrence(torch.autograd.Function):
     """`run_gates`; the state is carried in float32, products are in the compute dtype."""
 
     @staticmethod
-    def forward(
-        ctx: Any, gates: Tensor, initial: Tensor, u: Tensor, bias: Tensor, mask: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, gates: Tensor, initial: Tensor, u: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         dtype = compute_dtype(gates)
         steps, size = gates.size(0), initial.size(-1)
         shape = gates.shape[:3]
@@ -107,9 +105,7 @@ class _Recurrence(torch.autograd.Function):
             for t in range(steps):
                 of_input = gates[t].float()
                 of_state = torch.baddbmm(bias, h.to(dtype), weight).float()
-                rz = torch.add(
-                    of_input[..., : 2 * size], of_state[..., : 2 * size], out=reset_update[t]
-                ).sigmoid_()
+                rz = torch.add(of_input[..., : 2 * size], of_state[..., : 2 * size], out=reset_update[t]).sigmoid_()
                 memory[t] = of_state[..., 2 * size :]
                 n = torch.addcmul(of_input[..., 2 * size :], rz[..., :size], memory[t], out=new[t]).tanh_()
                 h = torch.lerp(n, h, rz[..., size:])

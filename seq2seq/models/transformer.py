@@ -85,13 +85,9 @@ class TransformerConfig:
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise UserError(f"model.{name}={getattr(self, name)} must be at least 0 and below 1")
         if self.d_model % self.num_heads:
-            raise UserError(
-                f"model.d_model={self.d_model} is not divisible by model.num_heads={self.num_heads}"
-            )
+            raise UserError(f"model.d_model={self.d_model} is not divisible by model.num_heads={self.num_heads}")
         if self.d_model % 2:
-            raise UserError(
-                f"model.d_model={self.d_model} must be even: positions are pairs of sine and cosine"
-            )
+            raise UserError(f"model.d_model={self.d_model} must be even: positions are pairs of sine and cosine")
 
 
 class FeedForward(nn.Module):
@@ -101,7 +97,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.d_model, config.d_ff)
         self.fc2 = nn.Linear(config.d_ff, config.d_model)
-        self.activation = nn.ReLU(inplace=True) if config.activation is Activation.relu else nn.GELU()
+        self.activation = nn.ReLU() if config.activation is Activation.relu else nn.GELU()
         self.dropout = Dropout(config.activation_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -188,17 +184,13 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(config)
         self.feed_forward_residual = Residual(config)
 
-    def forward(
-        self, x: Tensor, mask: Tensor, memory: Memory, *, need_attention: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, mask: Tensor, memory: Memory, *, need_attention: bool) -> tuple[Tensor, Tensor | None]:
         """[B, T, D] to [B, T, D] under the causal `mask` [1, T, T]; source weights [B, T, S] if needed."""
         x = self.self_attn_residual.leave(x, self.self_attn(self.self_attn_residual.enter(x), mask))
         k, v = self.encoder_attn.project(memory.states, parts="kv")
         return self._after_self(x, (k, v, memory.mask), need_attention=need_attention)
 
-    def step(
-        self, x: Tensor, cache: LayerCache, mask: Tensor, *, need_attention: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def step(self, x: Tensor, cache: LayerCache, mask: Tensor, *, need_attention: bool) -> tuple[Tensor, Tensor | None]:
         """One position a row: [B, K, D] to [B, K, D], K the beams of a sentence; advances `cache`.
 
         The beams of a sentence attend to its source together, as K queries to one set of keys.
@@ -262,9 +254,7 @@ class Transformer(Seq2Seq):
         self.vocabulary = vocabulary
         self.scale = config.d_model**0.5
         size = config.d_model
-        self.source_embedding, self.target_embedding, tied = build_embeddings(
-            vocabulary, size, config.tie_embeddings
-        )
+        self.source_embedding, self.target_embedding, tied = build_embeddings(vocabulary, size, config.tie_embeddings)
         self.output = Output(size, vocab_size=vocabulary.target_size, tied=tied)
         positions = SinusoidalPositions if config.positions is PositionKind.sinusoidal else LearnedPositions
         self.source_positions = positions(size, config.max_positions)
@@ -334,6 +324,4 @@ class Transformer(Seq2Seq):
 
 def _attention(config: TransformerConfig) -> MultiHeadAttention:
     scaled = config.attention is TransformerAttention.scaled_dot
-    return MultiHeadAttention(
-        config.d_model, config.num_heads, scaled=scaled, dropout=config.attention_dropout
-    )
+    return MultiHeadAttention(config.d_model, config.num_heads, scaled=scaled, dropout=config.attention_dropout)
