@@ -60,7 +60,9 @@ class Output(nn.Module):
 
     Args:
         d_model: size of the features.
-        embedding: the weight [V, E] to share, or `vocab_size` for one of its own (E = d_model).
+        vocab_size: V.
+        tied: an embedding's weight [V, E] to share; None makes one of its own with E = d_model. Where E is not
+            d_model, a linear projection comes between.
     """
 
     def __init__(self, d_model: int, *, vocab_size: int, tied: nn.Parameter | None = None) -> None:

@@ -113,7 +113,7 @@ class _Recurrence(torch.autograd.Function):
                     h.mul_(mask[t])
                 states[t] = h
         ctx.save_for_backward(initial, u, states, reset_update, new, memory, mask)
-        ctx.dtypes = gates.dtype, bias.dtype
+        ctx.gates_dtype = gates.dtype
         return states
 
     @staticmethod
@@ -142,7 +142,7 @@ class _Recurrence(torch.autograd.Function):
         grad_u = torch.bmm(flat.transpose(1, 2), before.transpose(0, 1).flatten(1, 2))
         grad_bias = torch.bmm(flat.new_ones(flat.size(0), 1, flat.size(1)), flat).squeeze(1)
         return (
-            of_input.to(ctx.dtypes[0]),
+            of_input.to(ctx.gates_dtype),
             grad.to(initial.dtype),
             grad_u.to(u.dtype),
             grad_bias.to(u.dtype),
