@@ -30,14 +30,15 @@ class Dropout(nn.Module):
         """`x` [*] with elements dropped."""
         if not self.training or self.p == 0.0:
             return x
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or torch.compiler.is_compiling():  # the compiler draws cheaply itself
             return F.dropout(x, self.p)
         y: Tensor = x * keep_scale(x, self.p)
         return y
 
     def add(self, residual: Tensor, x: Tensor) -> Tensor:
         """`residual + forward(x)` (same shapes), in one pass over memory on the CPU."""
-        if not self.training or self.p == 0.0 or x.device.type != "cpu" or x.dtype != residual.dtype:
+        elsewhere = x.device.type != "cpu" or torch.compiler.is_compiling()
+        if not self.training or self.p == 0.0 or elsewhere or x.dtype != residual.dtype:
             y: Tensor = residual + self(x)
             return y
         return torch.addcmul(residual, x, keep_scale(x, self.p))

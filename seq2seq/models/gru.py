@@ -194,6 +194,7 @@ class GRU(Seq2Seq):
         state.feed = features.flatten(0, 1)
         return Hidden(self.dropout(state.feed), weights.flatten(0, 1) if need_attention else None)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a loop over time, see `run_gates`
     def _decode_fed(self, gates: Tensor, hidden: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
         """The loop that input feeding forces: each position needs the attention of the one before."""
         feed_weight = self._feed_weight().to(compute_dtype(gates))

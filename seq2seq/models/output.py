@@ -17,6 +17,9 @@ from torch import Tensor, nn
 # smaller ones add to the weight's gradient too often. An accelerator wants few large products: 256 MiB.
 _CHUNK_ELEMENTS = {"cpu": 1 << 22}
 _CHUNK_ELEMENTS_ELSEWHERE = 1 << 26
+# A chunk's part of the weight's gradient is a sum over its rows before any loss scale is applied. In float16, whose
+# largest number is 65504, the sum over so many rows stays finite for features up to 8; later scaling could not mend it.
+_CHUNK_ROWS_FLOAT16 = 1 << 13
 
 
 @dataclass
@@ -85,15 +88,25 @@ class Output(nn.Module):
         Label smoothing (Szegedy et al., 2016, section 7, arXiv:1512.00567) as `F.cross_entropy` defines it:
         the target distribution is (1 - smoothing) on the label plus smoothing / V on every entry.
         """
-        features = self._project(hidden)
-        sums = _CrossEntropy.apply(features, self.weight, labels, smoothing)  # type: ignore[no-untyped-call]
-        loss, nll, correct = sums
+        loss, nll, correct = _cross_entropy(self._project(hidden), self.weight, labels, smoothing)
         tokens = torch.full_like(nll, labels.numel())
         return LossSums(loss, nll, correct, tokens)
 
     def _project(self, hidden: Hidden) -> Tensor:
         features = hidden.features
         return features if self.projection is None else self.projection(features)
+
+
+# Not compiled: traced, each number of rows would be a graph of its own, and its kernels are few and large anyway.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _cross_entropy(features: Tensor, weight: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of loss, nll and correct, see `LossSums`."""
+    # Within the function gradients are always off, and `needs_input_grad` does not heed torch.no_grad.
+    want_grad = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
+    sums: tuple[Tensor, Tensor, Tensor] = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+        features, weight, labels, smoothing, want_grad
+    )
+    return sums
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -106,17 +119,17 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, labels: Tensor, smoothing: float
+        ctx: Any, features: Tensor, weight: Tensor, labels: Tensor, smoothing: float, want_grad: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         device = features.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
-        want_grad = any(ctx.needs_input_grad)
         with torch.autocast(device, enabled=False):
             x, w = features.to(dtype), weight.to(dtype)
             sums = torch.zeros(3, dtype=torch.float32, device=x.device)
             grad_x = torch.empty_like(x) if want_grad else None
             grad_w = torch.zeros_like(weight, dtype=torch.float32) if want_grad else None
             rows = max(16, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS_ELSEWHERE) // w.size(0))
+            rows = min(rows, _CHUNK_ROWS_FLOAT16) if dtype is torch.float16 else rows
             # All chunks use the same memory: fresh memory costs page faults, more than the arithmetic.
             logits = torch.empty(min(rows, x.size(0)), w.size(0), dtype=dtype, device=x.device)
             scores = torch.empty_like(logits, dtype=torch.float32)
@@ -139,10 +152,10 @@ class _CrossEntropy(torch.autograd.Function):
         return loss, nll, correct
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_x, grad_w = ctx.saved_tensors
         x_dtype, w_dtype = ctx.dtypes
-        return (grad_x * grads[0]).to(x_dtype), (grad_w * grads[0]).to(w_dtype), None, None
+        return grad_x.to(x_dtype) * grads[0], (grad_w * grads[0]).to(w_dtype), None, None, None
 
 
 def _chunk_loss(scores: Tensor, labels: Tensor, smoothing: float, sums: Tensor) -> None:

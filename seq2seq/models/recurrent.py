@@ -42,9 +42,11 @@ def run_bidirectional(gru: nn.GRU, x: Tensor, mask: Tensor, dropout: Dropout) ->
     Returns:
         [S, B, 2H].
     """
-    if x.device.type != "cpu" and gru.num_layers == 1:  # cuDNN is fast at this
-        packed = pack_padded_sequence(x, mask.sum(dim=1).cpu(), enforce_sorted=False)
-        y: Tensor = pad_packed_sequence(gru(packed)[0], total_length=x.size(0))[0]
+    if x.device.type == "cuda" and gru.num_layers == 1:  # cuDNN is fast at this
+        # Autocast runs it in float16 even where bfloat16 is meant, and without a loss scale its gradients underflow.
+        with torch.autocast("cuda", enabled=False):
+            packed = pack_padded_sequence(x.float(), mask.sum(dim=1).cpu(), enforce_sorted=False)
+            y: Tensor = pad_packed_sequence(gru(packed)[0], total_length=x.size(0))[0]
         return y
     real = mask.t().unsqueeze(-1)  # [S, B, 1]
     both_real = torch.stack([real, real.flip(0)], dim=1)  # [S, 2, B, 1]
@@ -57,6 +59,8 @@ def run_bidirectional(gru: nn.GRU, x: Tensor, mask: Tensor, dropout: Dropout) ->
     return x
 
 
+# Not compiled: a loop over time, of which each length would be a large graph of its own.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def run_gates(
     gates: Tensor, initial: Tensor | None, recurrent: tuple[Tensor, Tensor], mask: Tensor | None = None
 ) -> Tensor:

@@ -24,9 +24,7 @@ def test_sums_and_gradients_equal_cross_entropy(monkeypatch, smoothing, chunk, p
     logits = F.linear(output._project(Hidden(features)), output.weight)
     expected = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
     torch.testing.assert_close(sums.loss, expected, atol=1e-4, rtol=1e-5)
-    torch.testing.assert_close(
-        sums.nll, F.cross_entropy(logits, labels, reduction="sum"), atol=1e-4, rtol=1e-5
-    )
+    torch.testing.assert_close(sums.nll, F.cross_entropy(logits, labels, reduction="sum"), atol=1e-4, rtol=1e-5)
     assert sums.correct.item() == (logits.argmax(1) == labels).sum().item()
     assert sums.tokens.item() == M
     into = [features, *output.parameters()]
@@ -36,9 +34,7 @@ def test_sums_and_gradients_equal_cross_entropy(monkeypatch, smoothing, chunk, p
 
 
 def test_extreme_logits_stay_finite():
-    output = Output(
-        2, vocab_size=3, tied=torch.nn.Parameter(torch.tensor([[3e4, 0.0], [-3e4, 0.0], [0.0, 1.0]]))
-    )
+    output = Output(2, vocab_size=3, tied=torch.nn.Parameter(torch.tensor([[3e4, 0.0], [-3e4, 0.0], [0.0, 1.0]])))
     features = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
     sums = output.loss(Hidden(features), torch.tensor([0, 1]), 0.1)
     sums.loss.backward()
@@ -56,14 +52,10 @@ def test_under_autocast_gradients_follow_the_bfloat16_logits():
     )
     with torch.autocast("cpu", torch.bfloat16):
         sums = output.loss(Hidden(features), labels, 0.1)
-    expected = F.cross_entropy(
-        F.linear(features, output.weight), labels, label_smoothing=0.1, reduction="sum"
-    )
+    expected = F.cross_entropy(F.linear(features, output.weight), labels, label_smoothing=0.1, reduction="sum")
     torch.testing.assert_close(sums.loss, expected, atol=0.3, rtol=1e-2)
     into = [features, output.weight]
-    for ours, theirs in zip(
-        torch.autograd.grad(sums.loss, into), torch.autograd.grad(expected, into), strict=True
-    ):
+    for ours, theirs in zip(torch.autograd.grad(sums.loss, into), torch.autograd.grad(expected, into), strict=True):
         assert ours.dtype is torch.float32
         torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)
 
@@ -73,3 +65,48 @@ def test_no_graph_is_kept_without_gradients():
     with torch.no_grad():
         sums = output.loss(Hidden(torch.randn(M, D)), torch.randint(V, (M,)), 0.1)
     assert not sums.loss.requires_grad
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_no_gradient_is_computed_where_none_is_wanted(monkeypatch, mode):
+    products = []
+    monkeypatch.setattr(
+        output_module.torch, "mm", lambda *args, mm=torch.mm, **kw: products.append(1) or mm(*args, **kw)
+    )
+    output, features, labels = Output(D, vocab_size=V), torch.randn(M, D), torch.randint(V, (M,))
+    with mode():
+        output.loss(Hidden(features), labels, 0.1)
+    assert len(products) == 1  # the logits; gradients would take two more
+    output.loss(Hidden(features), labels, 0.1)
+    assert len(products) == 1 + 3
+
+
+@pytest.mark.parametrize("loss_scale", [2.0**-4, 1.0, 2.0**16])
+def test_under_float16_the_loss_scale_meets_gradients_that_are_whole(loss_scale):
+    torch.manual_seed(3)
+    rows, vocabulary = 3000, 4000  # smoothing / V and most probabilities are below float16's normal numbers
+    output = Output(D, vocab_size=vocabulary)
+    features, labels = torch.randn(rows, D, requires_grad=True), torch.randint(vocabulary, (rows,))
+    with torch.autocast("cpu", torch.float16):
+        loss = output.loss(Hidden(features), labels, 0.1).loss / rows * loss_scale
+    into = [features, output.weight]
+    expected = F.cross_entropy(F.linear(features, output.weight), labels, label_smoothing=0.1)
+    for ours, theirs in zip(torch.autograd.grad(loss, into), torch.autograd.grad(expected, into), strict=True):
+        error = (ours / loss_scale - theirs).norm() / theirs.norm()
+        assert error < 2e-3
+
+
+def test_a_frequent_label_does_not_overflow_float16():
+    """The gradient of its row is a sum over all rows, made before a loss scale could make it smaller."""
+    rows = 40_000
+    output = Output(D, vocab_size=V)
+    features, labels = torch.full((rows, D), 3.0), torch.zeros(rows, dtype=torch.int64)
+    features.requires_grad_()
+    with torch.no_grad():
+        output.weight.zero_()
+    with torch.autocast("cpu", torch.float16):
+        loss = output.loss(Hidden(features), labels, 0.0).loss / rows
+    (gradient,) = torch.autograd.grad(loss, [output.weight])
+    expected = torch.full((V, D), 3.0 / V)
+    expected[0] -= 3.0
+    torch.testing.assert_close(gradient, expected, rtol=2e-3, atol=1e-4)
