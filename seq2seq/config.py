@@ -17,10 +17,10 @@ from seq2seq.metrics import MetricsConfig
 from seq2seq.models import FAMILIES
 from seq2seq.models.embedding import TieEmbeddings
 from seq2seq.models.gru import GRUConfig
-from seq2seq.models.transformer import TransformerConfig
+from seq2seq.models.transformer import PositionKind, TransformerConfig
 from seq2seq.optim import OptimConfig, resolve_horizon
 from seq2seq.search.config import SearchConfig
-from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
+from seq2seq.tokenizer import TokenizerConfig
 from seq2seq.trainer_config import TrainerConfig
 
 LOSS_METRICS = ("loss", "ppl", "accuracy")
@@ -84,13 +84,33 @@ class Config:
             raise UserError(
                 f"trainer.metric={trainer.metric} needs decoded examples, but trainer.eval_examples=0"
             )
-        if self.tokenizer.sampling_alpha > 0 and self.tokenizer.kind in (
-            TokenizerKind.word,
-            TokenizerKind.char,
-        ):
+        _check_vectors(self.tokenizer, model)
+        if isinstance(model, TransformerConfig) and model.positions is PositionKind.learned:
+            _check_positions(self, model.max_positions)
+
+
+def _check_vectors(tokenizer: TokenizerConfig, model: GRUConfig | TransformerConfig) -> None:
+    both = tokenizer.source_vectors is not None and tokenizer.target_vectors is not None
+    if both and model.tie_embeddings is TieEmbeddings.all:
+        raise UserError(
+            f"tokenizer.source_vectors={tokenizer.source_vectors} and tokenizer.target_vectors="
+            f"{tokenizer.target_vectors} would fill the one table of model.tie_embeddings=all: "
+            "give one of them, or set model.tie_embeddings=decoder"
+        )
+
+
+def _check_positions(config: Config, limit: int) -> None:
+    """A learned table has no vector for what lies beyond it."""
+    lengths = {
+        "data.max_source_length": config.data.max_source_length,
+        "data.max_target_length": config.data.max_target_length,
+        "search.max_length": config.search.max_length,
+    }
+    for key, length in lengths.items():
+        if length > limit:
             raise UserError(
-                f"tokenizer.sampling_alpha={self.tokenizer.sampling_alpha}: a tokenizer of kind "
-                f"{self.tokenizer.kind.value} has one segmentation only; use 0, or kind unigram or bpe"
+                f"{key}={length} is above model.max_positions={limit}, and model.positions=learned goes no further: "
+                "lower it, raise model.max_positions, or take model.positions=sinusoidal"
             )
 
 

@@ -79,12 +79,13 @@ class SinusoidalPositions(nn.Module):
         """Encodings [length, size] of the positions from `start`."""
         end = start + length
         if end > self.table.size(0):
-            self.table = sinusoids(2 * end, self.table.size(1)).to(self.table.device)
+            with torch.inference_mode(False):  # grown during an evaluation, it still has to serve training
+                self.table = sinusoids(2 * end, self.table.size(1)).to(self.table.device)
         return self.table[start:end]
 
 
 class LearnedPositions(nn.Module):
-    """A learned vector for each position up to a limit; positions beyond it share the last one."""
+    """A learned vector for each position up to a limit."""
 
     def __init__(self, size: int, length: int) -> None:
         super().__init__()
@@ -92,9 +93,15 @@ class LearnedPositions(nn.Module):
         nn.init.normal_(self.weight, std=size**-0.5)
 
     def forward(self, start: int, length: int) -> Tensor:
-        """Encodings [length, size] of the positions from `start`."""
+        """Encodings [length, size] of the positions from `start`.
+
+        Raises:
+            UserError: if there are none for so long a sequence.
+        """
         limit = self.weight.size(0)
-        if start + length <= limit:
-            return self.weight[start : start + length]
-        index = torch.arange(start, start + length, device=self.weight.device).clamp(max=limit - 1)
-        return self.weight[index]
+        if start + length > limit:
+            raise UserError(
+                f"model.positions=learned knows model.max_positions={limit} positions, but a sequence has "
+                f"{start + length} tokens: lower data.max_source_length, data.max_target_length or search.max_length"
+            )
+        return self.weight[start : start + length]

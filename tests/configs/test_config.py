@@ -90,6 +90,15 @@ def test_named_sizes_are_those_of_the_papers() -> None:
         ({"optim": {"warmup_steps": 50_000}}, "optim.warmup_steps=50000"),
         ({"tokenizer": {"joint": False}}, "model.tie_embeddings=all"),
         ({"tokenizer": {"kind": "word", "sampling_alpha": 0.1}}, "sampling_alpha"),
+        ({"tokenizer": {"kind": "word", "source_vectors": "a", "target_vectors": "b"}}, "model.tie_embeddings=all"),
+        (
+            {"model": {"positions": "learned", "max_positions": 100}},
+            "data.max_source_length=256 is above model.max_positions=100",
+        ),
+        (
+            {"model": {"positions": "learned"}, "search": {"max_length": 2000}},
+            "search.max_length=2000 is above model.max_positions=1024",
+        ),
     ],
 )
 def test_mistakes_are_named(values: dict[str, Any], message: str) -> None:

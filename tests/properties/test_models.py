@@ -42,7 +42,7 @@ CONFIGS = {
     for kind in TransformerAttention
 }
 CONFIGS["transformer-learned-gelu"] = transformer(
-    positions=PositionKind.learned, activation=Activation.gelu, max_positions=4
+    positions=PositionKind.learned, activation=Activation.gelu, max_positions=32
 )
 
 every_model = pytest.mark.parametrize("name", CONFIGS)
@@ -114,9 +114,7 @@ def test_reorder_and_keep_equal_recomputation(name):
         parents = torch.randint(history.size(1), (len(alive), width), generator=generator)
         state.reorder(parents)
         history = history.gather(1, parents.unsqueeze(-1).expand(-1, -1, history.size(2)))
-        history = torch.cat(
-            [history, torch.randint(4, V, (len(alive), width, 1), generator=generator)], dim=2
-        )
+        history = torch.cat([history, torch.randint(4, V, (len(alive), width, 1), generator=generator)], dim=2)
         if t in (1, 4):
             stay = torch.arange(len(alive))[t % 2 :].flip(0)[: -1 if t == 4 else None]
             state.keep(stay)

@@ -65,15 +65,25 @@ def test_pretrained_rows_are_copied_where_found(family):
         model.load_embeddings("target", torch.randn(20, 3), found=found)
 
 
-@pytest.mark.parametrize("kind", PositionKind)
-def test_positions_reach_beyond_the_table(kind):
-    config = TransformerConfig(d_model=8, num_heads=2, positions=kind, max_positions=4)
-    model = build_model(config, JOINT).eval()
+def test_sinusoids_reach_beyond_the_table():
+    sizes = {"d_model": 8, "num_heads": 2, "positions": PositionKind.sinusoidal}
+    long, short = (build_model(TransformerConfig(max_positions=n, **sizes), JOINT).eval() for n in (64, 4))
+    short.load_state_dict(long.state_dict())
     src = torch.full((1, 9), 5)
-    longer = model.encode(src, src != 0).states
-    assert longer.shape == (1, 9, 8)
-    again = model.encode(src[:, :3], src[:, :3] != 0)
-    assert again.states.isfinite().all()
+    with torch.inference_mode():  # as in an evaluation: what grows there still has to serve training
+        expected, states = (model.encode(src, src != 0).states for model in (long, short))
+    torch.testing.assert_close(states, expected)
+    short.train().encode(src, src != 0).states.sum().backward()
+    assert not short.source_positions.table.is_inference()
+
+
+def test_a_learned_table_refuses_what_lies_beyond_it():
+    config = TransformerConfig(d_model=8, num_heads=2, positions=PositionKind.learned, max_positions=4)
+    model = build_model(config, JOINT).eval()
+    src = torch.full((1, 5), 5)
+    assert model.encode(src[:, :4], src[:, :4] != 0).states.shape == (1, 4, 8)
+    with pytest.raises(UserError, match=r"model\.max_positions=4 positions, but a sequence has 5 tokens"):
+        model.encode(src, src != 0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
