@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -91,6 +92,20 @@ def build_runtime(device: Device, precision: Precision, *, local_rank: int = 0) 
     if precision is Precision.bf16 and resolved.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise UserError("trainer.precision=bf16: this GPU does not compute in bf16; use fp16 or fp32")
     return Runtime(resolved, precision)
+
+
+@contextmanager
+def exact_fp32() -> Iterator[None]:
+    """Float32 products on GPUs in float32 itself, where training may have chosen TF32, whose mantissa has 10 bits."""
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn.rnn]  # torch does not type these
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def _resolve_device(device: Device, local_rank: int) -> torch.device:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seq2seq.errors import UserError
 from seq2seq.models.base import Seq2Seq, Vocabulary
+from seq2seq.runtime import exact_fp32
 from seq2seq.search.beam import BeamSearch
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.decoder import ModelDecoder, forced_attention
@@ -70,6 +71,7 @@ def _ready(models: Sequence[Seq2Seq], device: torch.device, dtype: torch.dtype |
     training = [model.training for model in models]
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
+        stack.enter_context(exact_fp32())  # float32 means float32: outputs must not hang on the shape of a batch
         # Entered in any case: a search within someone else's autocast still runs in its own precision.
         stack.enter_context(torch.autocast(device.type, dtype=dtype, enabled=dtype is not None))
         for model, was_training in zip(models, training, strict=True):
