@@ -77,9 +77,7 @@ def enumerate_all(table: Tensor, config: SearchConfig, limit: int) -> list[tuple
                 if not allowed(sequence, config):
                     continue
                 context = (PAD, BOS, *sequence)
-                log_prob = math.fsum(
-                    float(table[context[i], context[i + 1], context[i + 2]]) for i in range(length)
-                )
+                log_prob = math.fsum(float(table[context[i], context[i + 1], context[i + 2]]) for i in range(length))
                 ids = [token for token in sequence if token != EOS]
                 found.append((log_prob / normalizer(length, config), log_prob, ids))
     return sorted(found, key=lambda entry: -entry[0])
@@ -118,9 +116,7 @@ def test_early_stop_changes_nothing() -> None:
     for normalization in LengthNormalization:
         results = []
         for n_best in (1, 6):
-            config = SearchConfig(
-                beam_size=WIDE, n_best=n_best, max_length=6, length_normalization=normalization
-            )
+            config = SearchConfig(beam_size=WIDE, n_best=n_best, max_length=6, length_normalization=normalization)
             search = BeamSearch(Table(tables(8, seed=1)), config, VOCABULARY)
             results.append([h[0].ids for h in search.run(torch.full((8,), 6))])
         assert results[0] == results[1]

@@ -100,7 +100,5 @@ def test_rouge_package(corpus, stem):
 
     several = score(hyps, refs, config, target_language="en", seed=1)
     for name in ROUGE_METRICS:
-        total = sum(
-            max(scorer.score(text, h)[name].fmeasure for text in r) for h, r in zip(hyps, refs, strict=True)
-        )
+        total = sum(max(scorer.score(text, h)[name].fmeasure for text in r) for h, r in zip(hyps, refs, strict=True))
         assert several[name].score == pytest.approx(100 * total / len(hyps), abs=1e-9)

@@ -27,9 +27,7 @@ def test_encoder_equals_packed_gru_in_value_and_gradient(layers):
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
     into = [x, *gru.parameters()]
     seed = torch.randn_like(ours)
-    for got, want in zip(
-        torch.autograd.grad(ours, into, seed), torch.autograd.grad(theirs, into, seed), strict=True
-    ):
+    for got, want in zip(torch.autograd.grad(ours, into, seed), torch.autograd.grad(theirs, into, seed), strict=True):
         torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
 
 
@@ -46,9 +44,7 @@ def test_encoder_under_autocast_stays_near_float32():
 @pytest.mark.parametrize("layers", [1, 2])
 def test_decoder_states_equal_torch_gru(layers):
     torch.manual_seed(3)
-    config = GRUConfig(
-        d_model=8, encoder_size=4, embedding_size=6, decoder_layers=layers, input_feeding=False
-    )
+    config = GRUConfig(d_model=8, encoder_size=4, embedding_size=6, decoder_layers=layers, input_feeding=False)
     model = build_model(config, Vocabulary(20, 20, True)).eval()
     x, first = torch.randn(5, 3, 6), torch.randn(layers, 3, 8)
     gates = model._input_gates(x)

@@ -49,9 +49,7 @@ def test_cosine_is_cosine_annealing_after_linear_warmup(floor: float) -> None:
 @pytest.mark.parametrize("floor", [0.0, 0.1])
 def test_linear_is_torch_linear_and_stays_at_its_floor(floor: float) -> None:
     optimizer = sgd()
-    linear = lr_scheduler.LinearLR(
-        optimizer, start_factor=1.0, end_factor=floor, total_iters=HORIZON - WARMUP
-    )
+    linear = lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=floor, total_iters=HORIZON - WARMUP)
     config = OptimConfig(lr=LR, schedule=Schedule.linear, warmup_steps=WARMUP, min_lr_ratio=floor)
     expected = torch_rates(warmed(optimizer, linear), HORIZON + 10)
     assert own_rates(config, HORIZON + 10) == pytest.approx(expected, rel=1e-9, abs=1e-12)

@@ -113,9 +113,7 @@ def test_neighbours_and_padding_change_nothing(model: Seq2Seq, name: str) -> Non
     ]
     assert_same(together, alone)
     order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(5))
-    shuffled = search(
-        [model], pad([texts[i] for i in order.tolist()], width=20), config, seed=3, numbers=order
-    )
+    shuffled = search([model], pad([texts[i] for i in order.tolist()], width=20), config, seed=3, numbers=order)
     assert_same([together[i] for i in order.tolist()], shuffled)
 
 

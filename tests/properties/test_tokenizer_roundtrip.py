@@ -18,14 +18,10 @@ from seq2seq.tokenizer import (
 
 CORPUS = [
     f"The {a} {b} über \t straße {a}{b}  {i} 漢字。"
-    for i, (a, b) in enumerate(
-        (a, b) for a in ("dog", "cat", "horse", "child") for b in ("runs", "jumps", "sings")
-    )
+    for i, (a, b) in enumerate((a, b) for a in ("dog", "cat", "horse", "child") for b in ("runs", "jumps", "sings"))
 ]
 KINDS = [TokenizerKind.unigram, TokenizerKind.bpe, TokenizerKind.char]
-TEXT = st.text(
-    st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from(" \t\n\0▁▅⁇</s>dogruns漢"))
-)
+TEXT = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from(" \t\n\0▁▅⁇</s>dogruns漢")))
 
 
 @functools.cache

@@ -125,9 +125,7 @@ def test_evaluation_batches(count: int) -> None:
     assert sorted(number for batch in batches for number in batch.tolist()) == list(range(count))
     widths = [max(source[batch].max(), target[batch].max()) for batch in batches]
     assert widths == sorted(widths)
-    assert all(
-        len(batch) * width <= 300 or len(batch) == 1 for batch, width in zip(batches, widths, strict=True)
-    )
+    assert all(len(batch) * width <= 300 or len(batch) == 1 for batch, width in zip(batches, widths, strict=True))
 
 
 def test_padding_is_small_on_multi30k(real_data: Path, tmp_path: Path) -> None:

@@ -137,9 +137,7 @@ def test_saving_the_same_step_again_replaces_it(store: CheckpointStore) -> None:
 # --- names --------------------------------------------------------------------------------------------------
 
 
-def test_links_steps_and_paths_resolve(
-    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_links_steps_and_paths_resolve(store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = save(store, 10), save(store, 20)
     store.link("best", 10)
     store.link("last", second)
@@ -195,9 +193,7 @@ DAMAGES: dict[str, Damage] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-@pytest.mark.parametrize(
-    "file", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
-)
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
 def test_damage_is_found_named_and_passed_over(
     store: CheckpointStore, file: str, damage: Damage, caplog: pytest.LogCaptureFixture
 ) -> None:

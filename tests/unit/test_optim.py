@@ -187,9 +187,7 @@ def test_frozen_parameters_are_left_out_and_stay_as_they_are() -> None:
 def test_first_update_is_adams_closed_form(decoupled: bool) -> None:
     # at step 1 bias correction makes the moments g and g^2: the update is lr * g / (|g| + eps)
     weight = nn.Parameter(torch.tensor([[1.0, -2.0], [0.5, 4.0]]))
-    config = OptimConfig(
-        name=OptimizerName.adamw if decoupled else OptimizerName.adam, weight_decay=0.1, lr=0.01
-    )
+    config = OptimConfig(name=OptimizerName.adamw if decoupled else OptimizerName.adam, weight_decay=0.1, lr=0.01)
     optimizer = build_optimizer([("fc1.weight", weight)], config, device_type="cpu")
     start, gradient = weight.detach().clone(), torch.tensor([[0.3, -0.1], [0.02, -5.0]])
     weight.grad = gradient.clone()
@@ -221,9 +219,7 @@ def test_restored_optimizer_goes_on_bit_for_bit(name: OptimizerName, device: str
     train(model, optimizer, range(5, 10))
     train(resumed, fresh, range(5, 10))
     train(unrestored, empty, range(5, 10))
-    for (key, expected), actual in zip(
-        model.state_dict().items(), resumed.state_dict().values(), strict=True
-    ):
+    for (key, expected), actual in zip(model.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(expected, actual), key
     assert not torch.equal(model.fc1.weight, unrestored.fc1.weight)  # so the state did matter
 
@@ -248,9 +244,7 @@ def test_restore_refuses_and_names_what_does_not_fit() -> None:
     with pytest.raises(UserError, match=r"unknown fc9\.exp_avg"):
         restore_optimizer(optimizer, model.named_parameters(), {**tensors, "fc9.exp_avg": torch.zeros(1)})
     with pytest.raises(UserError, match=r"fc1\.bias\.exp_avg has shape \[5\], not \[4\]"):
-        restore_optimizer(
-            optimizer, model.named_parameters(), {**tensors, "fc1.bias.exp_avg": torch.zeros(5)}
-        )
+        restore_optimizer(optimizer, model.named_parameters(), {**tensors, "fc1.bias.exp_avg": torch.zeros(5)})
 
 
 # --- averaged weights ---------------------------------------------------------------------------------------

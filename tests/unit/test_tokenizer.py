@@ -28,19 +28,13 @@ from seq2seq.tokenizer import (
 
 SUBWORDS = [TokenizerKind.unigram, TokenizerKind.bpe, TokenizerKind.char]
 WORDS = ["".join(random.Random(seed).choices("abcdefghilmnorstu", k=3 + seed % 5)) for seed in range(150)]
-ENGLISH = [f"A {WORDS[i]} {WORDS[-i]} near the {WORDS[i * 7 % 150]}." for i in range(150)] + [
-    "a cat runs"
-] * 3
-GERMAN = [
-    f"Ein {WORDS[i]}mann {WORDS[-i]}t über die {WORDS[i * 11 % 150]}straße, schön {i}." for i in range(150)
-]
+ENGLISH = [f"A {WORDS[i]} {WORDS[-i]} near the {WORDS[i * 7 % 150]}." for i in range(150)] + ["a cat runs"] * 3
+GERMAN = [f"Ein {WORDS[i]}mann {WORDS[-i]}t über die {WORDS[i * 11 % 150]}straße, schön {i}." for i in range(150)]
 
 
 def train(source=ENGLISH, target=GERMAN, *, seed=1, **settings):
     settings = {"vocab_size": 400, **settings}
-    return train_tokenizers(
-        lambda: iter(source), lambda: iter(target), TokenizerConfig(**settings), seed=seed
-    )
+    return train_tokenizers(lambda: iter(source), lambda: iter(target), TokenizerConfig(**settings), seed=seed)
 
 
 @pytest.mark.parametrize("kind", list(TokenizerKind))

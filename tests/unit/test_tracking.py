@@ -93,9 +93,7 @@ def test_text_image_and_hparams(tmp_path):
     pixels = np.zeros((4, 6, 3), dtype=np.uint8)
     pixels[:, 3:, 0] = 255
     tracker = Tracker(tmp_path)
-    tracker.hparams(
-        {"optim.lr": 0.1, "model.tie": True, "optim.betas": [0.9, 0.98], "x": None}, ["valid/bleu"]
-    )
+    tracker.hparams({"optim.lr": 0.1, "model.tie": True, "optim.betas": [0.9, 0.98], "x": None}, ["valid/bleu"])
     tracker.text(5, "samples", "**hello**")
     tracker.image(5, "attention/0", pixels)
     tracker.close()

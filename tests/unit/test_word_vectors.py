@@ -28,9 +28,7 @@ def test_rows_are_in_the_order_of_the_tokens(tmp_path):
 
 def test_values_equal_torchtexts(tmp_path):
     generator = np.random.default_rng(0)
-    lines = [
-        f"w{i} " + " ".join(map(repr, row)) for i, row in enumerate(generator.normal(size=(20, 7)).tolist())
-    ]
+    lines = [f"w{i} " + " ".join(map(repr, row)) for i, row in enumerate(generator.normal(size=(20, 7)).tolist())]
     path = write(tmp_path, "\n".join(lines) + "\n")
     vectors, found = load_vectors(path, [f"w{i}" for i in range(20)])
     oracle = Vectors(str(path), cache=str(tmp_path / "cache"))

@@ -43,9 +43,7 @@ def test_message_names_the_line(tmp_path: Path) -> None:
     assert any(f"line {place} of a.txt" in message for place in (119, 120, 121, 122, 123)), message
 
 
-@pytest.mark.parametrize(
-    ("char", "name"), [("\r", "carriage return"), ("\u2028", "U\\+2028"), ("\x85", "U\\+0085")]
-)
+@pytest.mark.parametrize(("char", "name"), [("\r", "carriage return"), ("\u2028", "U\\+2028"), ("\x85", "U\\+0085")])
 def test_what_looks_like_a_line_end_is_named(tmp_path: Path, char: str, name: str) -> None:
     message = describe(tmp_path, ["a", f"b{char}c"], ["a", "b", "c"])
     assert f"{tmp_path / 'a.txt'}:2 holds" in message

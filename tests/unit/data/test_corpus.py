@@ -29,9 +29,7 @@ def test_parallel_files_keep_blank_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("source", "target"), [(7, 10), (10, 7), (0, 3), (3, 0)])
 def test_different_counts_name_both_counts(tmp_path: Path, source: int, target: int) -> None:
-    config = CorpusConfig(
-        source=write(tmp_path / "a", *["x"] * source), target=write(tmp_path / "b", *["y"] * target)
-    )
+    config = CorpusConfig(source=write(tmp_path / "a", *["x"] * source), target=write(tmp_path / "b", *["y"] * target))
     with pytest.raises(UserError) as info:
         read(config, tmp_path)
     message = str(info.value)
@@ -48,9 +46,7 @@ def test_jsonl(tmp_path: Path) -> None:
     ]
     lines = [json.dumps(record) for record in records]
     (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress("\n".join([*lines, "", ""]).encode()))
-    config = CorpusConfig(
-        path="x.jsonl.gz", source_field="body", target_field="subject", references_field="notes"
-    )
+    config = CorpusConfig(path="x.jsonl.gz", source_field="body", target_field="subject", references_field="notes")
     examples = read(config, tmp_path)
     assert [e.source for e in examples] == ["a\nb", "", "c", "d"]
     assert [e.references for e in examples] == [("s", "t", "u"), ("é", "v"), ("w",), ("x",)]

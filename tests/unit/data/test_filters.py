@@ -45,8 +45,7 @@ def test_ratio_comes_first_and_each_example_counts_once() -> None:
 def test_duplicates_agree_with_a_set() -> None:
     rng = random.Random(0)
     chunks = [
-        [pair(str(rng.randrange(40)), str(rng.randrange(40))) for _ in range(rng.randrange(300))]
-        for _ in range(30)
+        [pair(str(rng.randrange(40)), str(rng.randrange(40))) for _ in range(rng.randrange(300))] for _ in range(30)
     ]
     seen, known = SeenPairs(), set()
     for chunk in [[], *chunks]:

@@ -53,11 +53,7 @@ def test_everything_is_there_and_aligned(data: DataConfig, tmp_path: Path) -> No
     assert "train: 50 of 50 examples" in made.report.lines()[0]
     assert set(made.fingerprints) == {
         "tokenizer",
-        *(
-            f"data.{split}.{side}"
-            for split in ("train", "valid", "test.a", "test.b")
-            for side in ("source", "target")
-        ),
+        *(f"data.{split}.{side}" for split in ("train", "valid", "test.a", "test.b") for side in ("source", "target")),
     }
 
 
@@ -132,9 +128,7 @@ def test_wrong_evaluation_files_are_refused_before_the_tokenizer_is_trained(
 
 def test_wrong_training_files_are_refused(data: DataConfig, tmp_path: Path) -> None:
     (Path(data.root) / "t.en").write_text("one line\n")
-    with pytest.raises(
-        UserError, match=r"data\.train\.source=.* has 50 lines, data\.train\.target=.* has 1:"
-    ):
+    with pytest.raises(UserError, match=r"data\.train\.source=.* has 50 lines, data\.train\.target=.* has 1:"):
         run(data, tmp_path / "cache")
     assert not list((tmp_path / "cache" / "tokenizers").glob("[!.]*"))
 

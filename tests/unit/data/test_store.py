@@ -91,9 +91,7 @@ def test_length_just_at_the_limit_is_not_truncated(tmp_path: Path, tokenizers: T
     assert store.source_lengths.max() == longest
 
 
-def test_chunks_change_nothing(
-    tmp_path: Path, tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunks_change_nothing(tmp_path: Path, tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = make(tmp_path / "a", tokenizers)
     monkeypatch.setattr("seq2seq.data.encode._CHUNK_EXAMPLES", 2)
     make(tmp_path / "b", tokenizers)
@@ -102,9 +100,7 @@ def test_chunks_change_nothing(
     make(tmp_path / "c", tokenizers)
     for path in whole.folder.iterdir():
         assert (
-            path.read_bytes()
-            == (tmp_path / "b" / path.name).read_bytes()
-            == (tmp_path / "c" / path.name).read_bytes()
+            path.read_bytes() == (tmp_path / "b" / path.name).read_bytes() == (tmp_path / "c" / path.name).read_bytes()
         )
 
 
@@ -203,11 +199,7 @@ def test_resampling_is_a_function_of_seed_and_epoch(tmp_path: Path, sampling: To
     assert ids(draw(0, folder="again")) == ids(first)
     assert first.source_lengths.max() <= 12
     for number in range(len(store)):
-        assert (
-            first.target_text(number)
-            == sampling.target.decode(first.target(number).tolist())
-            == SENTENCES[number]
-        )
+        assert first.target_text(number) == sampling.target.decode(first.target(number).tolist()) == SENTENCES[number]
     assert ids(pickle.loads(pickle.dumps(first))) == ids(first)
     before = ids(first)
     for epoch in range(2, 10):
