@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from seq2seq.errors import TrainingError, UserError
+from seq2seq.files import sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -272,9 +273,7 @@ def average(paths: Sequence[Path]) -> dict[str, Tensor]:
     }
 
 
-def _check_same_layout(
-    first: Mapping[str, Tensor], other: Mapping[str, Tensor], path: Path, other_path: Path
-) -> None:
+def _check_same_layout(first: Mapping[str, Tensor], other: Mapping[str, Tensor], path: Path, other_path: Path) -> None:
     odd = sorted(first.keys() ^ other.keys())
     odd += sorted(name for name in first.keys() & other.keys() if first[name].shape != other[name].shape)
     if odd:
@@ -308,7 +307,7 @@ def _write_folder(
     manifest["sha256"] = _digest_of(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     _seal(folder / MANIFEST)
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def _without_aliases(named: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -343,7 +342,7 @@ def _swap_in(temporary: Path, final: Path, *, retired: Path) -> None:
     if os.path.lexists(final) and not (final.is_symlink() and temporary.is_symlink()):
         os.rename(final, retired)
     os.replace(temporary, final)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
     _remove(retired)
 
 
@@ -352,15 +351,6 @@ def _remove(path: Path) -> None:
         path.unlink()
     elif path.exists():
         shutil.rmtree(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk: a rename is lasting only after this."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _explain_write(error: Exception, final: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> str:
@@ -399,9 +389,7 @@ def _read_checked(path: Path, manifest: Mapping[str, Any]) -> bytes:
     """The content of a checkpoint file, read once so that what was checked is what gets used."""
     expected = manifest["files"].get(path.name)
     if expected is None:
-        raise CheckpointError(
-            f"{path}: this checkpoint holds no such file, only {', '.join(manifest['files'])}"
-        )
+        raise CheckpointError(f"{path}: this checkpoint holds no such file, only {', '.join(manifest['files'])}")
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import sentencepiece
 
 from seq2seq.errors import UserError
+from seq2seq.files import write_bytes
 from seq2seq.tokenizer_base import (
     BOS_ID,
     EOS_ID,
@@ -23,7 +24,6 @@ from seq2seq.tokenizer_base import (
     TokenizerConfig,
     TokenizerKind,
     to_utf8,
-    write_atomically,
 )
 
 SENTENCEPIECE = "sentencepiece"
@@ -97,7 +97,7 @@ class SubwordTokenizer(Tokenizer):
     def save(self, folder: Path, name: str) -> Path:
         """See `Tokenizer.save`."""
         path = folder / f"{name}.model"
-        write_atomically(path, self._model)
+        write_bytes(path, self._model)
         return path
 
 
@@ -112,9 +112,7 @@ def train_subwords(sentences: Sequence[bytes], config: TokenizerConfig) -> Subwo
     except RuntimeError:
         _check_minimum(sentences, config)
         raise
-    tokenizer = SubwordTokenizer(
-        model, sampling_alpha=config.sampling_alpha, sampling_nbest=config.sampling_nbest
-    )
+    tokenizer = SubwordTokenizer(model, sampling_alpha=config.sampling_alpha, sampling_nbest=config.sampling_nbest)
     if config.kind != TokenizerKind.char and tokenizer.vocab_size < config.vocab_size:
         raise UserError(
             f"tokenizer.vocab_size={config.vocab_size} is too large for the training corpus, which gives "
@@ -143,9 +141,7 @@ def _check_minimum(sentences: Sequence[bytes], config: TokenizerConfig) -> None:
         )
 
 
-def _train(
-    sentences: Sequence[bytes], config: TokenizerConfig, *, kind: TokenizerKind, vocab_size: int
-) -> bytes:
+def _train(sentences: Sequence[bytes], config: TokenizerConfig, *, kind: TokenizerKind, vocab_size: int) -> bytes:
     writer = io.BytesIO()
     lossless = config.normalization == Normalization.identity
     sentencepiece.SentencePieceTrainer.train(

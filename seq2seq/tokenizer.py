@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.errors import UserError
+from seq2seq.files import write_bytes
 from seq2seq.subword_tokenizer import MAX_SENTENCE_BYTES, SubwordTokenizer, train_subwords
 from seq2seq.tokenizer_base import (
     BOS_ID,
@@ -24,7 +25,6 @@ from seq2seq.tokenizer_base import (
     TokenizerKind,
     WordSplitter,
     to_utf8,
-    write_atomically,
 )
 from seq2seq.word_tokenizer import WORDS, WordTokenizer, parse_vocabulary, train_words
 
@@ -75,15 +75,13 @@ class Tokenizers:
             },
         }
         text = json.dumps(description, indent=2) + "\n"
-        write_atomically(folder / _DESCRIPTION, text.encode())
+        write_bytes(folder / _DESCRIPTION, text.encode())
 
     def _members(self) -> list[tuple[str, Tokenizer]]:
         return [("joint", self.source)] if self.joint else [("source", self.source), ("target", self.target)]
 
 
-def train_tokenizers(
-    source: TextStream, target: TextStream, config: TokenizerConfig, *, seed: int
-) -> Tokenizers:
+def train_tokenizers(source: TextStream, target: TextStream, config: TokenizerConfig, *, seed: int) -> Tokenizers:
     """Trains the tokenizers on a seeded sample of the texts.
 
     Memory holds at most `config.max_sentences` sentences of at most `MAX_SENTENCE_BYTES` bytes; a longer text
@@ -171,9 +169,7 @@ def load_tokenizers(folder: Path) -> Tokenizers:
     description = _read_description(path)
     try:
         joint = bool(description["joint"])
-        entries = [
-            description["tokenizers"][name] for name in (("joint",) if joint else ("source", "target"))
-        ]
+        entries = [description["tokenizers"][name] for name in (("joint",) if joint else ("source", "target"))]
         members = [_load_one(folder, entry) for entry in entries]
         expected = description["fingerprint"]
     except UserError:
@@ -218,8 +214,6 @@ def _load_one(folder: Path, entry: dict[str, Any]) -> Tokenizer:
         splitter = WordSplitter(entry["word_tokenizer"])
         return WordTokenizer(words, splitter=splitter, lowercase=entry["lowercase"])
     try:
-        return SubwordTokenizer(
-            content, sampling_alpha=entry["sampling_alpha"], sampling_nbest=entry["sampling_nbest"]
-        )
+        return SubwordTokenizer(content, sampling_alpha=entry["sampling_alpha"], sampling_nbest=entry["sampling_nbest"])
     except RuntimeError:
         raise UserError(f"{path} is damaged: it is not a SentencePiece model.") from None

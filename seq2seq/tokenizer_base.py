@@ -105,9 +105,7 @@ class TokenizerConfig:
         self._check_symbols()
         self._check_sampling()
         if not 0.98 <= self.character_coverage <= 1.0:  # the range SentencePiece's trainer accepts
-            raise UserError(
-                f"tokenizer.character_coverage={self.character_coverage} is not in the range 0.98 to 1."
-            )
+            raise UserError(f"tokenizer.character_coverage={self.character_coverage} is not in the range 0.98 to 1.")
         if self.max_sentences < 1:
             raise UserError(f"tokenizer.max_sentences={self.max_sentences} must be at least 1.")
         if self.min_frequency < 1:
@@ -151,9 +149,7 @@ class TokenizerConfig:
     def _check_sampling(self) -> None:
         alpha, nbest = self.sampling_alpha, self.sampling_nbest
         if not math.isfinite(alpha) or alpha < 0 or (self.kind == TokenizerKind.bpe and alpha > 1):
-            rule = (
-                "from 0 to 1 (a probability)" if self.kind == TokenizerKind.bpe else "finite and at least 0"
-            )
+            rule = "from 0 to 1 (a probability)" if self.kind == TokenizerKind.bpe else "finite and at least 0"
             raise UserError(f"tokenizer.sampling_alpha={alpha} must be {rule}.")
         if alpha > 0 and self.kind not in (TokenizerKind.unigram, TokenizerKind.bpe):
             raise UserError(
@@ -227,11 +223,3 @@ def to_utf8(text: str) -> bytes:
             f"the text holds a lone surrogate (U+{ord(text[error.start]):04X} at character {error.start}), "
             "which is no character and has no UTF-8 form; read the text with errors='replace', or remove it."
         ) from None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes the file under a temporary name in its folder, then renames it: never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.errors import UserError
+from seq2seq.files import write_bytes
 from seq2seq.tokenizer_base import (
     BOS_ID,
     EOS_ID,
@@ -21,7 +22,6 @@ from seq2seq.tokenizer_base import (
     TokenizerConfig,
     WordSplitter,
     to_utf8,
-    write_atomically,
 )
 
 WORDS = "word"
@@ -83,7 +83,7 @@ class WordTokenizer(Tokenizer):
     def save(self, folder: Path, name: str) -> Path:
         """See `Tokenizer.save`."""
         path = folder / f"{name}.vocab.txt"
-        write_atomically(path, self._content())
+        write_bytes(path, self._content())
         return path
 
     def _content(self) -> bytes:
@@ -94,9 +94,7 @@ def build_splitter(splitter: WordSplitter, *, lowercase: bool) -> Callable[[str]
     """The torchtext function from a text to its words."""
     from torchtext.data import get_tokenizer
 
-    split: Callable[[str], list[str]] = get_tokenizer(
-        None if splitter == WordSplitter.whitespace else splitter.value
-    )
+    split: Callable[[str], list[str]] = get_tokenizer(None if splitter == WordSplitter.whitespace else splitter.value)
     return (lambda text: split(text.lower())) if lowercase else split
 
 

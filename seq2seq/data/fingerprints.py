@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-import os
 import stat
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from seq2seq.errors import UserError
+from seq2seq.files import write_bytes
 
 _SETTLED_NS = 2_000_000_000  # a file this young may change again without its time stamp showing it
 
@@ -63,9 +64,7 @@ class HashCache:
         try:
             found = path.stat()
             if not stat.S_ISREG(found.st_mode):
-                raise UserError(
-                    f"{label}: a pipe or device; a corpus is read several times and must be a file."
-                )
+                raise UserError(f"{label}: a pipe or device; a corpus is read several times and must be a file.")
             known = self._load().get(str(path))
             if known is not None and known[:2] == [found.st_size, found.st_mtime_ns]:
                 return FileState(path, found.st_size, found.st_mtime_ns, str(known[2]))
@@ -90,10 +89,5 @@ class HashCache:
     def _remember(self, state: FileState) -> None:
         # Two processes at once may lose each other's entry: it is then hashed once more, nothing else.
         entries = {**self._load(), str(state.path): [state.size, state.mtime_ns, state.sha256]}
-        partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(entries, indent=1), encoding="utf-8")
-            partial.replace(self._path)
-        except OSError:
-            partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            write_bytes(self._path, json.dumps(entries, indent=1).encode())

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seq2seq.errors import TrainingError, UserError
+from seq2seq.files import sync_folder
 
 _PARTIAL = ".partial"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -82,18 +82,9 @@ def _build(folder: Path, build: Callable[[Path], None], complete: Callable[[Path
         except OSError:
             if not complete(folder):  # otherwise another process was faster, and its work is as good
                 raise
-        _sync(folder.parent)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Makes a rename inside the folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -119,10 +119,10 @@ class Seq2Seq(nn.Module, ABC):
             UserError: if the dimensions differ from the model's.
         """
         table = (self.source_embedding if side == "source" else self.target_embedding).weight
-        if weights.shape != table.shape:
+        if weights.size(1) != table.size(1):
             raise UserError(
-                f"tokenizer.{side}_vectors has {weights.size(0)} vectors of {weights.size(1)} dimensions, "
-                f"the model's {side} embedding is {table.size(0)} × {table.size(1)}: set "
-                f"model.embedding_size (gru) or model.d_model (transformer) to {weights.size(1)}"
+                f"tokenizer.{side}_vectors has vectors of {weights.size(1)} dimensions, the model's {side} embedding "
+                f"has {table.size(1)}: set model.embedding_size (gru) or model.d_model (transformer) to "
+                f"{weights.size(1)}"
             )
         table[found] = weights[found].to(table)
