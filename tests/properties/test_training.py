@@ -139,7 +139,7 @@ def test_two_ranks_equal_one_process(corpus: Path, tmp_path: Path) -> None:
     still = (*STILL, "trainer.eval_every=6")
     train(*arguments(corpus, tmp_path / "one", "trainer.accumulate=2", *still))
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "seq2seq",
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "seq2seq",
          "train", *arguments(corpus, tmp_path / "two", *still)],
         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
