@@ -15,7 +15,7 @@ from seq2seq.inference import Generator
 from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.run_folder import RunFolder, require_run
-from seq2seq.runtime import Runtime, build_runtime
+from seq2seq.runtime import Device, Runtime, build_runtime
 from seq2seq.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizers, load_tokenizers
 
 
@@ -31,9 +31,7 @@ def vocabulary(tokenizers: Tokenizers) -> Vocabulary:
     )
 
 
-def load_model(
-    folder: RunFolder, config: Config, *, checkpoint: str, runtime: Runtime
-) -> tuple[Seq2Seq, int]:
+def load_model(folder: RunFolder, config: Config, *, checkpoint: str, runtime: Runtime) -> tuple[Seq2Seq, int]:
     """A run's model with the weights of a checkpoint, on the device and in evaluation mode, and the step they are of.
 
     Raises:
@@ -88,9 +86,7 @@ def build_evaluator(
     )
 
 
-def build_generator(
-    folders: Sequence[RunFolder], config: Config, *, checkpoint: str, runtime: Runtime
-) -> Generator:
+def build_generator(folders: Sequence[RunFolder], config: Config, *, checkpoint: str, runtime: Runtime) -> Generator:
     """A generator from one run, or from several as an ensemble.
 
     Raises:
@@ -137,7 +133,9 @@ def load(
     paths = [run] if isinstance(run, str | Path) else list(run)
     folders = [require_run(str(path)) for path in paths]
     values = OmegaConf.merge(
-        configuration.read_mapping(folders[0].config), OmegaConf.from_dotlist(list(overrides))
+        configuration.read_mapping(folders[0].config),
+        {"trainer": {"device": Device.auto.value}},  # the machine may be another one
+        OmegaConf.from_dotlist(list(overrides)),
     )
     assert OmegaConf.is_dict(values)
     config = configuration.parse(values)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
@@ -66,6 +66,8 @@ class Config:
         """Checks that concern several sections."""
         if isinstance(self.model, DictConfig | Mapping):
             return  # a schema, not yet a configuration
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed={self.seed}: must be at least 0 and below 2^63")
         model = cast(GRUConfig | TransformerConfig, self.model)
         if model.tie_embeddings is TieEmbeddings.all and not self.tokenizer.joint:
             raise UserError(
@@ -81,9 +83,7 @@ class Config:
                 + ", ".join(f"valid/{name}" for name in (*LOSS_METRICS, *self.metrics.names))
             )
         if watched not in LOSS_METRICS and trainer.eval_examples == 0:
-            raise UserError(
-                f"trainer.metric={trainer.metric} needs decoded examples, but trainer.eval_examples=0"
-            )
+            raise UserError(f"trainer.metric={trainer.metric} needs decoded examples, but trainer.eval_examples=0")
         _check_vectors(self.tokenizer, model)
         if isinstance(model, TransformerConfig) and model.positions is PositionKind.learned:
             _check_positions(self, model.max_positions)
@@ -139,7 +139,7 @@ class GenerateConfig(EvaluateConfig):
     """What `generate` reads: a run's configuration, and where text comes from and goes.
 
     Attributes:
-        input: File of one source a line, ``.gz`` too, or ``.jsonl`` with the run's source field; null is standard input.
+        input: File of one source a line, ``.gz`` too, or ``.jsonl`` with the run's source field; null: standard input.
         output: File; null is standard output.
         format: ``text`` is the best output a line; ``jsonl`` an object a line with the n best and their scores.
         attention: Whether JSONL carries each output token's attention over the source tokens.
@@ -211,9 +211,7 @@ def composable(schema: type[Config]) -> DictConfig:
     """A schema to which Hydra can add test sets key by key; ``parse`` checks them afterwards."""
     node = OmegaConf.structured(schema)
     node.model = {}  # each family has a schema of its own in the group
-    node.data.test._metadata.element_type = (
-        Any  # the type of a section refuses the empty mapping it begins as
-    )
+    node.data.test._metadata.element_type = Any  # the type of a section refuses the empty mapping it begins as
     return cast(DictConfig, node)
 
 
@@ -275,11 +273,7 @@ def known_keys(schema: type = Config) -> list[str]:
             options = [hint, *get_args(hint)]
             yield prefix + entry.name
             for option in options:
-                if (
-                    isinstance(option, type)
-                    and is_dataclass(option)
-                    and prefix + entry.name != "data.test"
-                ):
+                if isinstance(option, type) and is_dataclass(option) and prefix + entry.name != "data.test":
                     yield from walk(option, f"{prefix}{entry.name}.")
 
     keys = set(walk(schema, ""))
@@ -361,7 +355,7 @@ def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Keys that matter for the weights and differ, with both values."""
     before, after = flatten(to_mapping(old)), flatten(to_mapping(new))
     return {
-        key: (before.get(key, MISSING), after.get(key, MISSING))
+        key: (before.get(key, "absent"), after.get(key, "absent"))
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and not _is_free(key)
     }
@@ -381,6 +375,4 @@ def configs_folder() -> Path:
     for folder in (package / "configs", package.parent / "configs"):
         if (folder / "train.yaml").is_file():
             return folder
-    raise UserError(
-        f"the configs folder is missing beside {package}: the installation is incomplete; install again"
-    )
+    raise UserError(f"the configs folder is missing beside {package}: the installation is incomplete; install again")

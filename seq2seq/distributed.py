@@ -5,6 +5,7 @@ over a gloo group of their own, so that they never wait for a GPU.
 """
 
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -35,18 +36,16 @@ class World:
         return self.rank == 0
 
     def start(self, device_type: str, *, timeout_minutes: float) -> None:
-        """Joins the process groups: NCCL on CUDA devices, gloo elsewhere."""
+        """Joins the process groups: NCCL on CUDA devices, gloo elsewhere.
+
+        The jobs of a sweep in one process share the first's: torchrun's processes can find each other only once.
+        """
         if self.size == 1:
             return
         timeout = timedelta(minutes=timeout_minutes)
-        dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=timeout)
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=timeout)
         self._control = dist.new_group(backend="gloo", timeout=timeout)
-
-    def stop(self) -> None:
-        """Leaves the process groups."""
-        if self.size > 1 and dist.is_initialized():
-            dist.destroy_process_group()
-            self._control = None
 
     def barrier(self) -> None:
         """Waits until every process is here."""
@@ -62,13 +61,14 @@ class World:
         received: T = box[0]
         return received
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set on at least one rank."""
+    def max(self, values: Sequence[float]) -> list[float]:
+        """The element-wise maximum over all ranks, on every rank."""
         if self.size == 1:
-            return flag
-        box = torch.tensor(float(flag))
+            return list(values)
+        box = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(box, op=dist.ReduceOp.MAX, group=self._control)
-        return bool(box.item())
+        largest: list[float] = box.tolist()
+        return largest
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The element-wise sum of a CPU tensor over all ranks, on every rank."""
@@ -83,6 +83,12 @@ class World:
         gathered: list[Any] = [None] * self.size
         dist.all_gather_object(gathered, value, group=self._control)
         return gathered
+
+
+def leave() -> None:
+    """Leaves the process groups, if this process joined any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def world_from_environment() -> World:

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import socket
@@ -59,7 +60,7 @@ class RunFolder:
                 f"overwrite=true: {self.path} is no run folder (it has {entries[0].name} and no config.yaml); "
                 "remove it yourself or choose another name"
             )
-        for entry in entries:
+        for entry in sorted(entries, key=lambda entry: entry == self.config):  # the mark of a run goes last
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:
@@ -123,12 +124,23 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a mapping as indented JSON, as ``write_text`` does."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Writes a mapping as indented JSON, as ``write_text`` does; a number that is not finite becomes null."""
+    write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def command_line() -> str:
-    """The command that this process runs, as a user would type it."""
+    """The command that this process runs, as a user would type it.
+
+    Under Hydra ``sys.argv[0]`` is ``seq2seq VERB``, see ``cli.application``.
+    """
     import shlex
 
-    return shlex.join(["seq2seq", *sys.argv[1:]])
+    return f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".rstrip()

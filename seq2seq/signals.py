@@ -1,11 +1,13 @@
-"""Signals that ask for an orderly stop: the first is noted, a second leaves at once."""
+"""Signals that ask for an orderly stop: the first is heeded, a second leaves at once."""
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from seq2seq.errors import Interrupted
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 75}
 RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: try again later
@@ -16,34 +18,61 @@ class StopRequest:
 
     Attributes:
         exit_code: None while nobody asked.
-        reason: The signal's name.
     """
 
     def __init__(self) -> None:
         self.exit_code: int | None = None
-        self.reason = ""
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Notes the first signal; a second one ends the process without saving."""
         code = EXIT_CODES[signal.Signals(number)]
-        if self.exit_code is not None:
+        if self.exit_code is None:
+            self.exit_code = code
+        elif "TORCHELASTIC_RUN_ID" not in os.environ:
+            # torchrun passes on a signal that may have reached its processes already, and kills after half a minute.
             os._exit(code)
-        self.exit_code, self.reason = code, signal.Signals(number).name
+
+
+def signal_name(exit_code: int) -> str:
+    """The name of the signal that ends a process with this code."""
+    return next(number.name for number, code in EXIT_CODES.items() if code == exit_code)
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catches SIGINT, SIGTERM and SIGUSR1 within the context and restores their handlers afterwards.
+    """Within the context, the first signal is only noted: the training loop ends its step, saves, and leaves.
 
     Outside the main thread, where Python cannot install handlers, the request just never comes.
     """
     request = StopRequest()
+    with _handling(request.handle):
+        yield request
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the context, the first signal raises ``Interrupted``, so that temporary files are cleared away."""
+    request = StopRequest()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        first = request.exit_code is None
+        request.handle(number, frame)
+        if first:
+            raise Interrupted(f"stopped by {signal.Signals(number).name}", EXIT_CODES[signal.Signals(number)])
+
+    with _handling(handle):
+        yield
+
+
+@contextmanager
+def _handling(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Installs a handler of the signals in ``EXIT_CODES`` and restores the ones there were."""
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield
         return
-    before = {number: signal.signal(number, request.handle) for number in EXIT_CODES}
+    before = {number: signal.signal(number, handle) for number in EXIT_CODES}
     try:
-        yield request
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

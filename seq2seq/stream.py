@@ -2,12 +2,13 @@
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 
 from seq2seq.batching import Batch, EpochPlan, collate, plan_epoch
 from seq2seq.data.store import TokenStore
+from seq2seq.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class BatchStream:
         self._store_of_epoch = store_of_epoch
         self._config = config
 
-    def steps(self, epoch: int, position: int) -> Iterator[StepBatches]:
+    def steps(self, epoch: int, position: int) -> Generator[StepBatches, None, None]:
         """Yields steps from a position on, prepared in a thread; an error there is raised here."""
         ready: queue.Queue[StepBatches | BaseException] = queue.Queue(self.AHEAD)
         stopped = threading.Event()
@@ -130,6 +131,8 @@ class BatchStream:
                 seed=config.seed,
                 epoch=epoch,
             )
+            if len(plan) == 0:
+                raise UserError("data.train: no example is left to train on; the data report says why")
             for start in range(position, len(plan), group):
                 yield self._step(store, plan, epoch, start)
             epoch, position = epoch + 1, 0
@@ -148,9 +151,7 @@ class BatchStream:
                 max_source_length=config.max_source_length,
                 max_target_length=config.max_target_length,
             )
-            micro_batches.append(
-                MicroBatch(batch.pin_memory() if config.pinned else batch, float(number < end))
-            )
+            micro_batches.append(MicroBatch(batch.pin_memory() if config.pinned else batch, float(number < end)))
         return StepBatches(
             micro_batches,
             target_tokens=sum(plan.target_tokens(number) for number in range(start, end)),

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from seq2seq.models.objective import Objective
 from seq2seq.optim import OptimConfig
 from seq2seq.progress import Progress
 from seq2seq.runtime import Precision, Runtime, seed_step
-from seq2seq.signals import RESUMABLE, StopRequest, stop_requests
+from seq2seq.signals import RESUMABLE, StopRequest, signal_name, stop_requests
 from seq2seq.stream import BatchStream, StepBatches
 from seq2seq.tracking import NullTracker
 from seq2seq.train_state import TrainState, finished
@@ -85,17 +85,12 @@ class Trainer:
         self._to = surroundings
         self._horizon = optim.resolve_horizon(optim_config, max_steps=config.max_steps)
         runtime = surroundings.runtime
-        self._optimizer = optim.build_optimizer(
-            model.named_parameters(), optim_config, device_type=runtime.device.type
-        )
+        self._optimizer = optim.build_optimizer(model.named_parameters(), optim_config, device_type=runtime.device.type)
         self._scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision is Precision.fp16)
-        self._ema = (
-            optim.ExponentialMovingAverage(model, optim_config.ema_decay) if optim_config.ema_decay else None
-        )
+        self._ema = optim.ExponentialMovingAverage(model, optim_config.ema_decay) if optim_config.ema_decay else None
         self._objective = self._wrap(Objective(model))
-        self._window = torch.zeros(
-            5, device=runtime.device
-        )  # loss, nll, correct, tokens, grad norm since the last log
+        # Since the last log: loss, nll, correct, tokens, gradient norm, updates that the fp16 scaler skipped.
+        self._window = torch.zeros(6, device=runtime.device)
         self._window_seconds = 0.0
         self._window_padding = 0.0
         self._window_steps = 0
@@ -105,9 +100,7 @@ class Trainer:
             objective.compile(dynamic=True)
         if self._to.world.size > 1:
             device = self._to.runtime.device
-            objective = DistributedDataParallel(
-                objective, device_ids=[device.index] if device.type == "cuda" else None
-            )
+            objective = DistributedDataParallel(objective, device_ids=[device.index] if device.type == "cuda" else None)
         return objective
 
     # -- the loop ----------------------------------------------------------------------------------------------
@@ -123,47 +116,49 @@ class Trainer:
             TrainingError: If the loss is no longer a finite number.
         """
         config, state = self._config, self.state
-        began, seconds_before = time.perf_counter(), state.seconds
+        clock = _Clock(before=state.seconds)
         self.model.train()
         steps = self._stream.steps(state.epoch, state.position)
         progress = Progress(state.step, config.max_steps, enabled=self._to.world.is_main)
-        with stop_requests() as request, progress:
-            while (reason := self._decide(finished(state, config))) is None:
+        with stop_requests() as request, progress, closing(steps):
+            if self._ends() and state.step not in dict(state.history):  # a limit was lowered
+                self._evaluate()
+                self._save()
+            while (reason := finished(state, config)) is None:
                 self._train_step(next(steps))
-                state.seconds = seconds_before + time.perf_counter() - began
                 progress.update(state.step)
-                ends = self._decide(finished(state, config)) is not None
-                if self._due(config.log_every) or ends:
+                stop = self._agree(request, clock)
+                if self._due(config.log_every) or self._ends() or stop:
                     self._log(progress)
-                if self._due(config.eval_every) or ends:
+                if self._due(config.eval_every) or self._ends():
                     self._evaluate()
-                    state.seconds = seconds_before + time.perf_counter() - began
-                if self._due(config.save_every) or self._best_is_now() or ends:
+                    stop = self._agree(request, clock)
+                if self._due(config.save_every) or self._best_is_now() or self._ends() or stop:
                     self._save()
-                self._leave_if_asked(request, time.perf_counter() - began)
-        steps.close()  # type: ignore[attr-defined]
+                if stop and not self._ends():
+                    raise stop
         return reason
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0
 
-    def _decide(self, reason: str | None) -> str | None:
-        """Rank 0's answer, so that no rank leaves the loop alone (clocks differ)."""
-        return self._to.world.broadcast(reason)
+    def _ends(self) -> bool:
+        return finished(self.state, self._config) is not None
 
-    def _leave_if_asked(self, request: StopRequest, seconds: float) -> None:
-        limit = self._config.stop_after_minutes
-        code, why = request.exit_code, request.reason
-        if code is None and limit is not None and seconds >= 60 * limit:
-            code, why = RESUMABLE, f"trainer.stop_after_minutes={limit}"
-        codes = [entry for entry in self._to.world.gather((code, why)) if entry[0] is not None]
-        if not codes or finished(self.state, self._config):
-            return
-        if self._to.checkpoints.steps()[-1:] != [self.state.step]:
-            self._save()
-        code, why = codes[0]
-        raise Interrupted(
-            f"stopped by {why} after step {self.state.step}; the same command goes on", code or 1
+    def _agree(self, request: StopRequest, clock: "_Clock") -> Interrupted | None:
+        """Gives all ranks one clock and one answer to whether to stop, so that none leaves the loop alone.
+
+        The only message that ranks exchange at each step besides gradients: three numbers.
+        """
+        here, limit = clock.here(), self._config.stop_after_minutes
+        too_long = limit is not None and here >= 60 * limit
+        seconds, code, late = self._to.world.max([clock.before + here, request.exit_code or 0, too_long])
+        self.state.seconds = seconds
+        if not code and not late:
+            return None
+        why = signal_name(int(code)) if code else f"trainer.stop_after_minutes={limit}"
+        return Interrupted(
+            f"stopped by {why} after step {self.state.step}; the same command goes on", int(code) or RESUMABLE
         )
 
     # -- one step ----------------------------------------------------------------------------------------------
@@ -194,10 +189,15 @@ class Trainer:
         if self._ema is not None:
             self._ema.update(self.model)
         self._advance(batches)
-        self._window[4] += norm.detach()
+        self._window[4:] += self._norm_and_skipped(norm.detach())
         self._window_padding += batches.padding_share
         self._window_steps += 1
         self._window_seconds += time.perf_counter() - began
+
+    def _norm_and_skipped(self, norm: Tensor) -> Tensor:
+        """The gradient's norm and 0; 0 and 1 where it overflowed in fp16, for then the scaler skipped the update."""
+        skipped = ~norm.isfinite() if self._scaler.is_enabled() else torch.zeros_like(norm, dtype=torch.bool)
+        return torch.stack([norm.masked_fill(skipped, 0.0), skipped.to(norm.dtype)])
 
     def _no_sync(self) -> Any:
         wrapped = self._objective
@@ -209,9 +209,7 @@ class Trainer:
             scale = optim.plateau_scale(
                 [value for _, value in self.state.history], mode=self._config.mode, config=self._optim
             )
-        return optim.learning_rate(
-            self.state.step + 1, self._optim, horizon=self._horizon, plateau_scale=scale
-        )
+        return optim.learning_rate(self.state.step + 1, self._optim, horizon=self._horizon, plateau_scale=scale)
 
     def _advance(self, batches: StepBatches) -> None:
         state = self.state
@@ -231,11 +229,12 @@ class Trainer:
         steps, began = self._window_steps, time.perf_counter()
         sums = world.sum(self._window.detach().to("cpu", torch.float64))
         self._window_seconds += time.perf_counter() - began  # work that was still under way on the device
-        loss, nll, correct, tokens, norm = sums.tolist()
-        if not math.isfinite(loss) or not math.isfinite(norm):
+        loss, nll, correct, tokens, norm, skipped = sums.tolist()
+        self._require_finite(loss + norm)
+        if skipped == steps * world.size and self._scaler.get_scale() < 1.0:
             raise TrainingError(
-                f"the loss or the gradient is not a finite number (by step {self.state.step}); the last checkpoint is "
-                "good. Try a smaller optim.lr, more optim.warmup_steps, or trainer.precision=fp32"
+                f"fp16 gradients overflow at every step (by step {self.state.step}, loss scale "
+                f"{self._scaler.get_scale():g}); use trainer.precision=bf16 or fp32, or a smaller optim.lr"
             )
         self.state.step_seconds += self._window_seconds
         rate = tokens / max(self._window_seconds, 1e-9)
@@ -244,7 +243,7 @@ class Trainer:
             "train/ppl": math.exp(min(nll / tokens, 700.0)),
             "train/accuracy": 100 * correct / tokens,
             "train/lr": self._optimizer.param_groups[0]["lr"],
-            "train/grad_norm": norm / steps / world.size,
+            "train/grad_norm": norm / max(steps * world.size - skipped, 1),
             "train/epoch": self.state.epochs,
             "perf/target_tokens_per_sec": rate,
             "perf/padding_share": self._window_padding / steps,
@@ -252,6 +251,7 @@ class Trainer:
         }
         if self._scaler.is_enabled():
             values["train/loss_scale"] = self._scaler.get_scale()
+            values["train/skipped_updates"] = skipped / world.size
         self._to.tracker.log(self.state.step, values)
         LOGGER.info(
             "step %d  epoch %.2f  loss %.4f  ppl %.2f  lr %.2e  grad %.2f  %s target tokens/s%s",
@@ -262,7 +262,15 @@ class Trainer:
         self._window_seconds = self._window_padding = 0.0
         self._window_steps = 0
 
+    def _require_finite(self, figure: float) -> None:
+        if not math.isfinite(figure):
+            raise TrainingError(
+                f"the loss or the gradient is not a finite number (by step {self.state.step}); the last checkpoint is "
+                "good. Try a smaller optim.lr, more optim.warmup_steps, or trainer.precision=fp32"
+            )
+
     def _evaluate(self) -> None:
+        self._require_finite(self._window[4].item())  # the norm is the same on all ranks
         with self._weights_for_use():
             values = self._validator.run(self.model, self.state.step)
         values = self._to.world.broadcast(values)
@@ -281,6 +289,7 @@ class Trainer:
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
+        self._require_finite(self._window[4].item())
         self._to.tracker.flush()
         if self._to.world.is_main:
             store, state = self._to.checkpoints, self.state
@@ -312,9 +321,7 @@ class Trainer:
         """Goes on from a checkpoint of this run; later ones, which were passed over as damaged, are deleted."""
         training = checkpoint.tensors.get("training", checkpoint.tensors["model"])
         self.model.load_state_dict(training)
-        optim.restore_optimizer(
-            self._optimizer, self.model.named_parameters(), checkpoint.tensors["optimizer"]
-        )
+        optim.restore_optimizer(self._optimizer, self.model.named_parameters(), checkpoint.tensors["optimizer"])
         if self._ema is not None:
             self._ema.restore(checkpoint.tensors["ema"])
         self.state = TrainState.from_json(checkpoint.state)
@@ -337,6 +344,8 @@ class Trainer:
         there = store.steps()
         ranked = there if config.average is Averaging.last else state.ranked(config.mode)[::-1]
         chosen = [step for step in ranked if step in set(there)][-config.average_checkpoints :]
+        if not chosen:
+            return  # best of none: no evaluation gave a finite value
         weights = average_checkpoints([store.resolve(str(step)) for step in chosen])
         self.model.load_state_dict(weights)
         value = self._to.world.broadcast(self._validator.run(self.model, state.step))[config.metric]
@@ -354,6 +363,17 @@ class Trainer:
             if better:
                 store.link("best", path)
         self._to.world.barrier()
+
+
+class _Clock:
+    """Seconds in the loop: those before this process, and those in it."""
+
+    def __init__(self, before: float):
+        self.before = before
+        self._began = time.perf_counter()
+
+    def here(self) -> float:
+        return time.perf_counter() - self._began
 
 
 def initial_weights(path: Path) -> dict[str, Tensor]:

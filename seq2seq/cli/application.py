@@ -1,6 +1,7 @@
 """Runs a verb as a Hydra application, with errors of overrides told in this package's words."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seq2seq import config
 from seq2seq.errors import UserError
+
+# Lines of Hydra's and OmegaConf's messages that speak to programmers.
+_NOISE = ("full_key:", "reference_type=", "object_type=", "Config search path:", "provider=")
 
 
 def run(
@@ -47,9 +51,7 @@ def run(
         except Exception as error:
             raise _JobFailed(error) from error
 
-    application = hydra.main(version_base="1.3", config_path=str(config.configs_folder()), config_name=verb)(
-        job
-    )
+    application = hydra.main(version_base="1.3", config_path=str(config.configs_folder()), config_name=verb)(job)
     before = sys.argv
     sys.argv = [f"seq2seq {verb}", *arguments]
     try:
@@ -108,7 +110,9 @@ def _explain(error: Exception, arguments: list[str], schema: type) -> str:
     reasons = [str(error).strip()]
     if error.__cause__ is not None:
         reasons.append(str(error.__cause__).strip())
-    return " ".join(line.strip() for reason in reasons for line in reason.splitlines() if line.strip())
+    lines = [line.strip() for reason in reasons for line in reason.splitlines()]
+    message = " ".join(line for line in lines if line and not line.startswith(_NOISE))
+    return re.sub(r" \w+_schema\b", "", message)  # options of groups that are not for users
 
 
 def overrides_of_job() -> tuple[list[str], bool]:

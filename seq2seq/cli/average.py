@@ -8,12 +8,12 @@ from seq2seq import checkpoint, report
 from seq2seq import config as configuration
 from seq2seq.api import build_evaluator, load_model
 from seq2seq.checkpoint import CheckpointStore
-from seq2seq.cli import application
+from seq2seq.cli import application, run_argument
 from seq2seq.config import AverageConfig, AverageOf
 from seq2seq.data.prepare import open_corpus
 from seq2seq.errors import UserError
 from seq2seq.run_folder import require_run
-from seq2seq.runtime import build_runtime, console_log
+from seq2seq.runtime import Device, build_runtime, console_log
 from seq2seq.tokenizer import load_tokenizers
 from seq2seq.train_state import TrainState
 
@@ -27,8 +27,7 @@ def run(arguments: list[str]) -> None:
 
 def average(values: DictConfig) -> None:
     """Writes ``checkpoints/average`` and compares it with the best one on the validation set."""
-    if OmegaConf.is_missing(values, "run"):
-        raise UserError("run= is missing: give the run folder, such as run=outputs/demo_translation")
+    run_argument.require(values)
     settings = OmegaConf.to_object(values)
     assert isinstance(settings, AverageConfig)
     folder = require_run(settings.run)
@@ -36,14 +35,10 @@ def average(values: DictConfig) -> None:
     with folder.lock(), console_log():
         store = CheckpointStore(folder.checkpoints)
         last = store.load("last", files=[])
-        steps = chosen_steps(
-            store.steps(), TrainState.from_json(last.state).ranked(config.trainer.mode), settings
-        )
+        steps = chosen_steps(store.steps(), TrainState.from_json(last.state).ranked(config.trainer.mode), settings)
         weights = checkpoint.average([store.resolve(str(step)) for step in steps])
-        store.save(
-            max(steps), {"model": weights}, {"averaged": steps}, belongs_to=last.belongs_to, name="average"
-        )
-        runtime = build_runtime(config.trainer.device, config.trainer.precision)
+        store.save(max(steps), {"model": weights}, {"averaged": steps}, belongs_to=last.belongs_to, name="average")
+        runtime = build_runtime(Device.auto, config.trainer.precision)
         tokenizers = load_tokenizers(folder.tokenizer)
         valid = open_corpus(config.data.valid, tokenizers, config.data, key="data.valid")
         evaluator = build_evaluator(config, tokenizers, runtime=runtime)

@@ -28,6 +28,7 @@ def run(arguments: list[str]) -> None:
 
 def evaluate(values: DictConfig) -> None:
     """Scores, prints a table, and keeps scores and outputs in the run folder under ``evaluations/``."""
+    run_argument.require(values)
     config = configuration.parse(values, EvaluateConfig)
     assert isinstance(config, EvaluateConfig)
     folders = run_argument.run_folders(config.run)

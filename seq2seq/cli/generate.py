@@ -32,6 +32,7 @@ def run(arguments: list[str]) -> None:
 
 def generate(values: DictConfig) -> None:
     """Reads, generates and writes in blocks of bounded memory; on a terminal, line by line."""
+    run_argument.require(values)
     config = configuration.parse(values, GenerateConfig)
     assert isinstance(config, GenerateConfig)
     folders = run_argument.run_folders(config.run)
@@ -46,9 +47,7 @@ def generate(values: DictConfig) -> None:
         need_attention = config.attention or config.alignments
         if need_attention and config.format is Format.text:
             raise UserError("attention=true and alignments=true go with format=jsonl")
-        for outputs in generator.stream(
-            texts, block=1 if interactive else None, need_attention=need_attention
-        ):
+        for outputs in generator.stream(texts, block=1 if interactive else None, need_attention=need_attention):
             write(_line(outputs, config))
             if live:
                 sys.stdout.buffer.flush()
@@ -79,13 +78,14 @@ def _read_sources(path: Path, config: GenerateConfig, errors: str) -> Iterator[s
 def _writer(config: GenerateConfig, stack: ExitStack) -> tuple[Callable[[bytes], object], bool]:
     """How a line is written, and whether each is to be flushed.
 
-    A file is written under a temporary name and renamed once it is complete.
+    A file is written under a temporary name and renamed once it is complete; a device or named pipe is written to.
     """
     if config.output is None:
         stack.callback(sys.stdout.buffer.flush)
         return sys.stdout.buffer.write, sys.stdout.isatty()
     path = Path(config.output)
-    temporary = path.with_name(f".{path.name}.part")
+    special = path.exists() and not path.is_file()
+    temporary = path if special else path.with_name(f".{path.name}.part")
     try:
         file: BinaryIO = temporary.open("wb")
     except OSError as error:
@@ -93,6 +93,8 @@ def _writer(config: GenerateConfig, stack: ExitStack) -> tuple[Callable[[bytes],
 
     def finish(kind: type[BaseException] | None, *_: object) -> None:
         file.close()
+        if special:
+            return
         if kind is None:
             temporary.replace(path)
         else:

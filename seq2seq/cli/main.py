@@ -1,5 +1,6 @@
 """The command `seq2seq`: picks the verb and turns outcomes into exit codes."""
 
+import errno
 import importlib
 import os
 import sys
@@ -47,11 +48,12 @@ def main() -> NoReturn:
 def _run(verb: str, arguments: list[str]) -> int:
     """Runs one verb and returns its exit code."""
     from seq2seq.errors import Interrupted, TrainingError, UserError
+    from seq2seq.signals import interruptible
 
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     try:
-        module = importlib.import_module(f"seq2seq.cli.{verb}")
-        module.run(arguments)
+        with interruptible():
+            importlib.import_module(f"seq2seq.cli.{verb}").run(arguments)
     except UserError as error:
         if wants_traceback:
             raise
@@ -67,6 +69,10 @@ def _run(verb: str, arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our standard output has gone: it has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _fail(f"the disk is full: {error}; what was saved before is good", 3)
     return 0
 
 

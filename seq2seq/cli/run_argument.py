@@ -9,6 +9,7 @@ from seq2seq.cli import application
 from seq2seq.config import EvaluateConfig
 from seq2seq.errors import UserError
 from seq2seq.run_folder import RunFolder, require_run
+from seq2seq.runtime import Device
 
 
 def defaults(arguments: list[str], schema: type[EvaluateConfig]) -> DictConfig | None:
@@ -28,6 +29,7 @@ def defaults(arguments: list[str], schema: type[EvaluateConfig]) -> DictConfig |
     with open_dict(node):
         node.model = OmegaConf.structured(saved.model)
         node.merge_with(OmegaConf.create(configuration.to_mapping(saved)))
+        node.trainer.device = Device.auto  # the machine may be another one
     return node
 
 
@@ -50,16 +52,19 @@ def named_runs(arguments: list[str]) -> list[str]:
     return []
 
 
+def require(values: DictConfig) -> None:
+    """Raises a UserError unless the configuration names a run."""
+    if OmegaConf.is_missing(values, "run") or values.run in (None, "", []):
+        raise UserError("run= is missing: give the run folder, such as run=outputs/demo_translation")
+
+
 def run_folders(run: object) -> list[RunFolder]:
-    """The folders behind the key ``run``.
+    """The folders behind the key ``run``: a path, or a list of them.
 
     Raises:
-        UserError: If one is no run, or none is named.
+        UserError: If one is no run.
     """
-    paths = [run] if isinstance(run, str) else list(run) if isinstance(run, list) else []
-    if not paths or paths == ["???"]:
-        raise UserError("run= is missing: give the run folder, such as run=outputs/demo_translation")
-    return [require_run(str(path)) for path in paths]
+    return [require_run(str(path)) for path in (run if isinstance(run, list) else [run])]
 
 
 def typed(prefix: str) -> list[str]:

@@ -17,8 +17,8 @@ from seq2seq.checkpoint import CheckpointStore
 from seq2seq.cli import application
 from seq2seq.config import Config
 from seq2seq.data.prepare import Prepared, prepare
-from seq2seq.distributed import World, world_from_environment
-from seq2seq.errors import UserError
+from seq2seq.distributed import World, leave, world_from_environment
+from seq2seq.errors import Interrupted, TrainingError, UserError
 from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq
 from seq2seq.provenance import environment, provenance
@@ -45,11 +45,21 @@ LOGGER = logging.getLogger("seq2seq")
 
 def run(arguments: list[str]) -> None:
     """Runs the verb."""
-    application.run("train", train, arguments, schema=Config)
+    swept: set[Path] = set()
+    try:
+        application.run("train", lambda values: train(values, swept), arguments, schema=Config)
+    finally:
+        leave()
+    for folder in sorted(swept):
+        print(report.sweep_table(folder))
 
 
-def train(values: DictConfig) -> float:
+def train(values: DictConfig, swept: set[Path]) -> float:
     """Trains one run, or goes on with it, and scores it.
+
+    Args:
+        values: The composed configuration.
+        swept: Receives the folder of the sweep that the run is a job of, on the rank that reports.
 
     Returns:
         The objective: the best value of ``trainer.metric``, finite whatever happened, for sweepers.
@@ -57,6 +67,8 @@ def train(values: DictConfig) -> float:
     config = configuration.parse(values)
     folder = RunFolder(run_path(config))
     world = world_from_environment()
+    if world.is_main and application.overrides_of_job()[1]:
+        swept.add(folder.path.parent)
     set_threads(config.trainer.threads)
     keep_freed_memory()
     runtime = build_runtime(config.trainer.device, config.trainer.precision, local_rank=world.local_rank)
@@ -70,8 +82,16 @@ def train(values: DictConfig) -> float:
                 return _run(config, folder, runtime=runtime, world=world)
         with console_log(quiet=True), deterministic(config.trainer.deterministic):
             return _run(config, folder, runtime=runtime, world=world)
-    finally:
-        world.stop()
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(
+            f"out of GPU memory: {reason} Lower trainer.batch_tokens={config.trainer.batch_tokens} and raise "
+            f"trainer.accumulate by as much; or lower search.batch_size={config.search.batch_size} if it was scoring"
+        ) from error
+    except Interrupted as stop:
+        if not config.overwrite:
+            raise
+        raise Interrupted(f"{stop}, without overwrite=true", stop.exit_code) from None
 
 
 def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -> float:
@@ -159,7 +179,7 @@ def _prepare(config: Config) -> Prepared:
     tokenizers = None
     if config.trainer.init_from is not None:
         start = RunFolder(Path(config.trainer.init_from))
-        run = start if start.tokenizer.is_dir() else RunFolder(start.path.resolve().parents[1])
+        run = start if start.tokenizer.is_dir() else RunFolder(start.path.resolve().parent.parent)
         if not run.tokenizer.is_dir():
             raise UserError(
                 f"trainer.init_from={config.trainer.init_from} is neither a run folder nor one of its checkpoints"
@@ -185,9 +205,7 @@ def _check_belongs(made_with: dict[str, str], now: dict[str, str], folder: RunFo
         )
 
 
-def _write_head(
-    config: Config, folder: RunFolder, prepared: Prepared, *, runtime: Runtime, world: World
-) -> None:
+def _write_head(config: Config, folder: RunFolder, prepared: Prepared, *, runtime: Runtime, world: World) -> None:
     """What a run folder says of itself before the first step."""
     write_text(folder.config, configuration.to_yaml(config))
     write_json(folder.provenance, provenance(prepared.fingerprints, runtime, world_size=world.size))
@@ -249,9 +267,7 @@ def _build_trainer(config: Config, prepared: Prepared, model: Seq2Seq, around: S
             pinned=runtime.pinned,
         ),
     )
-    return Trainer(
-        model, stream, validator=validator, config=settings, optim_config=config.optim, surroundings=around
-    )
+    return Trainer(model, stream, validator=validator, config=settings, optim_config=config.optim, surroundings=around)
 
 
 def _finish(
@@ -260,15 +276,14 @@ def _finish(
     """Scores the best checkpoint, writes outputs and results, and returns the objective."""
     runtime, world, state = surroundings.runtime, surroundings.world, trainer.state
     world.barrier()
-    model, best_step = load_model(folder, config, checkpoint="best", runtime=runtime)
+    chosen = "last" if state.best(config.trainer.mode) is None else "best"  # no evaluation gave a finite value
+    model, best_step = load_model(folder, config, checkpoint=chosen, runtime=runtime)
     evaluator = build_evaluator(config, prepared.tokenizers, runtime=runtime, world=world)
     LOGGER.info("scoring the checkpoint of step %d on %d test sets", best_step, len(prepared.test))
     valid = evaluator.loss(model, prepared.valid)
     outputs = evaluator.generate([model], prepared.valid, examples=config.trainer.eval_examples, greedy=True)
     if outputs:
-        valid |= {
-            name: score.score for name, score in evaluator.score(outputs, prepared.valid, bootstrap=0).items()
-        }
+        valid |= {name: score.score for name, score in evaluator.score(outputs, prepared.valid, bootstrap=0).items()}
     test, generations = score_tests(evaluator, [model], prepared.test)
     value = valid.get(config.trainer.metric.removeprefix("valid/"))
     objective = finite_objective(value, config.trainer.mode)

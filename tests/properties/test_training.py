@@ -203,3 +203,43 @@ def test_resume_is_exact_with_every_option(corpus: Path, tmp_path: Path, overrid
     assert resumed
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     assert_equal(weights(tmp_path / "whole", "best"), weights(tmp_path / "parts", "best"))
+
+
+def test_an_end_by_patience_is_saved(corpus: Path, tmp_path: Path) -> None:
+    """The evaluation that ends a run is in its last checkpoint, whenever checkpoints are due."""
+    overrides = ("trainer.patience=2", "trainer.max_steps=null", "optim.horizon_steps=50", "optim.lr=1e-12",
+                 "trainer.metric=valid/bleu", "trainer.eval_every=3", "trainer.save_every=1000")  # fmt: skip
+    train(*arguments(corpus, tmp_path, *overrides))
+    state = json.loads((tmp_path / "run/checkpoints/last/state.json").read_text())
+    assert [step for step, _ in state["history"]] == [3, 6, 9]
+    assert state["step"] == 9
+    before = (tmp_path / "run/results.json").stat().st_mtime_ns
+    train(*arguments(corpus, tmp_path, *overrides))
+    assert (tmp_path / "run/results.json").stat().st_mtime_ns == before
+
+
+def test_a_lowered_limit_still_evaluates(corpus: Path, tmp_path: Path) -> None:
+    from seq2seq.errors import Interrupted
+
+    schedule = ("optim.warmup_steps=1", "optim.horizon_steps=12")
+    with pytest.raises(Interrupted):
+        train(*arguments(corpus, tmp_path, "trainer.stop_after_minutes=1e-9", *schedule))
+    train(*arguments(corpus, tmp_path, "trainer.max_steps=1", *schedule))
+    assert json.loads((tmp_path / "run/results.json").read_text())["best_step"] == 1
+
+
+def test_weights_that_are_no_numbers_are_never_saved(corpus: Path, tmp_path: Path) -> None:
+    from seq2seq.errors import TrainingError
+
+    with pytest.raises(TrainingError, match="not a finite number"):
+        train(*arguments(corpus, tmp_path, "optim.lr=1e30", "trainer.save_every=1", "trainer.log_every=1000"))
+    for path in (tmp_path / "run/checkpoints").glob("step-*/model.safetensors"):
+        assert all(bool(tensor.isfinite().all()) for tensor in load_file(path).values()), path
+
+
+def test_a_corpus_with_nothing_left_is_refused(corpus: Path, tmp_path: Path) -> None:
+    from seq2seq.errors import UserError
+
+    (tmp_path / "blank").write_text("\n" * 150, encoding="utf-8")
+    with pytest.raises(UserError, match="no example is left"):
+        train(*arguments(corpus, tmp_path, f"data.train.target={tmp_path}/blank"))

@@ -1,0 +1,39 @@
+"""The first signal is heeded, outside and inside the training loop; a second one leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from seq2seq.errors import Interrupted
+from seq2seq.signals import interruptible, stop_requests
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_outside_the_loop_a_signal_interrupts(number: signal.Signals, code: int) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as stop, interruptible():
+        os.kill(os.getpid(), number)
+    assert stop.value.exit_code == code
+    assert number.name in str(stop.value)
+    assert signal.getsignal(number) is before
+
+
+def test_inside_the_loop_a_signal_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # torchrun may pass the same signal on again
+    with interruptible(), stop_requests() as request:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.exit_code == 143
+
+
+def test_a_second_signal_leaves_at_once() -> None:
+    code = (
+        "import os, signal\nfrom seq2seq.signals import stop_requests\nwith stop_requests():\n"
+        "    os.kill(os.getpid(), signal.SIGUSR1)\n    os.kill(os.getpid(), signal.SIGINT)\n    print('still here')\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "TORCHELASTIC_RUN_ID"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
