@@ -78,9 +78,7 @@ class Evaluator:
         was_training = model.training
         model.eval()
         sums = torch.zeros(3, dtype=torch.float64)
-        batches = evaluation_batches(
-            store.source_lengths, store.target_lengths, batch_tokens=self.config.batch_tokens
-        )
+        batches = evaluation_batches(store.source_lengths, store.target_lengths, batch_tokens=self.config.batch_tokens)
         for indices in batches[self._world.rank :: self._world.size]:
             batch = collate(
                 store,
@@ -145,9 +143,7 @@ class Evaluator:
             seed=self.config.seed,
         )
 
-    def score(
-        self, outputs: Sequence[str], store: TokenStore, *, bootstrap: int | None = None
-    ) -> dict[str, Score]:
+    def score(self, outputs: Sequence[str], store: TokenStore, *, bootstrap: int | None = None) -> dict[str, Score]:
         """Scores outputs against the references of the store's first ``len(outputs)`` examples.
 
         Args:

@@ -82,8 +82,7 @@ class MetricsConfig:
             )
         if self.bootstrap < 0 or self.bootstrap == 1:
             raise UserError(
-                f"metrics.bootstrap={self.bootstrap} gives no interval: use 0 for none, or at least 2 "
-                "(1000 is usual)"
+                f"metrics.bootstrap={self.bootstrap} gives no interval: use 0 for none, or at least 2 (1000 is usual)"
             )
 
 
@@ -181,10 +180,7 @@ def _one_line(text: str) -> str:
 def _reference_streams(refs: Sequence[Sequence[str]]) -> list[list[str | None]]:
     """Turns references by example into sacrebleu's streams; None fills the places of missing ones."""
     width = max(map(len, refs))
-    return [
-        [_one_line(references[k]) if k < len(references) else None for references in refs]
-        for k in range(width)
-    ]
+    return [[_one_line(references[k]) if k < len(references) else None for references in refs] for k in range(width)]
 
 
 def _mean_common_length(hyps: Sequence[str], refs: Sequence[Sequence[str]]) -> float:

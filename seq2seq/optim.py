@@ -83,9 +83,7 @@ class OptimConfig:
         _require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a finite number >= 0")
         _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "a number of updates, 0 for none")
         _require(0 <= self.min_lr_ratio <= 1, "min_lr_ratio", self.min_lr_ratio, "a share from 0 to 1")
-        _require(
-            0 <= self.clip_norm < math.inf, "clip_norm", self.clip_norm, "a finite number >= 0, 0 for off"
-        )
+        _require(0 <= self.clip_norm < math.inf, "clip_norm", self.clip_norm, "a finite number >= 0, 0 for off")
         _require(0 < self.plateau_factor < 1, "plateau_factor", self.plateau_factor, "above 0 and below 1")
         _require(self.plateau_patience >= 1, "plateau_patience", self.plateau_patience, "at least 1")
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "at least 0 (off) and below 1")
@@ -123,9 +121,7 @@ def resolve_horizon(config: OptimConfig, *, max_steps: int | None) -> int | None
     return horizon
 
 
-def learning_rate(
-    step: int, config: OptimConfig, *, horizon: int | None, plateau_scale: float = 1.0
-) -> float:
+def learning_rate(step: int, config: OptimConfig, *, horizon: int | None, plateau_scale: float = 1.0) -> float:
     """The learning rate of update number `step`, a function of nothing but its arguments.
 
     Warm-up is linear for every schedule, from lr / warmup at step 1 to lr at the last warm-up step (Goyal et
@@ -286,9 +282,7 @@ def _optimized(
     members = {parameter for group in optimizer.param_groups for parameter in group["params"]}
     optimized = {name: parameter for name, parameter in named_parameters if parameter in members}
     if len(optimized) != len(members):
-        raise ValueError(
-            f"the optimizer holds {len(members)} parameters, of which {len(optimized)} are named"
-        )
+        raise ValueError(f"the optimizer holds {len(members)} parameters, of which {len(optimized)} are named")
     return optimized
 
 

@@ -102,8 +102,7 @@ def _axis_title(side: str, shown: int, count: int) -> str:
 def _label(token: str) -> str:
     """Shortens a token and shows what is invisible in it: spaces as ␣, control characters as �."""
     visible = "".join(
-        "�" if unicodedata.category(c) in ("Cc", "Cs") else c
-        for c in token.replace("\n", "⏎").replace(" ", "␣")
+        "�" if unicodedata.category(c) in ("Cc", "Cs") else c for c in token.replace("\n", "⏎").replace(" ", "␣")
     )
     return visible if len(visible) <= _LONGEST_LABEL else visible[: _LONGEST_LABEL - 1] + "…"
 

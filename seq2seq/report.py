@@ -97,9 +97,7 @@ def sweep_table(folder: Path, *, format: str = "markdown") -> str:
     if format not in ("markdown", "json"):
         raise UserError(f"format={format} is unknown: choose markdown or json")
     if not folder.is_dir():
-        raise UserError(
-            f"folder={folder} is no folder: give the one that holds the runs, such as outputs/NAME"
-        )
+        raise UserError(f"folder={folder} is no folder: give the one that holds the runs, such as outputs/NAME")
     runs = [_read_run(path, name=path.relative_to(folder).as_posix()) for path in _run_folders(folder)]
     if not runs:
         raise UserError(f"folder={folder} has no runs in it: no folder with a config.yaml, two levels down")
@@ -182,9 +180,7 @@ def _differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     readable = [config for config in configs if config]
     keys = dict.fromkeys(key for config in readable for key in config)
     return [
-        key
-        for key in keys
-        if key != "name" and len({json.dumps(config.get(key, _ABSENT)) for config in readable}) > 1
+        key for key in keys if key != "name" and len({json.dumps(config.get(key, _ABSENT)) for config in readable}) > 1
     ]
 
 

@@ -30,9 +30,7 @@ def score_tests(
     outputs: dict[str, list[str]] = {}
     for name, store in stores.items():
         outputs[name] = evaluator.generate(models, store)
-        scores[name] = {
-            metric: score.to_dict() for metric, score in evaluator.score(outputs[name], store).items()
-        }
+        scores[name] = {metric: score.to_dict() for metric, score in evaluator.score(outputs[name], store).items()}
         if len(models) == 1:
             scores[name] |= {
                 name: {"score": value, "signature": LOSS_SIGNATURES[name]}

@@ -166,9 +166,7 @@ def seed_step(seed: int, step: int, rank: int = 0) -> None:
 
 def _mix(*numbers: int) -> int:
     state = 0
-    for (
-        number
-    ) in numbers:  # splitmix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators")
+    for number in numbers:  # splitmix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators")
         state = (state + number + 0x9E3779B97F4A7C15) & (2**64 - 1)
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)

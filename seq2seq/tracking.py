@@ -273,9 +273,7 @@ class _EventFile:
         # The name that TensorBoard looks for; its files are read in the order of their names. The counter of
         # nanoseconds keeps two openings within one second in order.
         now = time.time_ns()
-        name = (
-            f"events.out.tfevents.{now // 10**9:010d}.{now % 10**9:09d}.{socket.gethostname()}.{os.getpid()}"
-        )
+        name = f"events.out.tfevents.{now // 10**9:010d}.{now % 10**9:09d}.{socket.gethostname()}.{os.getpid()}"
         self.file = _LogFile(folder / name)
         self._event = Event
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))

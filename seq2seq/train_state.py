@@ -50,9 +50,7 @@ class TrainState:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TrainState":
         """The state that ``dataclasses.asdict`` and JSON made of one."""
-        history = [
-            (int(step), math.nan if value is None else float(value)) for step, value in values["history"]
-        ]
+        history = [(int(step), math.nan if value is None else float(value)) for step, value in values["history"]]
         return cls(**{**values, "history": history})
 
     def to_json(self) -> dict[str, Any]:

@@ -98,18 +98,9 @@ class TrainerConfig:
         for key in ("eval_examples", "samples"):
             _require(getattr(self, key) >= 0, key, getattr(self, key), "at least 0")
         _require(0 <= self.attention_images <= 4, "attention_images", self.attention_images, "0 to 4")
-        _require(
-            0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0, below 1"
-        )
-        _require(
-            self.metric.startswith("valid/"), "metric", self.metric, "a tag such as valid/loss or valid/bleu"
-        )
-        if (
-            self.max_steps is None
-            and self.max_epochs is None
-            and self.max_minutes is None
-            and self.patience is None
-        ):
+        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0, below 1")
+        _require(self.metric.startswith("valid/"), "metric", self.metric, "a tag such as valid/loss or valid/bleu")
+        if self.max_steps is None and self.max_epochs is None and self.max_minutes is None and self.patience is None:
             raise UserError(
                 "trainer.max_steps, max_epochs, max_minutes and patience are all null: the run would never end; "
                 "set one of them"

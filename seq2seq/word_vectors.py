@@ -76,9 +76,7 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if not line:
                     return
                 if len(line) == _MAX_LINE_BYTES or b"\0" in line:
-                    raise UserError(
-                        f"{path}:{number} is not text; word vectors are read from text files only."
-                    )
+                    raise UserError(f"{path}:{number} is not text; word vectors are read from text files only.")
                 yield number, line.rstrip(b"\r\n ")  # fastText ends its lines in a space
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: the word vectors cannot be read ({error}).") from None
@@ -99,9 +97,7 @@ def _word(line: bytes, dimension: int, place: str) -> bytes:
         word = line.rsplit(b" ", dimension)[0]
         _numbers(line, dimension, place)  # a word with spaces, as GloVe 840B has: the rest must be numbers
         return word
-    raise UserError(
-        f"{place} has {spaces} numbers after the word, but the dimension is {dimension}: {_quote(line)}."
-    )
+    raise UserError(f"{place} has {spaces} numbers after the word, but the dimension is {dimension}: {_quote(line)}.")
 
 
 def _numbers(line: bytes, dimension: int, place: str) -> list[float]:

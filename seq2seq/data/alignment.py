@@ -49,9 +49,7 @@ def _odd_place(source: Path, target: Path, counts: list[int], *, errors: str) ->
                 r"here only \n ends a line."
             )
     gap = abs(counts[0] - counts[1])
-    place = (
-        first_odd_line(_lengths(shorter, errors), _lengths(longer, errors), gap) if gap <= _MAX_GAP else None
-    )
+    place = first_odd_line(_lengths(shorter, errors), _lengths(longer, errors), gap) if gap <= _MAX_GAP else None
     if place is not None:
         lines = f"line {place}" if gap == 1 else f"{gap} lines from line {place} on"
         return f" Going by the lengths of the lines, {lines} of {longer.name} may have no counterpart."

@@ -92,9 +92,7 @@ class DataConfig:
         for key in ("max_source_length", "max_target_length"):
             value = getattr(self, key)
             if value < 2:
-                raise UserError(
-                    f"data.{key}={value}: must be at least 2 (one token and the end of sentence)."
-                )
+                raise UserError(f"data.{key}={value}: must be at least 2 (one token and the end of sentence).")
         if self.max_length_ratio is not None and not self.max_length_ratio >= 1:
             raise UserError(
                 f"data.max_length_ratio={self.max_length_ratio}: must be at least 1 (longer / shorter); "
@@ -158,9 +156,7 @@ def corpus_files(config: CorpusConfig, root: Path, key: str) -> dict[str, Path]:
         raise UserError(f"{key}.{missing[0]} is not set: source and target go together.")
     for name in ("source_field", "target_field", "references_field"):
         if getattr(config, name) is not None:
-            raise UserError(
-                f"{key}.{name}={getattr(config, name)}: goes with {key}.path, not with two text files."
-            )
+            raise UserError(f"{key}.{name}={getattr(config, name)}: goes with {key}.path, not with two text files.")
     return {f"{key}.{name}": _locate(str(value), root, f"{key}.{name}") for name, value in parallel.items()}
 
 
@@ -245,9 +241,7 @@ def read_records(path: Path, *, errors: str = "strict") -> Iterator[tuple[int, d
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{path}:{number}: not JSON: {error}. Each line must be one JSON object."
-            ) from error
+            raise UserError(f"{path}:{number}: not JSON: {error}. Each line must be one JSON object.") from error
         if not isinstance(record, dict):
             raise UserError(
                 f"{path}:{number}: a JSON {_json_type(record)}, not an object. "

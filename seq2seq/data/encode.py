@@ -80,12 +80,8 @@ class _Encoder:
         if self._training:
             keep = self._keep_by_text(chunk)
             chunk, positions = [chunk[i] for i in np.flatnonzero(keep)], positions[keep]
-        source = self._writer.source_sequences(
-            self._tokenizers.source.encode_batch([e.source for e in chunk])
-        )
-        target = self._writer.target_sequences(
-            self._tokenizers.target.encode_batch([e.target for e in chunk])
-        )
+        source = self._writer.source_sequences(self._tokenizers.source.encode_batch([e.source for e in chunk]))
+        target = self._writer.target_sequences(self._tokenizers.target.encode_batch([e.target for e in chunk]))
         self._source.add_ids(source)
         self._target.add_ids(target)
         if self._training:

@@ -74,9 +74,7 @@ def prepare(
     corpora |= {f"test.{name}": corpus for name, corpus in data.test.items()}
     root = resolve_root(data.root)
     hashes = HashCache(cache_root / "hashes.json")
-    splits = {
-        name: _open_split(corpus, data, root, f"data.{name}", hashes) for name, corpus in corpora.items()
-    }
+    splits = {name: _open_split(corpus, data, root, f"data.{name}", hashes) for name, corpus in corpora.items()}
     if tokenizers is None:
         folder = cache_root / "tokenizers" / _digest([splits["train"].content, _settings(tokenizer), seed])
         tokenizers = _tokenizers(folder, splits, tokenizer, seed=seed, log=log)
@@ -156,9 +154,7 @@ class _Split:
 
 def _open_split(corpus: CorpusConfig, data: DataConfig, root: Path, key: str, hashes: HashCache) -> _Split:
     paths = corpus_files(corpus, root, key)
-    return _Split(
-        key, corpus, data, root, {name: hashes.state(path, f"{name}={path}") for name, path in paths.items()}
-    )
+    return _Split(key, corpus, data, root, {name: hashes.state(path, f"{name}={path}") for name, path in paths.items()})
 
 
 def _digest(parts: list[Any]) -> str:
@@ -172,9 +168,7 @@ def _settings(config: TokenizerConfig) -> dict[str, Any]:
     return settings
 
 
-def _tokenizers(
-    folder: Path, splits: dict[str, _Split], config: TokenizerConfig, *, seed: int, log: Log
-) -> Tokenizers:
+def _tokenizers(folder: Path, splits: dict[str, _Split], config: TokenizerConfig, *, seed: int, log: Log) -> Tokenizers:
     train = splits["train"]
 
     def build(partial: Path) -> None:

@@ -65,9 +65,7 @@ class SplitReport:
     def lines(self, name: str) -> list[str]:
         """A few lines to read."""
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items() if count)
-        head = f"{name}: {self.kept:,} of {self.read:,} examples" + (
-            f" (dropped: {dropped})" if dropped else ""
-        )
+        head = f"{name}: {self.kept:,} of {self.read:,} examples" + (f" (dropped: {dropped})" if dropped else "")
         return [head, *(_side_line(word, getattr(self, word)) for word in ("source", "target"))]
 
 

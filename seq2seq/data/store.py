@@ -262,9 +262,7 @@ class StoreWriter:
         self._columns["source.text"].add(Sequences.from_texts(example.source for example in examples))
         self._columns["target.text"].add(Sequences.from_texts(example.target for example in examples))
         further = [example.references[1:] for example in examples]
-        self._columns["references.text"].add(
-            Sequences.from_texts(text for texts in further for text in texts)
-        )
+        self._columns["references.text"].add(Sequences.from_texts(text for texts in further for text in texts))
         counts = self._references + np.cumsum([len(texts) for texts in further], dtype=INDEX)
         self._references = int(counts[-1]) if len(counts) else self._references
         self._arrays["references.counts"].add(counts)

@@ -89,9 +89,7 @@ def _reading(path: Path) -> Iterator[None]:
             "Rename it if it is plain text; else fetch it again."
         ) from error
     except (EOFError, zlib.error) as error:
-        raise UserError(
-            f"{path}: the gzip file is cut short or damaged ({error}). Fetch it again."
-        ) from error
+        raise UserError(f"{path}: the gzip file is cut short or damaged ({error}). Fetch it again.") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -144,6 +142,4 @@ def _check_start(line: bytes, name: str) -> None:
     probe = line[:_PROBE]
     # Every second byte of ASCII text in UTF-16 is zero; real text holds a stray zero byte at most.
     if probe.startswith(_UTF16_OR_32) or (len(probe) >= 4 and probe.count(0) * 3 >= len(probe)):
-        raise UserError(
-            f"{name}: looks like UTF-16 or UTF-32, not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8."
-        )
+        raise UserError(f"{name}: looks like UTF-16 or UTF-32, not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.")

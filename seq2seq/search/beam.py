@@ -161,15 +161,11 @@ class BeamSearch:
         )
         for row, owner in enumerate(owners.tolist()):
             place = chosen[row]
-            found[owner].append(
-                Hypothesis(ids[row], float(scores[place]), float(values[place]), bool(finished[row]))
-            )
+            found[owner].append(Hypothesis(ids[row], float(scores[place]), float(values[place]), bool(finished[row])))
         return found
 
 
-def _first_of_each(
-    owners: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], count: int
-) -> npt.NDArray[np.int64]:
+def _first_of_each(owners: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int64]:
     """Positions of the `count` highest scores of each owner, owner by owner, best first."""
     order = np.lexsort((-scores, owners))
     sorted_owners = owners[order]

@@ -40,9 +40,7 @@ class ModelDecoder:
 
     def __init__(self, models: Sequence[Seq2Seq], src: Tensor, *, width: int = 1) -> None:
         self.models = models
-        self.states = [
-            model.start(model.encode(src, model.source_mask(src)), width=width) for model in models
-        ]
+        self.states = [model.start(model.encode(src, model.source_mask(src)), width=width) for model in models]
 
     def step(self, tokens: Tensor) -> Tensor:
         """See `Decoder.step`."""
