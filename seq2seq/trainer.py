@@ -100,7 +100,11 @@ class Trainer:
             objective.compile(dynamic=True)
         if self._to.world.size > 1:
             device = self._to.runtime.device
-            objective = DistributedDataParallel(objective, device_ids=[device.index] if device.type == "cuda" else None)
+            objective = DistributedDataParallel(
+                objective,
+                device_ids=[device.index] if device.type == "cuda" else None,
+                broadcast_buffers=False,  # constant tables, which may have grown on one rank only
+            )
         return objective
 
     # -- the loop ----------------------------------------------------------------------------------------------
