@@ -4,9 +4,8 @@ import logging
 import numpy as np
 import pytest
 
-from seq2seq import metrics
 from seq2seq.errors import UserError
-from seq2seq.metrics import METRICS, MetricsConfig, Score, UnicodeTokenizer, score
+from seq2seq.metrics import METRICS, MetricsConfig, Score, bleu, score, statistics
 
 HYPS = ["the cat sat on the mat", "a dog barks", "completely different words here"]
 REFS = [["the cat sat on a mat"], ["a dog barks loudly", "the dog barks"], ["nothing matches at all"]]
@@ -18,13 +17,28 @@ def compute(hyps, refs, *, language=None, seed=7, **settings):
 
 def test_all_metrics_in_order_with_signatures():
     scores = compute(HYPS, REFS, bootstrap=50)
-    assert list(scores) == list(METRICS)
+    rouge = [key for name in ("rouge1", "rouge2", "rougeL", "rougeLsum") for key in (name, f"{name}_mean")]
+    assert list(scores) == ["bleu", "bleu_lc", "chrf", "ter", *rouge]
     assert scores["bleu"].signature.startswith("nrefs:var|bs:50|seed:7|case:mixed|eff:no|tok:13a")
     assert "case:lc" in scores["bleu_lc"].signature
     assert "nc:6|nw:2" in scores["chrf"].signature
     assert scores["rougeLsum"].signature == (
-        "rougeLsum|f1|pkg:rouge-score|version:0.1.2|tok:default|stem:yes|split:newline|refs:best|boot:50|seed:7"
+        "nrefs:var|bs:50|seed:7|type:rougeLsum|measure:f1|refs:best|tok:default|stem:yes|split:newline"
+        "|pkg:rouge-score|version:0.1.2"
     )
+    assert "refs:mean" in scores["rougeLsum_mean"].signature
+
+
+def test_statistics_hold_all_that_a_score_needs():
+    by_name = statistics(HYPS, REFS, MetricsConfig(), target_language=None)
+    for name, value in compute(HYPS, REFS, bootstrap=0).items():
+        assert by_name[name].rows.shape[0] == len(HYPS)
+        assert by_name[name].rows.dtype == np.float64
+        assert by_name[name].score(by_name[name].rows.sum(axis=0)) == value.score
+        assert by_name[name].signature == value.signature
+    one = compute(HYPS[1:2], REFS[1:2], bootstrap=0)
+    for name, value in one.items():
+        assert by_name[name].score(by_name[name].rows[1]) == pytest.approx(value.score), name
 
 
 def test_identical_texts_are_perfect_and_order_of_examples_is_irrelevant():
@@ -60,16 +74,6 @@ def test_a_few_foreign_letters_do_not_change_the_rouge_tokenizer():
     assert "tok:default" in compute(texts, [texts], bootstrap=0)["rouge1"].signature
 
 
-def test_unicode_tokens():
-    tokenize = UnicodeTokenizer().tokenize
-    assert tokenize("Über-Straße, 3 Äpfel!") == ["über", "straße", "3", "äpfel"]
-    assert tokenize("我爱NLP课") == ["我", "爱", "nlp", "课"]
-    assert tokenize("हिन्दी भाषा") == ["हिन्दी", "भाषा"]  # vowel signs stay with their letters
-    assert tokenize("한국어 문장") == ["한국어", "문장"]
-    assert tokenize("\u0301 a") == ["\u0301", "a"]  # a mark with nothing to mark
-    assert tokenize("... !?") == []
-
-
 @pytest.mark.parametrize(
     ("language", "stem"), [(None, "yes"), ("en", "yes"), ("eng_Latn", "yes"), ("en-GB", "yes"), ("de", "no")]
 )
@@ -89,19 +93,19 @@ def test_bleu_tokenizer_by_language(language, tokenizer):
 
 
 def test_missing_analyser_warns_once_and_counts_characters(monkeypatch, caplog):
-    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
-    metrics._bleu_tokenizer.cache_clear()
+    monkeypatch.setattr(bleu.importlib.util, "find_spec", lambda name: None)
+    bleu._bleu_tokenizer.cache_clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             result = compute(["日本語です"], [["日本語です"]], language="ja", names=["bleu"], bootstrap=0)
-    metrics._bleu_tokenizer.cache_clear()
+    bleu._bleu_tokenizer.cache_clear()
     assert "tok:char" in result["bleu"].signature
     assert len(caplog.records) == 1
     assert "sacrebleu[ja]" in caplog.text
 
 
 def test_ter_of_long_texts_is_warned_of_once(caplog):
-    metrics._warn_of_slow_ter.cache_clear()
+    bleu._warn_of_slow_ter.cache_clear()
     text = " ".join(f"w{i}" for i in range(80))
     with caplog.at_level(logging.WARNING):
         compute(["short"], [[text]], names=["ter"], bootstrap=0)

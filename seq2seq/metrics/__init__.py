@@ -1,0 +1,19 @@
+"""Scores of generated text against references, each with the signature that makes it reproducible."""
+
+from seq2seq.metrics.bootstrap import Score, Statistics, corpus_scores, resampled_sums
+from seq2seq.metrics.config import LOWER_IS_BETTER, METRICS, ROUGE_METRICS, MetricsConfig, RougeSplit
+from seq2seq.metrics.scoring import score, statistics
+
+__all__ = [
+    "LOWER_IS_BETTER",
+    "METRICS",
+    "ROUGE_METRICS",
+    "MetricsConfig",
+    "RougeSplit",
+    "Score",
+    "Statistics",
+    "corpus_scores",
+    "resampled_sums",
+    "score",
+    "statistics",
+]
