@@ -108,7 +108,7 @@ def sweep_table(folder: Path, *, format: str = "markdown") -> str:
         return json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False)
     header = ["rank", "run", "objective", "value", "step", *keys, "status"]
     cells = [[_cell(value) for value in _columns(rank, run, keys)] for rank, run in rows]
-    return _markdown([header, *cells])
+    return markdown_table([header, *cells])
 
 
 def _run_folders(folder: Path, *, depth: int = 2) -> Iterator[Path]:
@@ -226,7 +226,8 @@ def _cell(value: Any) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Lays out rows, the first of them the header, as a Markdown table that reads well as it is."""
     widths = _widths(rows)
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
     padded.insert(1, ["-" * max(width, 3) for width in widths])

@@ -17,10 +17,10 @@ LAYERS = [
          "seq2seq.data", "seq2seq.batching", "seq2seq.stream"],
         ["seq2seq.word_vectors"],
         ["seq2seq.optim"],
-        ["seq2seq.metrics"],
+        ["seq2seq.metrics", "seq2seq.significance"],
     ],
     [["seq2seq.search"], ["seq2seq.run_folder", "seq2seq.provenance"], ["seq2seq.checkpoint"], ["seq2seq.tracking"],
-     ["seq2seq.plots"], ["seq2seq.report"]],
+     ["seq2seq.plots"], ["seq2seq.report", "seq2seq.comparison"]],
     [["seq2seq.inference", "seq2seq.evaluation", "seq2seq.results", "seq2seq.validation", "seq2seq.trainer_config",
       "seq2seq.train_state", "seq2seq.trainer"]],
     [["seq2seq.config", "seq2seq.api"]],
@@ -28,7 +28,8 @@ LAYERS = [
 ]  # fmt: skip
 
 # What a part may know of torch and of the models, whatever its layer.
-TORCH_FREE = ("seq2seq.metrics", "seq2seq.tokenizer", "seq2seq.report", "seq2seq.errors")
+TORCH_FREE = ("seq2seq.metrics", "seq2seq.significance", "seq2seq.comparison", "seq2seq.tokenizer", "seq2seq.report",
+              "seq2seq.errors")  # fmt: skip
 CONTRACT = ("seq2seq.models.base", "seq2seq.models.output")
 
 
