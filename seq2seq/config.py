@@ -74,6 +74,11 @@ class Config:
                 "model.tie_embeddings=all shares the source's embeddings with the target's, but "
                 "tokenizer.joint=false; use model.tie_embeddings=decoder"
             )
+        if model.copy and not self.tokenizer.joint:
+            raise UserError(
+                "model.copy=true copies source tokens into the target, but tokenizer.joint=false: source and target "
+                "ids differ; set tokenizer.joint=true or model.copy=false"
+            )
         resolve_horizon(self.optim, max_steps=self.trainer.max_steps)
         trainer = self.trainer
         watched = trainer.metric.removeprefix("valid/")

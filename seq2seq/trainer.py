@@ -20,6 +20,7 @@ from seq2seq.distributed import World
 from seq2seq.errors import Interrupted, TrainingError
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.objective import Objective
+from seq2seq.models.output import LossSums
 from seq2seq.optim import OptimConfig
 from seq2seq.progress import Progress
 from seq2seq.runtime import Precision, Runtime, seed_step
@@ -89,8 +90,8 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision is Precision.fp16)
         self._ema = optim.ExponentialMovingAverage(model, optim_config.ema_decay) if optim_config.ema_decay else None
         self._objective = self._wrap(Objective(model))
-        # Since the last log: loss, nll, correct, tokens, gradient norm, updates that the fp16 scaler skipped.
-        self._window = torch.zeros(6, device=runtime.device)
+        # Since the last log: the sums of the loss, then gradient norm and updates that the fp16 scaler skipped.
+        self._window = torch.zeros(len(LossSums._fields) + 2, device=runtime.device)
         self._window_seconds = 0.0
         self._window_padding = 0.0
         self._window_steps = 0
@@ -173,6 +174,7 @@ class Trainer:
         state, runtime, world = self.state, self._to.runtime, self._to.world
         seed_step(self._to.seed, state.step, world.rank)
         scale = world.size / batches.target_tokens  # DistributedDataParallel divides by the number of ranks
+        covering = self._config.coverage_loss_weight if state.step >= self._config.coverage_loss_start else 0.0
         for number, micro in enumerate(batches.micro_batches):
             batch = micro.batch.to(runtime.device, non_blocking=runtime.pinned)
             last = number == len(batches.micro_batches) - 1
@@ -181,9 +183,9 @@ class Trainer:
                     sums = self._objective(
                         batch.src, batch.tgt_in, batch.rows, batch.labels, self._config.label_smoothing
                     )
-                self._scaler.scale(sums.loss * (scale * micro.weight)).backward()
-            parts = torch.stack([sums.loss, sums.nll, sums.correct, sums.tokens]).detach()
-            self._window[:4] += parts * micro.weight
+                loss = sums.loss + covering * sums.repetition if sums.repetition.requires_grad else sums.loss
+                self._scaler.scale(loss * (scale * micro.weight)).backward()
+            self._window[:-2] += torch.stack(list(sums)).detach() * micro.weight
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._optim.clip_norm or math.inf)
         optim.set_learning_rate(self._optimizer, self._learning_rate())
@@ -193,7 +195,7 @@ class Trainer:
         if self._ema is not None:
             self._ema.update(self.model)
         self._advance(batches)
-        self._window[4:] += self._norm_and_skipped(norm.detach())
+        self._window[-2:] += self._norm_and_skipped(norm.detach())
         self._window_padding += batches.padding_share
         self._window_steps += 1
         self._window_seconds += time.perf_counter() - began
@@ -233,7 +235,7 @@ class Trainer:
         steps, began = self._window_steps, time.perf_counter()
         sums = world.sum(self._window.detach().to("cpu", torch.float64))
         self._window_seconds += time.perf_counter() - began  # work that was still under way on the device
-        loss, nll, correct, tokens, norm, skipped = sums.tolist()
+        loss, nll, correct, tokens, repetition, norm, skipped = sums.tolist()
         self._require_finite(loss + norm)
         if skipped == steps * world.size and self._scaler.get_scale() < 1.0:
             raise TrainingError(
@@ -253,6 +255,8 @@ class Trainer:
             "perf/padding_share": self._window_padding / steps,
             "system/peak_memory_mb": runtime.peak_memory_mb(),
         }
+        if repetition:
+            values["train/coverage_loss"] = repetition / tokens
         if self._scaler.is_enabled():
             values["train/loss_scale"] = self._scaler.get_scale()
             values["train/skipped_updates"] = skipped / world.size
@@ -274,7 +278,7 @@ class Trainer:
             )
 
     def _evaluate(self) -> None:
-        self._require_finite(self._window[4].item())  # the norm is the same on all ranks
+        self._require_finite(self._window[-2].item())  # the norm is the same on all ranks
         with self._weights_for_use():
             values = self._validator.run(self.model, self.state.step)
         values = self._to.world.broadcast(values)
@@ -293,7 +297,7 @@ class Trainer:
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        self._require_finite(self._window[4].item())
+        self._require_finite(self._window[-2].item())
         self._to.tracker.flush()
         if self._to.world.is_main:
             store, state = self._to.checkpoints, self.state

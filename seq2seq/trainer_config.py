@@ -38,6 +38,9 @@ class TrainerConfig:
         batch_tokens: Examples × max(padded source, padded target) of a micro-batch on one rank.
         accumulate: Micro-batches of a step on each rank.
         label_smoothing: Share of the target probability spread over the vocabulary, [0, 1).
+        coverage_loss_weight: What each nat of the coverage loss of ``model.coverage`` counts (the λ of See et al.,
+            2017, eq. 13, arXiv:1704.04368).
+        coverage_loss_start: Steps before the coverage loss is added.
         compile: Whether the training objective goes through ``torch.compile``.
         deterministic: Whether an operation without a deterministic kernel is an error.
         log_every: Steps between lines of training figures.
@@ -67,6 +70,8 @@ class TrainerConfig:
     batch_tokens: int = 4096
     accumulate: int = 1
     label_smoothing: float = 0.1
+    coverage_loss_weight: float = 1.0
+    coverage_loss_start: int = 0
     compile: bool = False
     deterministic: bool = False
     log_every: int = 50
@@ -95,7 +100,7 @@ class TrainerConfig:
         for key in ("max_minutes", "stop_after_minutes"):
             value = getattr(self, key)
             _require(value is None or value > 0, key, value, "above 0, or null")
-        for key in ("eval_examples", "samples"):
+        for key in ("eval_examples", "samples", "coverage_loss_weight", "coverage_loss_start"):
             _require(getattr(self, key) >= 0, key, getattr(self, key), "at least 0")
         _require(0 <= self.attention_images <= 4, "attention_images", self.attention_images, "0 to 4")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0, below 1")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from seq2seq.errors import UserError
 from seq2seq.models.attention import AdditiveScore, DotScore, GeneralScore, attendable, score_bias
 from seq2seq.models.base import Hidden, Memory, Output, Seq2Seq, State, Vocabulary, beam_rows
+from seq2seq.models.copying import Copying, SourceTokens
 from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import TieEmbeddings, build_embeddings
 from seq2seq.models.recurrent import compute_dtype, run_bidirectional, run_gates
@@ -44,6 +45,10 @@ class GRUConfig:
         dropout: on embeddings, between layers, and on the features.
         input_feeding: the decoder also reads its last attentional state (Luong et al., 2015, section 3.3).
         attention_size: inner size of additive attention.
+        copy: mix in copying source tokens by their attention (See et al., 2017, section 2.2, arXiv:1704.04368); one
+            tokenizer for both sides.
+        coverage: additive attention also reads how much attention each position has had (section 2.3 there);
+            `trainer.coverage_loss_weight` is the price of attending to the same again.
     """
 
     family: str = "gru"
@@ -57,6 +62,8 @@ class GRUConfig:
     attention: GRUAttention = GRUAttention.additive
     attention_size: int = 256
     tie_embeddings: TieEmbeddings = TieEmbeddings.all
+    copy: bool = False
+    coverage: bool = False
 
     def __post_init__(self) -> None:
         """Checks what no single type can say.
@@ -77,6 +84,11 @@ class GRUConfig:
                 raise UserError(f"model.{name}={getattr(self, name)} must be at least 1")
         if not 0.0 <= self.dropout < 1.0:
             raise UserError(f"model.dropout={self.dropout} must be at least 0 and below 1")
+        if self.coverage and self.attention is not GRUAttention.additive:
+            raise UserError(
+                f"model.coverage=true is an input of additive attention: take model.attention=additive, not "
+                f"{self.attention.value}"
+            )
         dot = self.attention in (GRUAttention.dot, GRUAttention.scaled_dot)
         if dot and self.d_model != 2 * self.encoder_size:
             raise UserError(
@@ -89,7 +101,7 @@ class GRUConfig:
 def _build_score(config: GRUConfig) -> DotScore | GeneralScore | AdditiveScore:
     size, memory = config.d_model, 2 * config.encoder_size
     if config.attention is GRUAttention.additive:
-        return AdditiveScore(size, memory, config.attention_size)
+        return AdditiveScore(size, memory, config.attention_size, coverage=config.coverage)
     if config.attention is GRUAttention.general:
         return GeneralScore(size, memory)
     return DotScore(size**-0.5 if config.attention is GRUAttention.scaled_dot else 1.0)
@@ -112,11 +124,21 @@ class Attended:
 
 @dataclass
 class GRUState(State):
-    """Layer states [L, N, D], the last attentional state [N, D], and what is attended to [B, ...]."""
+    """Where a GRU decoder stands.
+
+    Attributes:
+        hidden: states of the layers [L, N, D].
+        feed: the last attentional state [N, D].
+        attended: what is attended to, [B, ...].
+        tokens: what may be copied, [B, ...]; None without copying.
+        coverage: sum of all attention so far [N, S] float32; None without coverage.
+    """
 
     hidden: Tensor
     feed: Tensor
     attended: Attended
+    tokens: SourceTokens | None
+    coverage: Tensor | None
     width: int
 
     def reorder(self, parents: Tensor) -> None:
@@ -130,9 +152,11 @@ class GRUState(State):
         self._take((sentences.unsqueeze(1) * self.width + beams).flatten())
         old = self.attended
         self.attended = Attended(*(tensor.index_select(0, sentences) for tensor in (old.keys, old.values, old.bias)))
+        self.tokens = None if self.tokens is None else self.tokens.take(sentences)
 
     def _take(self, rows: Tensor) -> None:
         self.hidden, self.feed = self.hidden.index_select(1, rows), self.feed.index_select(0, rows)
+        self.coverage = None if self.coverage is None else self.coverage.index_select(0, rows)
 
 
 class GRU(Seq2Seq):
@@ -146,7 +170,8 @@ class GRU(Seq2Seq):
         self.source_embedding, self.target_embedding, tied = build_embeddings(
             vocabulary, embedded, config.tie_embeddings
         )
-        self.output = Output(size, vocab_size=vocabulary.target_size, tied=tied)
+        self.output = Output(size, vocab_size=vocabulary.target_size, tied=tied, copy=config.copy)
+        self.coverage = config.coverage
         self.dropout = Dropout(config.dropout)
         self.encoder = nn.GRU(embedded, config.encoder_size, config.encoder_layers, bidirectional=True)
         fed = size if config.input_feeding else 0
@@ -172,14 +197,26 @@ class GRU(Seq2Seq):
         if self.input_feeding:
             features, weights = self._decode_fed(gates, hidden, attended)
         else:
-            y = self._run_layers(gates, hidden, self._recurrent_weights(gates))[-1]
-            features, weights = self._attend(y.transpose(0, 1), attended)
-        return Hidden(self.dropout(features), weights if need_attention else None)
+            y = self._run_layers(gates, hidden, self._recurrent_weights(gates))[-1].transpose(0, 1)
+            features, weights = self._attend_in_turn(y, attended) if self.coverage else self._attend(y, attended)
+        tokens = SourceTokens.of(memory.src) if self.output.copies else None
+        result = self._hidden(features, weights, tokens, need_attention=need_attention)
+        if self.coverage:
+            result.repetition = torch.minimum(weights, weights.cumsum(dim=1) - weights).sum(dim=-1)
+        return result
 
     def start(self, memory: Memory, *, width: int = 1) -> GRUState:
         """See `Seq2Seq.start`."""
         hidden = self._initial(memory).repeat_interleave(width, dim=1)
-        return GRUState(hidden, torch.zeros_like(hidden[0]), self._prepare(memory), width)
+        coverage = memory.mask.new_zeros(hidden.size(1), memory.mask.size(1), dtype=torch.float32)
+        return GRUState(
+            hidden=hidden,
+            feed=torch.zeros_like(hidden[0]),
+            attended=self._prepare(memory),
+            tokens=SourceTokens.of(memory.src) if self.output.copies else None,
+            coverage=coverage if self.coverage else None,
+            width=width,
+        )
 
     def step(self, tokens: Tensor, state: State, *, need_attention: bool = False) -> Hidden:
         """See `Seq2Seq.step`."""
@@ -190,9 +227,22 @@ class GRU(Seq2Seq):
         states = self._run_layers(gates, state.hidden, self._recurrent_weights(gates))  # L of [1, N, D]
         state.hidden = torch.cat(states)
         query = states[-1].view(-1, state.width, states[-1].size(-1))  # [B, K, D]
-        features, weights = self._attend(query, state.attended)
+        coverage = None if state.coverage is None else state.coverage.view(*query.shape[:2], -1)
+        features, weights = self._attend(query, state.attended, coverage)
         state.feed = features.flatten(0, 1)
-        return Hidden(self.dropout(state.feed), weights.flatten(0, 1) if need_attention else None)
+        weights = weights.flatten(0, 1)
+        if state.coverage is not None:
+            state.coverage = state.coverage + weights
+        return self._hidden(state.feed, weights, state.tokens, need_attention=need_attention)
+
+    def _hidden(
+        self, features: Tensor, weights: Tensor, tokens: SourceTokens | None, *, need_attention: bool
+    ) -> Hidden:
+        """Of attentional states [*, D] and the attention [*, S] behind them."""
+        features = self.dropout(features)
+        if tokens is not None:
+            return Hidden(features, weights, Copying.evenly(weights, tokens))
+        return Hidden(features, weights if need_attention else None)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a loop over time, see `run_gates`
     def _decode_fed(self, gates: Tensor, hidden: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
@@ -200,15 +250,33 @@ class GRU(Seq2Seq):
         feed_weight = self._feed_weight().to(compute_dtype(gates))
         recurrent = self._recurrent_weights(gates)
         feed = torch.zeros_like(hidden[0])
+        coverage = self._no_coverage(attended)
         features, weights = [], []
         for of_input in gates.unsqueeze(1):
             states = self._run_layers(of_input + F.linear(feed, feed_weight), hidden, recurrent)
             hidden = torch.cat(states)
-            feature, weight = self._attend(states[-1].transpose(0, 1), attended)
+            feature, weight = self._attend(states[-1].transpose(0, 1), attended, coverage)
+            coverage = None if coverage is None else coverage + weight
             feed = feature.squeeze(1)
             features.append(feature)
             weights.append(weight)
         return torch.cat(features, dim=1), torch.cat(weights, dim=1)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a loop over time, see `run_gates`
+    def _attend_in_turn(self, queries: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
+        """`_attend` with the loop that coverage forces: each position needs the attention of those before."""
+        coverage = self._no_coverage(attended)
+        features, weights = [], []
+        for query in torch.split(queries, 1, dim=1):
+            feature, weight = self._attend(query, attended, coverage)
+            coverage = None if coverage is None else coverage + weight
+            features.append(feature)
+            weights.append(weight)
+        return torch.cat(features, dim=1), torch.cat(weights, dim=1)
+
+    def _no_coverage(self, attended: Attended) -> Tensor | None:
+        """Coverage [B, 1, S] before the first step."""
+        return torch.zeros_like(attended.bias) if self.coverage else None
 
     def _run_layers(self, gates: Tensor, hidden: Tensor, recurrent: RecurrentWeights) -> list[Tensor]:
         """States [T, B, D] of each layer from the first one's input gates [T, B, 3D] and [L, B, D]."""
@@ -221,13 +289,14 @@ class GRU(Seq2Seq):
             states.append(y.squeeze(1))
         return states
 
-    def _attend(self, query: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
+    def _attend(self, query: Tensor, attended: Attended, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Attentional states tanh(W_c [c; h]) of queries h [B, T, D], and the weights [B, T, S] behind c.
 
         Luong et al. (2015, eq. 5). W_c is kept as two halves, and its context half is applied to the encoder
         states beforehand: c is a weighted sum of them, so W c is the same sum of the products.
         """
-        weights = torch.softmax(self.score(query, attended.keys).float() + attended.bias, dim=-1)
+        inputs = (query, attended.keys) if coverage is None else (query, attended.keys, coverage)
+        weights = torch.softmax(self.score(*inputs).float() + attended.bias, dim=-1)
         context = weights.to(attended.values.dtype) @ attended.values
         return torch.tanh(context + self.state_proj(query)), weights
 

@@ -27,5 +27,4 @@ class Objective(nn.Module):
         """
         memory = self.model.encode(src, self.model.source_mask(src))
         hidden = self.model.decode(tgt_in, memory)
-        sums: LossSums = self.model.output.loss(hidden.rows(rows), labels, smoothing)
-        return sums
+        return self.model.output.loss(hidden.rows(rows), labels, smoothing)

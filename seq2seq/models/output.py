@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seq2seq.models.copying import Copying, MixtureGradients, copied_share, mix, mixture_loss
+
 # Elements of one chunk of logits. On the CPU 16 MiB in float32 was fastest: larger chunks leave the cache,
 # smaller ones add to the weight's gradient too often. An accelerator wants few large products: 256 MiB.
 _CHUNK_ELEMENTS = {"cpu": 1 << 22}
@@ -28,34 +30,45 @@ class Hidden:
 
     Attributes:
         features: [*, D].
-        attention: [*, S] float32, rows sum to one; None unless it was asked for.
+        attention: [*, S] float32, rows sum to one; None unless it was asked for. Where the model copies it is always
+            there: the weights that source tokens are copied by.
+        copying: what the positions, flattened, may copy; None where the model does not copy.
+        repetition: [*] float32, Σ_i min(a_i, coverage_i), attention to what was attended to before; None without
+            coverage.
     """
 
     features: Tensor
     attention: Tensor | None = None
+    copying: Copying | None = None
+    repetition: Tensor | None = None
 
     def rows(self, index: Tensor) -> Hidden:
         """The positions `index` [M] (int64, into the flattened leading axes): features [M, D]."""
         features = self.features.flatten(0, -2).index_select(0, index)
-        if self.attention is None:
-            return Hidden(features)
-        return Hidden(features, self.attention.flatten(0, -2).index_select(0, index))
+        copying = None if self.copying is None else self.copying.rows(index)
+        attention = None if copying is None else copying.attention
+        if copying is None and self.attention is not None:
+            attention = self.attention.flatten(0, -2).index_select(0, index)
+        repetition = None if self.repetition is None else self.repetition.flatten().index_select(0, index)
+        return Hidden(features, attention, copying, repetition)
 
 
 class LossSums(NamedTuple):
     """Sums over target tokens, float32 scalars; divide by `tokens` for means.
 
     Attributes:
-        loss: label-smoothed cross-entropy in nats, the only one with a gradient.
+        loss: label-smoothed cross-entropy in nats, with a gradient.
         nll: cross-entropy without smoothing in nats.
         correct: tokens whose label has the highest probability.
         tokens: how many.
+        repetition: the coverage loss (`Hidden.repetition`), with a gradient; zero without coverage.
     """
 
     loss: Tensor
     nll: Tensor
     correct: Tensor
     tokens: Tensor
+    repetition: Tensor
 
 
 class Output(nn.Module):
@@ -66,9 +79,11 @@ class Output(nn.Module):
         vocab_size: V.
         tied: an embedding's weight [V, E] to share; None makes one of its own with E = d_model. Where E is not
             d_model, a linear projection comes between.
+        copy: mix in copying from the source (see `seq2seq.models.copying`); its probability is a logistic function
+            of the features.
     """
 
-    def __init__(self, d_model: int, *, vocab_size: int, tied: nn.Parameter | None = None) -> None:
+    def __init__(self, d_model: int, *, vocab_size: int, tied: nn.Parameter | None = None, copy: bool = False) -> None:
         super().__init__()
         if tied is None:
             self.weight = nn.Parameter(torch.empty(vocab_size, d_model))
@@ -77,10 +92,33 @@ class Output(nn.Module):
             self.weight = tied
         size = self.weight.size(1)
         self.projection = None if size == d_model else nn.Linear(d_model, size, bias=False)
+        self.gate = nn.Linear(d_model, 1) if copy else None
+
+    @property
+    def copies(self) -> bool:
+        """Whether the output may be copied from the source."""
+        return self.gate is not None
 
     def log_probs(self, hidden: Hidden) -> Tensor:
         """Normalised log-probabilities [*, V], float32, of features [*, D]."""
-        return torch.log_softmax(F.linear(self._project(hidden), self.weight).float(), dim=-1)
+        log_probs = self._log_generated(hidden)
+        if self.gate is None:
+            return log_probs
+        assert hidden.copying is not None, "a model that copies says what"
+        mixed = mix(log_probs.flatten(0, -2), self._gate(hidden).flatten(0, -2), hidden.copying)
+        return mixed.view_as(log_probs)
+
+    def copy_probs(self, hidden: Hidden, tokens: Tensor) -> Tensor:
+        """The probability that `tokens` [*] (int64) were copied rather than generated, given that they came out.
+
+        Only where `copies` holds.
+
+        Returns:
+            [*] float32 in [0, 1].
+        """
+        assert hidden.copying is not None, "a model that copies says what"
+        log_probs, gate = self._log_generated(hidden).flatten(0, -2), self._gate(hidden).flatten(0, -2)
+        return copied_share(log_probs, gate, hidden.copying, tokens.flatten()).view_as(tokens)
 
     def loss(self, hidden: Hidden, labels: Tensor, smoothing: float) -> LossSums:
         """Sums of the cross-entropy over rows of features [M, D] with labels [M] (int64).
@@ -88,9 +126,22 @@ class Output(nn.Module):
         Label smoothing (Szegedy et al., 2016, section 7, arXiv:1512.00567) as `F.cross_entropy` defines it:
         the target distribution is (1 - smoothing) on the label plus smoothing / V on every entry.
         """
-        loss, nll, correct = _cross_entropy(self._project(hidden), self.weight, labels, smoothing)
+        features = self._project(hidden)
+        copying = None if hidden.copying is None else (self._gate(hidden), hidden.copying)
+        loss, nll, correct = _cross_entropy(features, self.weight, labels, smoothing, copying=copying)
         tokens = torch.full_like(nll, labels.numel())
-        return LossSums(loss, nll, correct, tokens)
+        repetition = torch.zeros_like(nll) if hidden.repetition is None else hidden.repetition.sum()
+        return LossSums(loss, nll, correct, tokens, repetition)
+
+    def _log_generated(self, hidden: Hidden) -> Tensor:
+        return torch.log_softmax(F.linear(self._project(hidden), self.weight).float(), dim=-1)
+
+    def _gate(self, hidden: Hidden) -> Tensor:
+        """The logit [*, 1], float32, of the probability to generate."""
+        assert self.gate is not None, "only models that copy have a gate"
+        with torch.autocast(hidden.features.device.type, enabled=False):
+            y: Tensor = self.gate(hidden.features.float())
+        return y
 
     def _project(self, hidden: Hidden) -> Tensor:
         features = hidden.features
@@ -99,18 +150,32 @@ class Output(nn.Module):
 
 # Not compiled: traced, each number of rows would be a graph of its own, and its kernels are few and large anyway.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _cross_entropy(features: Tensor, weight: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums of loss, nll and correct, see `LossSums`."""
+def _cross_entropy(
+    features: Tensor, weight: Tensor, labels: Tensor, smoothing: float, *, copying: tuple[Tensor, Copying] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of loss, nll and correct, see `LossSums`; `copying` is the gate's logits [M, 1] and what to copy."""
+    gate, copied = copying or (None, None)
+    attention = None if copied is None else copied.attention
     # Within the function gradients are always off, and `needs_input_grad` does not heed torch.no_grad.
-    want_grad = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
+    inputs = [tensor for tensor in (features, weight, gate, attention) if tensor is not None]
+    want_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     sums: tuple[Tensor, Tensor, Tensor] = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        features, weight, labels, smoothing, want_grad
+        features, weight, gate, attention, _Settings(labels, smoothing, copied, want_grad)
     )
     return sums
 
 
+class _Settings(NamedTuple):
+    """What `_CrossEntropy` needs besides what it gives gradients for."""
+
+    labels: Tensor
+    smoothing: float
+    copying: Copying | None
+    want_grad: bool
+
+
 class _CrossEntropy(torch.autograd.Function):
-    """Sum of smoothed cross-entropies of softmax(features @ weight.T), without storing the logits.
+    """Sum of smoothed cross-entropies of softmax(features @ weight.T), or its mixture, without storing the logits.
 
     The gradient of the logits, softmax - target distribution, is known as soon as the logits are, so the
     forward pass turns each chunk of it into the gradients of features and weight (as in Hsu et al., 2024,
@@ -119,8 +184,14 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, labels: Tensor, smoothing: float, want_grad: bool
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        gate: Tensor | None,
+        attention: Tensor | None,
+        settings: _Settings,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        labels, smoothing, copying, want_grad = settings
         device = features.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
         with torch.autocast(device, enabled=False):
@@ -128,6 +199,7 @@ class _CrossEntropy(torch.autograd.Function):
             sums = torch.zeros(3, dtype=torch.float32, device=x.device)
             grad_x = torch.empty_like(x) if want_grad else None
             grad_w = torch.zeros_like(weight, dtype=torch.float32) if want_grad else None
+            grads_copying: list[MixtureGradients] = []
             rows = max(16, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS_ELSEWHERE) // w.size(0))
             rows = min(rows, _CHUNK_ROWS_FLOAT16) if dtype is torch.float16 else rows
             # All chunks use the same memory: fresh memory costs page faults, more than the arithmetic.
@@ -137,14 +209,22 @@ class _CrossEntropy(torch.autograd.Function):
             for start in range(0, x.size(0), rows):
                 part, size = slice(start, start + rows), min(rows, x.size(0) - start)
                 scores[:size] = torch.mm(x[part], w.t(), out=logits[:size])
-                _chunk_loss(scores[:size], labels[part], smoothing, sums)
+                if gate is None or copying is None:
+                    _chunk_loss(scores[:size], labels[part], smoothing, sums)
+                else:
+                    some = copying.part(part)
+                    grads = mixture_loss(
+                        scores[:size], labels[part], smoothing, sums=sums, gate=gate[part], copying=some
+                    )
+                    grads_copying.append(grads)
                 if grad_x is not None and grad_w is not None:
                     grad = logits[:size].copy_(scores[:size])
                     torch.mm(grad, w, out=grad_x[part])
                     torch.mm(grad.t(), x[part], out=piece)
                     grad_w += wide_piece.copy_(piece)  # adding mixed types would allocate
         if want_grad:
-            ctx.save_for_backward(grad_x, grad_w)
+            of_copying = [torch.cat(chunks) for chunks in zip(*grads_copying, strict=True)]
+            ctx.save_for_backward(grad_x, grad_w, *(of_copying or (None, None)))
             ctx.dtypes = features.dtype, weight.dtype
         loss, nll, correct = sums.unbind()
         loss, nll, correct = loss.clone(), nll.clone(), correct.clone()
@@ -153,9 +233,15 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_x, grad_w = ctx.saved_tensors
+        grad_x, grad_w, grad_gate, grad_attention = ctx.saved_tensors
         x_dtype, w_dtype = ctx.dtypes
-        return grad_x.to(x_dtype) * grads[0], (grad_w * grads[0]).to(w_dtype), None, None, None
+        return (
+            grad_x.to(x_dtype) * grads[0],
+            (grad_w * grads[0]).to(w_dtype),
+            None if grad_gate is None else grad_gate * grads[0],
+            None if grad_attention is None else grad_attention * grads[0],
+            None,
+        )
 
 
 def _chunk_loss(scores: Tensor, labels: Tensor, smoothing: float, sums: Tensor) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seq2seq.errors import UserError
 from seq2seq.models.attention import MultiHeadAttention, attend, attendable, attention_weights, causal_mask
 from seq2seq.models.base import Hidden, Memory, Output, Seq2Seq, State, Vocabulary, beam_rows
+from seq2seq.models.copying import Copying, SourceTokens
 from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import LearnedPositions, SinusoidalPositions, TieEmbeddings, build_embeddings
 
@@ -44,6 +45,18 @@ class PositionKind(str, Enum):
     learned = "learned"
 
 
+class CopyAttention(str, Enum):
+    """By which attention the Transformer copies.
+
+    Of the last layer's attention over the source its first head or the mean of its heads, or a head of its own behind
+    the last layer.
+    """
+
+    head = "head"
+    mean = "mean"
+    own = "own"
+
+
 @dataclass
 class TransformerConfig:
     """The shape of a Transformer; the defaults suit corpora of tens of thousands of short sentences.
@@ -54,6 +67,9 @@ class TransformerConfig:
         attention_dropout: on the attention weights.
         activation_dropout: inside the feed-forward block.
         max_positions: length of the learned table of positions; sinusoids go on beyond it.
+        copy: mix in copying source tokens by their attention (See et al., 2017, section 2.2, arXiv:1704.04368); one
+            tokenizer for both sides.
+        copy_attention: which attention that is.
     """
 
     family: str = "transformer"
@@ -71,6 +87,8 @@ class TransformerConfig:
     max_positions: int = 1024
     attention: TransformerAttention = TransformerAttention.scaled_dot
     tie_embeddings: TieEmbeddings = TieEmbeddings.all
+    copy: bool = False
+    copy_attention: CopyAttention = CopyAttention.own
 
     def __post_init__(self) -> None:
         """Checks what no single type can say.
@@ -173,10 +191,15 @@ class LayerCache:
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, attention over the source, feed-forward."""
+    """Causal self-attention, attention over the source, feed-forward.
+
+    The source weights it gives are those of the head to copy by, or else the mean over the heads.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
+        one_head = config.copy and config.copy_attention is CopyAttention.head
+        self.shown_heads = 1 if one_head else config.num_heads
         self.self_attn = _attention(config)
         self.self_attn_residual = Residual(config)
         self.encoder_attn = _attention(config)
@@ -213,18 +236,52 @@ class DecoderLayer(nn.Module):
         y = attn.merge(attend(q, k, v, mask.unsqueeze(1), scale=attn.scale, dropout=attn.dropout))
         weights = None
         if need_attention:
-            weights = attention_weights(q, k, mask.unsqueeze(1), scale=attn.scale).mean(dim=1)
+            heads = slice(self.shown_heads)
+            weights = attention_weights(q[:, heads], k[:, heads], mask.unsqueeze(1), scale=attn.scale).mean(dim=1)
         x = self.encoder_attn_residual.leave(x, y)
         x = self.feed_forward_residual.leave(x, self.feed_forward(self.feed_forward_residual.enter(x)))
         return x, weights
 
 
+class CopyHead(nn.Module):
+    """A head of attention that nothing but copying uses: softmax(W_q x · W_k h / sqrt(D)).
+
+    Vaswani et al. (2017, eq. 1, arXiv:1706.03762) for the weights; x is what the decoder says, h the encoder.
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(d_model, d_model)
+        self.scale = d_model**-0.5
+
+    def keys(self, states: Tensor) -> Tensor:
+        """Of encoder states [B, S, D], once a source: [B, S, D]."""
+        y: Tensor = self.k_proj(states)
+        return y
+
+    def forward(self, x: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """Weights [B, T, S] float32 of features [B, T, D] under the source mask [B, S]."""
+        q, k = self.q_proj(x).unsqueeze(1), keys.unsqueeze(1)
+        return attention_weights(q, k, mask.unsqueeze(1), scale=self.scale).squeeze(1)
+
+
 @dataclass
 class TransformerState(State):
-    """Caches of all layers, the source mask [B, S], and how many target tokens were read."""
+    """Where a Transformer decoder stands.
+
+    Attributes:
+        layers: their caches.
+        mask: of the sources [B, S].
+        tokens: what may be copied, [B, ...]; None without copying.
+        copy_keys: [B, S, D] of the copy head; None without one.
+        position: how many target tokens were read.
+    """
 
     layers: list[LayerCache]
     mask: Tensor
+    tokens: SourceTokens | None
+    copy_keys: Tensor | None
     width: int
     position: int = 0
 
@@ -240,6 +297,8 @@ class TransformerState(State):
         beams = torch.arange(self.width, device=sentences.device)
         rows = (sentences.unsqueeze(1) * self.width + beams).flatten()
         self.mask = self.mask.index_select(0, sentences)
+        self.tokens = None if self.tokens is None else self.tokens.take(sentences)
+        self.copy_keys = None if self.copy_keys is None else self.copy_keys.index_select(0, sentences)
         for layer in self.layers:
             layer.take(rows)
             layer.memory_keys = layer.memory_keys.index_select(0, sentences)
@@ -255,7 +314,7 @@ class Transformer(Seq2Seq):
         self.scale = config.d_model**0.5
         size = config.d_model
         self.source_embedding, self.target_embedding, tied = build_embeddings(vocabulary, size, config.tie_embeddings)
-        self.output = Output(size, vocab_size=vocabulary.target_size, tied=tied)
+        self.output = Output(size, vocab_size=vocabulary.target_size, tied=tied, copy=config.copy)
         positions = SinusoidalPositions if config.positions is PositionKind.sinusoidal else LearnedPositions
         self.source_positions = positions(size, config.max_positions)
         self.target_positions = positions(size, config.max_positions)
@@ -266,6 +325,8 @@ class Transformer(Seq2Seq):
         final = nn.LayerNorm if config.norm is NormPlacement.pre else nn.Identity
         self.encoder_norm = final(size)
         self.decoder_norm = final(size)
+        own_head = config.copy and config.copy_attention is CopyAttention.own
+        self.copy_head = CopyHead(size) if own_head else None
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -284,10 +345,15 @@ class Transformer(Seq2Seq):
         x = self._embed(self.target_embedding(tgt_in), self.target_positions(0, tgt_in.size(1)))
         mask = causal_mask(tgt_in.size(1), tgt_in.device)
         weights = None
+        need_weights = self._needs_weights(need_attention)
         for layer in self.decoder:
             last = layer is self.decoder[-1]
-            x, weights = layer(x, mask, memory, need_attention=need_attention and last)
-        return Hidden(self.decoder_norm(x), weights)
+            x, weights = layer(x, mask, memory, need_attention=need_weights and last)
+        features = self.decoder_norm(x)
+        if self.copy_head is not None:
+            weights = self.copy_head(features, self.copy_head.keys(memory.states), memory.mask)
+        tokens = SourceTokens.of(memory.src) if self.output.copies else None
+        return _hidden(features, weights, tokens)
 
     def start(self, memory: Memory, *, width: int = 1) -> TransformerState:
         """See `Seq2Seq.start`."""
@@ -295,7 +361,13 @@ class Transformer(Seq2Seq):
         for layer in self.decoder:
             k, v = cast(DecoderLayer, layer).encoder_attn.project(memory.states, parts="kv")
             layers.append(LayerCache(None, None, k.contiguous(), v.contiguous()))
-        return TransformerState(layers=layers, mask=memory.mask, width=width)
+        return TransformerState(
+            layers=layers,
+            mask=memory.mask,
+            tokens=SourceTokens.of(memory.src) if self.output.copies else None,
+            copy_keys=None if self.copy_head is None else self.copy_head.keys(memory.states),
+            width=width,
+        )
 
     def step(self, tokens: Tensor, state: State, *, need_attention: bool = False) -> Hidden:
         """See `Seq2Seq.step`."""
@@ -303,12 +375,20 @@ class Transformer(Seq2Seq):
         x = self._embed(self.target_embedding(tokens), self.target_positions(state.position, 1))
         x = x.view(-1, state.width, x.size(-1))  # [B, K, D]
         weights = None
+        need_weights = self._needs_weights(need_attention)
         for layer, cache in zip(self.decoder, state.layers, strict=True):
             last = layer is self.decoder[-1]
             step = cast(DecoderLayer, layer).step
-            x, weights = step(x, cache, state.mask, need_attention=need_attention and last)
+            x, weights = step(x, cache, state.mask, need_attention=need_weights and last)
         state.position += 1
-        return Hidden(self.decoder_norm(x).flatten(0, 1), None if weights is None else weights.flatten(0, 1))
+        features = self.decoder_norm(x)
+        if self.copy_head is not None and state.copy_keys is not None:
+            weights = self.copy_head(features, state.copy_keys, state.mask)
+        return _hidden(features.flatten(0, 1), None if weights is None else weights.flatten(0, 1), state.tokens)
+
+    def _needs_weights(self, need_attention: bool) -> bool:
+        """Whether the last layer is to give its attention: a copy head's own takes its place."""
+        return self.copy_head is None and (need_attention or self.output.copies)
 
     def _embed(self, rows: Tensor, positions: Tensor) -> Tensor:
         """Section 3.4 of the paper: embeddings times the square root of D, plus positions, dropped out.
@@ -325,3 +405,10 @@ class Transformer(Seq2Seq):
 def _attention(config: TransformerConfig) -> MultiHeadAttention:
     scaled = config.attention is TransformerAttention.scaled_dot
     return MultiHeadAttention(config.d_model, config.num_heads, scaled=scaled, dropout=config.attention_dropout)
+
+
+def _hidden(features: Tensor, weights: Tensor | None, tokens: SourceTokens | None) -> Hidden:
+    if tokens is None:
+        return Hidden(features, weights)
+    assert weights is not None, "copying goes by attention"
+    return Hidden(features, weights, Copying.evenly(weights, tokens))

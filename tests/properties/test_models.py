@@ -8,6 +8,7 @@ from seq2seq.models.gru import GRUAttention, GRUConfig
 from seq2seq.models.objective import Objective
 from seq2seq.models.transformer import (
     Activation,
+    CopyAttention,
     NormPlacement,
     PositionKind,
     TransformerAttention,
@@ -45,6 +46,16 @@ CONFIGS["transformer-learned-gelu"] = transformer(
     positions=PositionKind.learned, activation=Activation.gelu, max_positions=32
 )
 
+CONFIGS |= {f"transformer-copy-{kind.value}": transformer(copy=True, copy_attention=kind) for kind in CopyAttention}
+CONFIGS |= {
+    f"gru-{'copy-' if copy else ''}coverage-{'fed' if fed else 'free'}": gru(
+        copy=copy, coverage=True, input_feeding=fed, decoder_layers=2
+    )
+    for copy in (True, False)
+    for fed in (True, False)
+}
+CONFIGS["gru-copy-dot"] = gru(copy=True, attention=GRUAttention.scaled_dot)
+
 every_model = pytest.mark.parametrize("name", CONFIGS)
 
 
@@ -54,6 +65,8 @@ def build(name: str):
     with torch.no_grad():  # sharper than at the start of training, so that mistakes show
         for parameter in model.parameters():
             parameter.mul_(1.2)
+        if getattr(CONFIGS[name], "coverage", False):
+            model.score.coverage.normal_()  # starts at zero
     return model
 
 
@@ -82,15 +95,17 @@ def test_stepwise_equals_teacher_forced(name):
     model, tgt = build(name), targets()
     memory = encode(model, sources())
     whole = model.decode(tgt, memory, need_attention=True)
+    log_probs = model.output.log_probs(whole)
     state = model.start(memory)
     for t in range(tgt.size(1)):
         one = model.step(tgt[:, t], state, need_attention=True)
         torch.testing.assert_close(one.features, whole.features[:, t], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(one.attention, whole.attention[:, t], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(model.output.log_probs(one), log_probs[:, t], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(whole.attention.sum(-1), torch.ones(tgt.shape))
     assert whole.attention.dtype is torch.float32
     assert (whole.attention[1, :, 1:] == 0).all(), "padding was attended"
-    torch.testing.assert_close(model.output.log_probs(whole).exp().sum(-1), torch.ones(tgt.shape))
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(tgt.shape))
 
 
 @every_model
@@ -108,8 +123,10 @@ def test_reorder_and_keep_equal_recomputation(name):
         hidden = model.step(history[:, :, -1].flatten(), state)
         flat = history.flatten(0, 1)
         rows = alive.repeat_interleave(history.size(1))
-        expected = model.decode(flat, encode(model, src[rows])).features[:, -1]
-        torch.testing.assert_close(hidden.features, expected, atol=1e-5, rtol=1e-5)
+        expected = model.decode(flat, encode(model, src[rows]))
+        torch.testing.assert_close(hidden.features, expected.features[:, -1], atol=1e-5, rtol=1e-5)
+        log_probs = model.output.log_probs(expected)[:, -1]
+        torch.testing.assert_close(model.output.log_probs(hidden), log_probs, atol=1e-5, rtol=1e-5)
         width = 3 if t != 3 else 2
         parents = torch.randint(history.size(1), (len(alive), width), generator=generator)
         state.reorder(parents)
