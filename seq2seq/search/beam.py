@@ -17,6 +17,7 @@ from seq2seq.models.base import Vocabulary
 from seq2seq.search.candidates import best_candidates
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.constraints import NEVER, Constraints
+from seq2seq.search.coverage import Coverage
 from seq2seq.search.decoder import Decoder
 from seq2seq.search.hypothesis import Hypothesis, StepRecord, backtrack
 from seq2seq.search.schedule import rows_to_keep
@@ -55,15 +56,20 @@ class BeamSearch:
         decoder: gives next-token log-probabilities; started with one row a sentence.
         config: beam, lengths, normalisation, constraints.
         vocabulary: the special ids.
+        coverage: of the same sentences, where there is a coverage penalty; the decoder gives attention then.
     """
 
-    def __init__(self, decoder: Decoder, config: SearchConfig, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, decoder: Decoder, config: SearchConfig, vocabulary: Vocabulary, *, coverage: Coverage | None = None
+    ) -> None:
         self.decoder = decoder
         self.config = config
         self.vocabulary = vocabulary
         self.constraints = Constraints(config, vocabulary)
+        self.coverage = coverage
         self.tokens, self.parents = StepRecord(), StepRecord()
         self.end_scores, self.end_parents, self.cut_scores = StepRecord(), StepRecord(), StepRecord()
+        self.penalties = StepRecord()  # [b, 2K] coverage penalties: of the K that end, of the K that go on
 
     def run(self, limits: Tensor) -> list[list[Hypothesis]]:
         """Up to n_best hypotheses of each sentence, best first; `limits` [B] int64 on their lengths."""
@@ -94,14 +100,14 @@ class BeamSearch:
     def _advance(self, live: _Live, tokens: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Takes step `step` (from 1): updates `live`, returns its tokens and parents, both [b, K]."""
         width, eos_id = self.config.beam_size, self.vocabulary.eos_id
-        log_probs = self.decoder.step(tokens)
+        log_probs, attention = self.decoder.step(tokens)
         self.constraints.apply(log_probs, step)
         # A beam ends in one way only, so among the best 2K there are at least K that go on.
         values, beams, picked = best_candidates(log_probs, live.scores, 2 * width)
         ends = picked == eos_id
-        end_scores = torch.where(ends, values, NEVER)[:, :width]
+        end_scores, end_parents = torch.where(ends, values, NEVER)[:, :width], beams[:, :width]
         self.end_scores.append(end_scores, live.sentences)
-        self.end_parents.append(beams[:, :width], live.sentences)
+        self.end_parents.append(end_parents, live.sentences)
         order = torch.where(ends, 2 * width, 0) + torch.arange(2 * width, device=ends.device)
         going_on = order.topk(width, dim=1, largest=False).indices
         live.scores = values.gather(1, going_on)
@@ -109,7 +115,13 @@ class BeamSearch:
         self.tokens.append(chosen, live.sentences)
         self.parents.append(parents, live.sentences)
         self.constraints.advance(chosen, parents)
-        self._finish(live, end_scores, step)
+        normalized = end_scores / self.config.normalizer(torch.tensor(step))  # on the CPU: no wait for a copy
+        if self.coverage is not None:
+            penalties = self.coverage.add(attention).gather(1, torch.cat([end_parents, parents], dim=1))
+            self.penalties.append(penalties, live.sentences)
+            self.coverage.reorder(parents)
+            normalized = normalized + penalties[:, :width]
+        self._finish(live, normalized, step)
         return chosen, parents
 
     def _finish(self, live: _Live, end_scores: Tensor, step: int) -> None:
@@ -117,13 +129,18 @@ class BeamSearch:
 
         Besides first come, first served, a sentence is done as soon as no live beam can still enter its
         n best: log-probabilities only fall, so a beam's score is at most its log-probability so far over
-        the normalisation at the length limit, which grows with the length.
+        the normalisation at the length limit, which grows with the length; the coverage penalty, never above
+        zero, adds nothing to that.
+
+        Args:
+            live: is updated.
+            end_scores: [b, K] of the hypotheses that ended, -inf for none.
+            step: from 1.
         """
         at_limit = live.limits <= step
         cut = torch.where(at_limit.unsqueeze(1), live.scores, NEVER)
         self.cut_scores.append(cut, live.sentences)
-        normalized = end_scores / self.config.normalizer(torch.tensor(step))  # on the CPU: no wait for a copy
-        ranked = torch.cat([live.best_ended, normalized], dim=1)
+        ranked = torch.cat([live.best_ended, end_scores], dim=1)
         live.best_ended = ranked.topk(self.config.n_best, dim=1).values
         live.ended = live.ended + (end_scores > NEVER).sum(dim=1)
         best_live = live.scores[:, 0] / self.config.normalizer(live.limits)
@@ -136,6 +153,8 @@ class BeamSearch:
         live.keep(rows)
         self.decoder.keep(rows)
         self.constraints.keep(rows)
+        if self.coverage is not None:
+            self.coverage.keep(rows)
 
     def _hypotheses(self, sentences: int) -> list[list[Hypothesis]]:
         """Reads the n best of each sentence back from the records."""
@@ -147,6 +166,8 @@ class BeamSearch:
         steps, owners, slots = np.nonzero(log_probs > NEVER)
         values = log_probs[steps, owners, slots]
         scores = values / self.config.normalizer(torch.from_numpy(steps + 1)).numpy()
+        if self.coverage is not None:
+            scores = scores + self.penalties.stack(sentences, fill=0.0)[steps, owners, slots]
         chosen = _first_of_each(owners, scores, self.config.n_best)
         steps, owners, slots = steps[chosen], owners[chosen], slots[chosen]
         finished = slots < width

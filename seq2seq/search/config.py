@@ -49,6 +49,9 @@ class SearchConfig:
         beam_size: hypotheses kept a sentence; 1 is greedy search.
         length_penalty: exponent of the length normalisation, 0 switches it off.
         length_normalization: which formula, see `LengthNormalization`.
+        coverage_penalty: weight of the penalty for source tokens that got little attention, added to the
+            normalised log-probability of finished hypotheses (Wu et al. 2016, eq. 14, arXiv:1609.08144, see
+            `Coverage`): it chooses among them and steers no beam. 0 switches it off.
         min_length: no hypothesis ends before this many tokens.
         max_length: a hypothesis is cut off here.
         max_length_ratio: if given, also at most 10 + ratio × source tokens.
@@ -69,6 +72,7 @@ class SearchConfig:
     beam_size: int = 5
     length_penalty: float = 1.0
     length_normalization: LengthNormalization = LengthNormalization.wu
+    coverage_penalty: float = 0.0
     min_length: int = 0
     max_length: int = 256
     max_length_ratio: float | None = None
@@ -106,6 +110,7 @@ class SearchConfig:
                 "must be above 0, or null for no limit",
             ),
             ("length_penalty", 0 <= self.length_penalty < math.inf, "must be 0 or more"),
+            ("coverage_penalty", 0 <= self.coverage_penalty < math.inf, "must be 0 (off) or more"),
             (
                 "temperature",
                 0 < self.temperature < math.inf,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,14 +16,23 @@ from torch import Tensor
 from seq2seq.models.base import Seq2Seq
 
 
+class Prediction(NamedTuple):
+    """What a step says of the next token.
+
+    Attributes:
+        log_probs: [N, V] float32; the caller may write into it.
+        attention: [N, S] float32, rows sum to one; None where the decoder was not asked for it.
+    """
+
+    log_probs: Tensor
+    attention: Tensor | None = None
+
+
 class Decoder(Protocol):
     """N = B × K rows, the beams of a sentence side by side; K is 1 (or the samples' number) at the start."""
 
-    def step(self, tokens: Tensor) -> Tensor:
-        """Log-probabilities [N, V] float32 of the next token after one more token a row (`tokens` [N] int64).
-
-        The caller may write into the result.
-        """
+    def step(self, tokens: Tensor) -> Prediction:
+        """The next token's prediction after one more token a row (`tokens` [N] int64)."""
 
     def reorder(self, parents: Tensor) -> None:
         """New beam k of sentence b goes on from its old beam `parents[b, k]` ([B, K] int64)."""
@@ -35,22 +44,31 @@ class Decoder(Protocol):
 class ModelDecoder:
     """Runs one or several models side by side.
 
-    An ensemble's probability is the mean of its models' probabilities.
+    An ensemble's probability is the mean of its models' probabilities, its attention that of their attentions.
+
+    Args:
+        models: one, or the ensemble.
+        src: [B, S] int64, the sources.
+        width: rows a sentence at the start.
+        need_attention: whether predictions carry attention.
     """
 
-    def __init__(self, models: Sequence[Seq2Seq], src: Tensor, *, width: int = 1) -> None:
+    def __init__(self, models: Sequence[Seq2Seq], src: Tensor, *, width: int = 1, need_attention: bool = False) -> None:
         self.models = models
+        self.need_attention = need_attention
         self.states = [model.start(model.encode(src, model.source_mask(src)), width=width) for model in models]
 
-    def step(self, tokens: Tensor) -> Tensor:
+    def step(self, tokens: Tensor) -> Prediction:
         """See `Decoder.step`."""
-        each = [
-            model.output.log_probs(model.step(tokens, state))
-            for model, state in zip(self.models, self.states, strict=True)
-        ]
-        if len(each) == 1:
-            return each[0]
-        return torch.stack(each).logsumexp(0) - math.log(len(each))  # [M, N, V] -> [N, V]
+        each, weights = [], []
+        for model, state in zip(self.models, self.states, strict=True):
+            hidden = model.step(tokens, state, need_attention=self.need_attention)
+            each.append(model.output.log_probs(hidden))
+            if self.need_attention:
+                assert hidden.attention is not None, "a model returns the attention it is asked for"
+                weights.append(hidden.attention.float())
+        log_probs = each[0] if len(each) == 1 else torch.stack(each).logsumexp(0) - math.log(len(each))
+        return Prediction(log_probs, torch.stack(weights).mean(0) if weights else None)
 
     def reorder(self, parents: Tensor) -> None:
         """See `Decoder.reorder`."""
@@ -61,24 +79,3 @@ class ModelDecoder:
         """See `Decoder.keep`."""
         for state in self.states:
             state.keep(sentences)
-
-
-def forced_attention(models: Sequence[Seq2Seq], src: Tensor, tgt_in: Tensor) -> Tensor:
-    """Attention [B, T, S] over the sources while the models read given targets, averaged over the models.
-
-    Reading the finished hypotheses once more costs one teacher-forced pass, and spares the search the weights
-    of all those it drops on the way.
-
-    Args:
-        models: the ensemble.
-        src: [B, S] int64.
-        tgt_in: [B, T] int64, beginning-of-sentence first; padding may be any id.
-    """
-    total: Tensor | None = None
-    for model in models:
-        memory = model.encode(src, model.source_mask(src))
-        attention = model.decode(tgt_in, memory, need_attention=True).attention
-        assert attention is not None, "a model returns the attention it is asked for"
-        total = attention if total is None else total + attention
-    assert total is not None, "an ensemble has at least one model"
-    return total / len(models)

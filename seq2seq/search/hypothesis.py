@@ -18,11 +18,14 @@ class Hypothesis:
 
     Attributes:
         ids: the target tokens without end of sentence.
-        score: the log-probability divided by the length normalisation; what hypotheses are ranked by.
+        score: the log-probability divided by the length normalisation, plus the coverage penalty where there is
+            one; what hypotheses are ranked by.
         log_prob: the sum of the log-probabilities (nats) of the tokens, end of sentence included if it ended.
         ended: False if it was cut off at its length limit.
         attention: [T, S] float32 on the CPU if it was asked for: a row for each token, the end included,
             a column for each source token.
+        copied: the probability, 0 to 1, that each token was copied from the source rather than generated, the end
+            included; if attention was asked for and a model copies.
     """
 
     ids: list[int]
@@ -30,6 +33,7 @@ class Hypothesis:
     log_prob: float
     ended: bool = True
     attention: Tensor | None = None
+    copied: list[float] | None = None
 
     @property
     def length(self) -> int:

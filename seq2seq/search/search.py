@@ -14,7 +14,9 @@ from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.runtime import exact_fp32
 from seq2seq.search.beam import BeamSearch
 from seq2seq.search.config import SearchConfig
-from seq2seq.search.decoder import ModelDecoder, forced_attention
+from seq2seq.search.coverage import Coverage
+from seq2seq.search.decoder import ModelDecoder
+from seq2seq.search.explanation import explain
 from seq2seq.search.hypothesis import Hypothesis
 from seq2seq.search.walk import Choice, greedy_choice, sampling_choice, walk
 
@@ -36,7 +38,7 @@ def search(
         config: what to search for.
         seed: for sampling, where `config.seed` is None.
         numbers: [B] int64, identifies each sentence for sampling; default 0, 1, ... B - 1.
-        need_attention: fill `Hypothesis.attention`.
+        need_attention: fill `Hypothesis.attention`, and `copied` where a model copies.
 
     Returns:
         For each source, `config.n_best` hypotheses (fewer if there are no more), at least one, best first.
@@ -49,19 +51,22 @@ def search(
         return []
     with _ready(models, src.device, config.precision.autocast_dtype):
         limits = config.limits((src != vocabulary.pad_id).sum(dim=1))
+        penalized = config.coverage_penalty > 0
+        coverage = Coverage(config.coverage_penalty, src, vocabulary) if penalized else None
         if config.sampling or config.beam_size == 1:
             choose: Choice = greedy_choice
             if config.sampling:
                 numbers = torch.arange(src.size(0)) if numbers is None else numbers
                 own_seed = seed if config.seed is None else config.seed
                 choose = sampling_choice(config, numbers.to(src.device), seed=own_seed)
-            decoder = ModelDecoder(models, src, width=config.n_best)
-            found = walk(decoder, limits, config, vocabulary=vocabulary, choose=choose)
+            decoder = ModelDecoder(models, src, width=config.n_best, need_attention=penalized)
+            found = walk(decoder, limits, config, vocabulary=vocabulary, choose=choose, coverage=coverage)
         else:
-            found = BeamSearch(ModelDecoder(models, src), config, vocabulary).run(limits)
+            decoder = ModelDecoder(models, src, need_attention=penalized)
+            found = BeamSearch(decoder, config, vocabulary, coverage=coverage).run(limits)
         _check(found)
         if need_attention:
-            _attach_attention(found, models, src)
+            explain(found, models, src)
     return found
 
 
@@ -99,20 +104,3 @@ def _check(found: list[list[Hypothesis]]) -> None:
                 "the model's probabilities are not numbers (NaN or infinite): its weights are unusable; "
                 "choose another checkpoint, or search.precision=fp32 if it was fp16"
             )
-
-
-def _attach_attention(found: list[list[Hypothesis]], models: Sequence[Seq2Seq], src: Tensor) -> None:
-    """Fills `attention` of all hypotheses: the first of each sentence in one pass, then the second, ..."""
-    vocabulary = models[0].vocabulary
-    lengths = (src != vocabulary.pad_id).sum(dim=1).tolist()
-    for rank in range(max(map(len, found))):
-        owners = [sentence for sentence, hypotheses in enumerate(found) if rank < len(hypotheses)]
-        chosen = [found[sentence][rank] for sentence in owners]
-        longest = max(hypothesis.length for hypothesis in chosen)
-        tgt_in = torch.full((len(owners), longest), vocabulary.pad_id)
-        for row, hypothesis in enumerate(chosen):
-            read = [vocabulary.bos_id, *hypothesis.ids][: hypothesis.length]
-            tgt_in[row, : len(read)] = torch.tensor(read)
-        weights = forced_attention(models, src[owners], tgt_in.to(src.device)).float().cpu()
-        for row, hypothesis in enumerate(chosen):
-            hypothesis.attention = weights[row, : hypothesis.length, : lengths[owners[row]]].clone()

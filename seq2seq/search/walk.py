@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from seq2seq.models.base import Vocabulary
 from seq2seq.search.candidates import best_token
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.constraints import Constraints
+from seq2seq.search.coverage import Coverage
 from seq2seq.search.decoder import Decoder
 from seq2seq.search.hypothesis import Hypothesis, StepRecord
 from seq2seq.search.sampling import draw, uniforms
@@ -53,6 +54,21 @@ class _Walkers:
     done: Tensor
 
 
+@dataclass
+class _Paths:
+    """What the rows did, [b, K] a step.
+
+    Attributes:
+        tokens: int64, padding after the end.
+        log_probs: of the tokens, 0 after the end.
+        penalties: the coverage penalty at the last token, 0 before and after; no steps where there is none.
+    """
+
+    tokens: StepRecord = field(default_factory=StepRecord)
+    log_probs: StepRecord = field(default_factory=StepRecord)
+    penalties: StepRecord = field(default_factory=StepRecord)
+
+
 def walk(
     decoder: Decoder,
     limits: Tensor,
@@ -60,6 +76,7 @@ def walk(
     *,
     vocabulary: Vocabulary,
     choose: Choice = greedy_choice,
+    coverage: Coverage | None = None,
 ) -> list[list[Hypothesis]]:
     """`n_best` paths of each sentence, best first.
 
@@ -69,10 +86,11 @@ def walk(
         config: constraints and length normalisation.
         vocabulary: the special ids.
         choose: picks a token a row.
+        coverage: of the same sentences, where there is a coverage penalty; the decoder gives attention then.
     """
     count, width = limits.size(0), config.n_best
     constraints = Constraints(config, vocabulary)
-    chosen, gained = StepRecord(), StepRecord()
+    paths = _Paths()
     rows = _Walkers(
         sentences=torch.arange(count, device=limits.device),
         limits=limits.unsqueeze(1),
@@ -81,15 +99,18 @@ def walk(
     tokens = torch.full((count, width), vocabulary.bos_id, device=limits.device)
     no_move = torch.arange(width, device=limits.device).expand(count, width)
     for step in range(1, int(limits.max()) + 1):
-        log_probs = decoder.step(tokens.flatten())
+        log_probs, attention = decoder.step(tokens.flatten())
         constraints.apply(log_probs, step)
         value, token = choose(log_probs, step, rows.sentences)
         # A row that is done goes on with padding until its sentence leaves.
         tokens = token.view_as(tokens).masked_fill(rows.done, vocabulary.pad_id)
-        chosen.append(tokens, rows.sentences)
-        gained.append(value.view_as(tokens).masked_fill(rows.done, 0.0), rows.sentences)
+        paths.tokens.append(tokens, rows.sentences)
+        paths.log_probs.append(value.view_as(tokens).masked_fill(rows.done, 0.0), rows.sentences)
         constraints.advance(tokens, no_move[: tokens.size(0)])
-        rows.done = rows.done | (tokens == vocabulary.eos_id) | (rows.limits <= step)
+        last = ~rows.done & ((tokens == vocabulary.eos_id) | (rows.limits <= step))
+        if coverage is not None:
+            paths.penalties.append(torch.where(last, coverage.add(attention), 0.0), rows.sentences)
+        rows.done = rows.done | last
         staying = rows_to_keep(rows.done.all(dim=1), step)
         if staying is None:
             continue
@@ -97,26 +118,30 @@ def walk(
             break
         decoder.keep(staying)
         constraints.keep(staying)
+        if coverage is not None:
+            coverage.keep(staying)
         tokens = tokens.index_select(0, staying)
         rows = _Walkers(*(value.index_select(0, staying) for value in vars(rows).values()))
-    return _hypotheses(chosen, gained, config, vocabulary=vocabulary, sentences=count)
+    return _hypotheses(paths, config, vocabulary=vocabulary, sentences=count)
 
 
 def _hypotheses(
-    chosen: StepRecord, gained: StepRecord, config: SearchConfig, *, vocabulary: Vocabulary, sentences: int
+    paths: _Paths, config: SearchConfig, *, vocabulary: Vocabulary, sentences: int
 ) -> list[list[Hypothesis]]:
     """Reads the paths back: they end before the first padding."""
-    tokens = chosen.stack(sentences, fill=vocabulary.pad_id)  # [T, B, K]
-    log_probs = gained.stack(sentences, fill=0.0).astype(np.float64).sum(axis=0)  # [B, K]
+    tokens = paths.tokens.stack(sentences, fill=vocabulary.pad_id)  # [T, B, K]
+    log_probs = paths.log_probs.stack(sentences, fill=0.0).astype(np.float64).sum(axis=0)  # [B, K]
     lengths = (tokens != vocabulary.pad_id).sum(axis=0)
     scores = log_probs / config.normalizer(torch.from_numpy(lengths)).numpy()
+    if config.coverage_penalty > 0:
+        scores = scores + paths.penalties.stack(sentences, fill=0.0).sum(axis=0)
     found = []
     for sentence in range(sentences):
-        paths = []
+        of_sentence = []
         for row in range(tokens.shape[2]):
             ids = tokens[: lengths[sentence, row], sentence, row].tolist()
             ended = ids[-1:] == [vocabulary.eos_id]
             score, log_prob = float(scores[sentence, row]), float(log_probs[sentence, row])
-            paths.append(Hypothesis(ids[:-1] if ended else ids, score, log_prob, ended))
-        found.append(sorted(paths, key=lambda path: -path.score))
+            of_sentence.append(Hypothesis(ids[:-1] if ended else ids, score, log_prob, ended))
+        found.append(sorted(of_sentence, key=lambda hypothesis: -hypothesis.score))
     return found

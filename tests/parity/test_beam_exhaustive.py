@@ -1,9 +1,10 @@
-"""A beam wide enough to drop nothing finds what the enumeration of all sequences finds."""
+"""A beam wide enough to drop nothing finds what the enumeration of all sequences finds, coverage penalty and all."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 from seq2seq.models.base import Vocabulary
 from seq2seq.search.beam import BeamSearch
 from seq2seq.search.config import LengthNormalization, SearchConfig
+from seq2seq.search.coverage import Coverage
+from seq2seq.search.decoder import Prediction
+from seq2seq.search.hypothesis import Hypothesis
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 V = 7
@@ -23,19 +27,26 @@ WIDE = 400
 
 
 class Table:
-    """The next token's log-probabilities from the last two tokens; a table [V, V, V] for each sentence."""
+    """The next token's log-probabilities from the last two tokens; a table [V, V, V] for each sentence.
 
-    def __init__(self, tables: Tensor) -> None:
+    The attention comes from them too, from tables [V, V, S].
+    """
+
+    def __init__(self, tables: Tensor, attentions: Tensor | None = None) -> None:
         self.tables = tables
+        self.attentions = attentions
         self.last = torch.full((tables.size(0), 1), PAD)
         self.before: Tensor | None = None
 
-    def step(self, tokens: Tensor) -> Tensor:
+    def step(self, tokens: Tensor) -> Prediction:
         tokens = tokens.view(self.tables.size(0), -1)
         before = torch.full_like(tokens, PAD) if self.before is None else self.before
         self.before = tokens
         rows = torch.arange(tokens.size(0)).unsqueeze(1)
-        return self.tables[rows, before, tokens].flatten(0, 1)
+        log_probs = self.tables[rows, before, tokens].flatten(0, 1)
+        if self.attentions is None:
+            return Prediction(log_probs)
+        return Prediction(log_probs, self.attentions[rows, before, tokens].flatten(0, 1))
 
     def reorder(self, parents: Tensor) -> None:
         assert self.before is not None
@@ -43,6 +54,7 @@ class Table:
 
     def keep(self, sentences: Tensor) -> None:
         self.tables = self.tables[sentences]
+        self.attentions = None if self.attentions is None else self.attentions[sentences]
         assert self.before is not None
         self.before = self.before[sentences]
 
@@ -67,7 +79,32 @@ def normalizer(length: int, config: SearchConfig) -> float:
     return base[config.length_normalization.value] ** config.length_penalty
 
 
-def enumerate_all(table: Tensor, config: SearchConfig, limit: int) -> list[tuple[float, float, list[int]]]:
+# Of four sources: words, the end of sentence, padding.
+SRC = torch.tensor([[4, 5, 6, 4, 3], [5, 3, 0, 0, 0], [6, 6, 5, 3, 0], [3, 0, 0, 0, 0]])
+
+
+def attention_tables(src: Tensor, seed: int = 0) -> Tensor:
+    """Sharp random attention [B, V, V, S]; letters of even id leave the first word with none at all."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(src.size(0), V, V, src.size(1), generator=generator).mul(8)
+    scores = scores.masked_fill((src == PAD)[:, None, None], -math.inf)
+    scores[:3, :, ::2, 0] = -1e4
+    return scores.softmax(-1)
+
+
+def coverage_penalty(context: tuple[int, ...], attention: Tensor, source: Sequence[int], weight: float) -> float:
+    """Wu et al. (2016, eq. 14) by hand: of a hypothesis after its context of two ids, given attention [V, V, S]."""
+    total = 0.0
+    for i, token in enumerate(source):
+        if token not in (PAD, EOS):
+            given = math.fsum(float(attention[context[j], context[j + 1], i]) for j in range(len(context) - 2))
+            total += math.log(min(max(given, 1e-10), 1.0))
+    return weight * total
+
+
+def enumerate_all(
+    table: Tensor, config: SearchConfig, limit: int, *, attention: Tensor | None = None, source: Sequence[int] = ()
+) -> list[tuple[float, float, list[int]]]:
     """All hypotheses as (score, log_prob, ids), best first."""
     found = []
     for length in range(1, limit + 1):
@@ -78,8 +115,10 @@ def enumerate_all(table: Tensor, config: SearchConfig, limit: int) -> list[tuple
                     continue
                 context = (PAD, BOS, *sequence)
                 log_prob = math.fsum(float(table[context[i], context[i + 1], context[i + 2]]) for i in range(length))
-                ids = [token for token in sequence if token != EOS]
-                found.append((log_prob / normalizer(length, config), log_prob, ids))
+                score = log_prob / normalizer(length, config)
+                if attention is not None:
+                    score += coverage_penalty(context, attention, source, config.coverage_penalty)
+                found.append((score, log_prob, [token for token in sequence if token != EOS]))
     return sorted(found, key=lambda entry: -entry[0])
 
 
@@ -120,3 +159,38 @@ def test_early_stop_changes_nothing() -> None:
             search = BeamSearch(Table(tables(8, seed=1)), config, VOCABULARY)
             results.append([h[0].ids for h in search.run(torch.full((8,), 6))])
         assert results[0] == results[1]
+
+
+def search_covered(config: SearchConfig, limits: Tensor) -> list[list[Hypothesis]]:
+    decoder = Table(tables(4, seed=2), attention_tables(SRC))
+    coverage = Coverage(config.coverage_penalty, SRC, VOCABULARY)
+    return BeamSearch(decoder, config, VOCABULARY, coverage=coverage).run(limits)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+@pytest.mark.parametrize("weight", [0.02, 0.2, 2.0])
+def test_wide_beam_equals_enumeration_with_a_coverage_penalty(weight: float, penalty: float) -> None:
+    config = SearchConfig(
+        beam_size=WIDE, n_best=6, length_penalty=penalty, coverage_penalty=weight, max_length=LIMIT, no_repeat_ngram=2
+    )
+    limits = torch.tensor([LIMIT, LIMIT, LIMIT - 1, LIMIT])
+    decided = []
+    for number, hypotheses in enumerate(search_covered(config, limits)):
+        table, limit, source = tables(4, seed=2)[number], int(limits[number]), SRC[number].tolist()
+        best = enumerate_all(table, config, limit, attention=attention_tables(SRC)[number], source=source)[:6]
+        decided.append([ids for _, _, ids in best] != [ids for _, _, ids in enumerate_all(table, config, limit)[:6]])
+        assert [h.ids for h in hypotheses] == [ids for _, _, ids in best]
+        for hypothesis, (score, log_prob, _) in zip(hypotheses, best, strict=True):
+            assert hypothesis.score == pytest.approx(score, abs=1e-4)
+            assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-5)
+    assert decided[0]
+    assert not decided[3]  # a source without words
+
+
+@pytest.mark.parametrize("weight", [0.02, 0.2, 2.0])
+def test_early_stop_changes_nothing_with_a_coverage_penalty(weight: float) -> None:
+    results = []
+    for n_best in (1, 6):
+        config = SearchConfig(beam_size=WIDE, n_best=n_best, coverage_penalty=weight, max_length=6)
+        results.append([h[0].ids for h in search_covered(config, torch.full((4,), 6))])
+    assert results[0] == results[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -24,26 +25,35 @@ VOCABULARY = Vocabulary(SIZE, SIZE, joint=True)
 GREEDY = SearchConfig(beam_size=1, max_length=14)
 BEAM = SearchConfig(beam_size=4, n_best=3, max_length=14, max_length_ratio=0.5)
 SAMPLING = SearchConfig(sampling=True, n_best=3, max_length=6, temperature=0.9, seed=7)
+COVERAGE = replace(BEAM, coverage_penalty=0.2)
 CONFIGS = {
     "greedy": GREEDY,
     "beam": BEAM,
     "beam, 2-grams": replace(BEAM, no_repeat_ngram=2, min_length=5),
+    "beam, coverage": COVERAGE,
     "sampling": SAMPLING,
     "top-k": replace(SAMPLING, top_k=5),
-    "top-p": replace(SAMPLING, top_p=0.8, no_repeat_ngram=2),
+    "top-p": replace(SAMPLING, top_p=0.8, no_repeat_ngram=2, coverage_penalty=0.2),
+}
+# What summaries are searched with, one by one and together.
+SUMMARIES = {
+    "greedy": GREEDY,
+    "lengths": replace(BEAM, min_length=4, max_length=9, max_length_ratio=None, length_penalty=2.0),
+    "coverage": COVERAGE,
+    "all": replace(COVERAGE, min_length=4, no_repeat_ngram=2, length_penalty=0.6),
 }
 
 
-def half_trained(family: str) -> Seq2Seq:
+def half_trained(family: str, *, copy: bool = False) -> Seq2Seq:
     """A model that has begun to learn to copy: its hypotheses end, at different lengths, and beams disagree.
 
     Random weights would not do: with them nothing ends before the limit.
     """
     torch.manual_seed(0)
     config = (
-        TransformerConfig(d_model=16, d_ff=32, num_heads=2, encoder_layers=1, decoder_layers=2)
+        TransformerConfig(d_model=16, d_ff=32, num_heads=2, encoder_layers=1, decoder_layers=2, copy=copy)
         if family == "transformer"
-        else GRUConfig(d_model=16, embedding_size=16, encoder_size=8)
+        else GRUConfig(d_model=16, embedding_size=16, encoder_size=8, copy=copy, coverage=copy)
     )
     model = build_model(config, VOCABULARY)
     objective = Objective(model)
@@ -62,6 +72,11 @@ def half_trained(family: str) -> Seq2Seq:
 @pytest.fixture(scope="module", params=["transformer", "gru"])
 def model(request: pytest.FixtureRequest) -> Seq2Seq:
     return half_trained(request.param)
+
+
+@pytest.fixture(scope="module", params=["transformer", "gru"])
+def copying_model(request: pytest.FixtureRequest) -> Seq2Seq:
+    return half_trained(request.param, copy=True)
 
 
 def sources(count: int = 12, seed: int = 1) -> list[list[int]]:
@@ -103,9 +118,9 @@ def test_beam_of_one_is_greedy(model: Seq2Seq, ngram: int) -> None:
     assert_same(beam, greedy)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_neighbours_and_padding_change_nothing(model: Seq2Seq, name: str) -> None:
-    config, texts = CONFIGS[name], sources()
+def assert_alone_as_together(model: Seq2Seq, config: SearchConfig) -> None:
+    """A batch, its sentences one by one, and the batch shuffled with more padding give the same."""
+    texts = sources()
     together = search([model], pad(texts), config, seed=3)
     alone = [
         search([model], pad([ids]), config, seed=3, numbers=torch.tensor([number]))[0]
@@ -117,27 +132,64 @@ def test_neighbours_and_padding_change_nothing(model: Seq2Seq, name: str) -> Non
     assert_same([together[i] for i in order.tolist()], shuffled)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_neighbours_and_padding_change_nothing(model: Seq2Seq, name: str) -> None:
+    assert_alone_as_together(model, CONFIGS[name])
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_neighbours_and_padding_change_nothing_of_copying(copying_model: Seq2Seq, name: str) -> None:
+    assert_alone_as_together(copying_model, SUMMARIES[name])
+
+
 @torch.no_grad()
-def forced_log_prob(model: Seq2Seq, source: list[int], hypothesis: Hypothesis) -> float:
+def forced_score(
+    model: Seq2Seq, source: list[int], hypothesis: Hypothesis, config: SearchConfig
+) -> tuple[float, float]:
+    """A hypothesis' score and log-probability from one pass over it, by the formulas of Wu et al. (2016, eq. 14)."""
     target = [*hypothesis.ids, 3] if hypothesis.ended else hypothesis.ids
     src = torch.tensor([source])
-    hidden = model.decode(torch.tensor([[2, *target[:-1]]]), model.encode(src, model.source_mask(src)))
-    return float(model.output.log_probs(hidden)[0, torch.arange(len(target)), target].sum())
+    memory = model.encode(src, model.source_mask(src))
+    hidden = model.decode(torch.tensor([[2, *target[:-1]]]), memory, need_attention=True)
+    assert hidden.attention is not None
+    log_prob = float(model.output.log_probs(hidden)[0, torch.arange(len(target)), target].sum())
+    given = hidden.attention[0, :, :-1].sum(0).tolist()  # to each word, without the end of sentence
+    penalty = sum(math.log(min(max(total, 1e-10), 1.0)) for total in given)
+    normalizer = ((5 + hypothesis.length) / 6) ** config.length_penalty
+    return log_prob / normalizer + config.coverage_penalty * penalty, log_prob
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_scores_are_those_of_forced_decoding(model: Seq2Seq, name: str) -> None:
-    config, texts = CONFIGS[name], sources()
+def assert_scores_are_forced(model: Seq2Seq, config: SearchConfig) -> None:
+    texts = sources()
     for source, hypotheses in zip(texts, search([model], pad(texts), config), strict=True):
         scores = [hypothesis.score for hypothesis in hypotheses]
         assert scores == sorted(scores, reverse=True)
         for hypothesis in hypotheses:
-            assert hypothesis.log_prob == pytest.approx(forced_log_prob(model, source, hypothesis), abs=1e-4)
-            penalty = ((5 + hypothesis.length) / 6) ** config.length_penalty
-            assert hypothesis.score == pytest.approx(hypothesis.log_prob / penalty, abs=1e-5)
+            expected = forced_score(model, source, hypothesis, config)
+            assert (hypothesis.score, hypothesis.log_prob) == pytest.approx(expected, abs=1e-4)
             assert not {0, 2, 3} & set(hypothesis.ids)
-            assert hypothesis.length <= config.max_length
+            assert config.min_length <= hypothesis.length <= config.max_length
             assert hypothesis.ended or hypothesis.length >= min(10, config.max_length)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_scores_are_those_of_forced_decoding(model: Seq2Seq, name: str) -> None:
+    assert_scores_are_forced(model, CONFIGS[name])
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_scores_of_copying_are_those_of_forced_decoding(copying_model: Seq2Seq, name: str) -> None:
+    assert_scores_are_forced(copying_model, SUMMARIES[name])
+
+
+def test_the_coverage_penalty_decides(model: Seq2Seq) -> None:
+    """With it another hypothesis is the first now and then; next to none of it changes nothing."""
+    every = replace(BEAM, n_best=4, max_length_ratio=None, length_penalty=0.0)
+    strict = replace(every, coverage_penalty=1.0)
+    plain, covered = (search([model], pad(sources()), config) for config in (every, strict))
+    assert any(left[0].ids != right[0].ids for left, right in zip(plain, covered, strict=True))
+    weak = search([model], pad(sources()), replace(every, coverage_penalty=1e-30))
+    assert_same(plain, weak)
 
 
 @pytest.mark.parametrize("name", ["beam", "beam, 2-grams"])

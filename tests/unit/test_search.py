@@ -10,7 +10,7 @@ from seq2seq.errors import UserError
 from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.transformer import TransformerConfig
-from seq2seq.search import LengthNormalization, ModelDecoder, SearchConfig, SearchPrecision, search
+from seq2seq.search import LengthNormalization, ModelDecoder, Prediction, SearchConfig, SearchPrecision, search
 from seq2seq.search.beam import BeamSearch
 from seq2seq.search.candidates import best_candidates
 from seq2seq.search.constraints import Constraints
@@ -41,10 +41,10 @@ class Fixed:
         self.steps, self.time = steps, 0
         self.kept: list[list[int]] = []
 
-    def step(self, tokens: Tensor) -> Tensor:
+    def step(self, tokens: Tensor) -> Prediction:
         row = self.steps[min(self.time, len(self.steps) - 1)]
         self.time += 1
-        return row.repeat(tokens.numel(), 1)
+        return Prediction(row.repeat(tokens.numel(), 1))
 
     def reorder(self, parents: Tensor) -> None:
         pass
@@ -74,6 +74,8 @@ def log_probs(**weights: float) -> Tensor:
         ({"max_length_ratio": 0.0}, "search.max_length_ratio=0.0"),
         ({"max_length_ratio": math.nan}, "search.max_length_ratio=nan"),
         ({"length_penalty": -0.5}, "search.length_penalty=-0.5"),
+        ({"coverage_penalty": -0.1}, "search.coverage_penalty=-0.1"),
+        ({"coverage_penalty": math.inf}, "search.coverage_penalty=inf"),
         ({"temperature": 0.0}, "search.temperature=0.0"),
         ({"top_k": -1}, "search.top_k=-1"),
         ({"top_p": 0.0}, "search.top_p=0.0"),
@@ -260,8 +262,8 @@ def test_done_sentences_leave(models: list[Seq2Seq]) -> None:
 def test_ensemble_is_the_mean_of_probabilities(models: list[Seq2Seq]) -> None:
     tokens = torch.tensor([2, 2])
     with torch.no_grad():
-        each = [ModelDecoder([model], SRC).step(tokens).exp() for model in models]
-        both = ModelDecoder(models, SRC).step(tokens).exp()
+        each = [ModelDecoder([model], SRC).step(tokens).log_probs.exp() for model in models]
+        both = ModelDecoder(models, SRC).step(tokens).log_probs.exp()
     torch.testing.assert_close(both, (each[0] + each[1]) / 2)
 
 
