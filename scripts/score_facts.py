@@ -1,0 +1,234 @@
+"""Counts the names and numbers that summaries get right.
+
+    python scripts/score_facts.py outputs/demo_summarization
+    python scripts/score_facts.py outputs/with_copying outputs/without --test-set test
+    python scripts/score_facts.py summaries.txt --records data/demo_summarization/test.jsonl
+
+Each record lists under `facts` the names and numbers of its reference summary as they are written there; those with a
+digit count as numbers, the others as names. Printed with 95 % bootstrap intervals over the records:
+
+- right: the share of the facts that the output holds verbatim;
+- precise: the share of the words of names and numbers in the output that belong to the record's facts. Such a word has
+  a digit or a capital letter and is in none of the reference summaries but as a part of a fact. The wrong ones are
+  divided into those that the document holds (the wrong fact was chosen) and those it does not (misspelt or made up).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seq2seq import config
+from seq2seq.data.corpus import corpus_files, read_records, resolve_root, text_field
+from seq2seq.data.text import read_lines
+from seq2seq.errors import UserError
+
+KINDS = ("names", "numbers")
+_WORD = re.compile(r"\w(?:[\w.,:'&/-]*\w)?")
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Record:
+    """One example of a test set: what the model read, the reference, and the reference's names and numbers."""
+
+    document: str
+    summary: str
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one output gets right and wrong of one kind, names or numbers."""
+
+    facts: int = 0
+    right: int = 0
+    words: int = 0
+    precise: int = 0
+    misplaced: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        """The sums of the counts."""
+        return Counts(*(a + b for a, b in zip(self.row(), other.row(), strict=True)))
+
+    def row(self) -> tuple[int, int, int, int, int]:
+        """The counts in the order of the fields."""
+        return self.facts, self.right, self.words, self.precise, self.misplaced
+
+
+def kind_of(text: str) -> str:
+    """Whether a fact or a word is one of the "numbers", which have a digit, or of the "names"."""
+    return "numbers" if any(c.isdigit() for c in text) else "names"
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text without the punctuation around them; 1,200, 3-1 and O'Nal are one word each."""
+    return [word.removesuffix("'s") for word in _WORD.findall(text)]
+
+
+def holds(text: str, fact: str) -> bool:
+    """Whether the fact stands in the text as it is, not as a part of a longer word or number."""
+    before = r"(?<!\d[.,:-])" if fact[:1].isdigit() else ""
+    after = r"(?![.,:-]\d)" if fact[-1:].isdigit() else ""
+    return re.search(rf"(?<!\w){before}{re.escape(fact)}(?!\w){after}", text) is not None
+
+
+def ordinary_words(records: Sequence[Record]) -> frozenset[str]:
+    """The words of the reference summaries that belong to no fact, such as the capitalised first one."""
+    found: set[str] = set()
+    for record in records:
+        rest = record.summary
+        for fact in sorted(record.facts, key=len, reverse=True):
+            rest = rest.replace(fact, " ")
+        found.update(words_of(rest))
+    return frozenset(found)
+
+
+def count(output: str, record: Record, ordinary: frozenset[str]) -> dict[str, Counts]:
+    """The counts of one output for each kind."""
+    counts = dict.fromkeys(KINDS, Counts())
+    for fact in record.facts:
+        counts[kind_of(fact)] += Counts(facts=1, right=int(holds(output, fact)))
+    expected = Counter(word for fact in record.facts for word in words_of(fact))
+    written = set(words_of(record.document))
+    for word in words_of(output):
+        if word in ordinary or (word == word.lower() and kind_of(word) == "names"):
+            continue
+        precise = expected[word] > 0  # a word that comes more often than in the facts is wrong the second time
+        expected[word] -= 1
+        counts[kind_of(word)] += Counts(words=1, precise=int(precise), misplaced=int(not precise and word in written))
+    return counts
+
+
+def share(part: Sequence[int], whole: Sequence[int], *, seed: int) -> str:
+    """The ratio of two sums over the records in percent, with its 95 % interval.
+
+    The interval is the bootstrap's percentile interval (Efron and Tibshirani 1993, "An introduction to the bootstrap",
+    section 13.3): records are drawn with replacement and the ratio of the sums is computed anew.
+    """
+    if not sum(whole):
+        return "-"
+    parts, wholes = np.asarray(part), np.asarray(whole)
+    drawn = np.random.default_rng(seed).integers(0, len(parts), (_RESAMPLES, len(parts)))
+    sums = wholes[drawn].sum(axis=1)
+    ratios = parts[drawn].sum(axis=1)[sums > 0] / sums[sums > 0]
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    return f"{100 * parts.sum() / wholes.sum():.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def table(outputs: Sequence[str], records: Sequence[Record], *, seed: int) -> str:
+    """The scores as a Markdown table.
+
+    Args:
+        outputs: One text for each record.
+        records: The records, in the same order.
+        seed: Of the bootstrap.
+
+    Raises:
+        UserError: Their numbers differ, or there are none.
+    """
+    if len(outputs) != len(records) or not records:
+        raise UserError(
+            f"{len(outputs)} outputs for {len(records)} records: there must be one for each, and at least one"
+        )
+    ordinary = ordinary_words(records)
+    counts = [count(output, record, ordinary) for output, record in zip(outputs, records, strict=True)]
+    rows = {kind: [found[kind] for found in counts] for kind in KINDS}
+    rows["all"] = [found["names"] + found["numbers"] for found in counts]
+    lines = [
+        "| kind | facts | right, % | words in the output | precise, % | wrong, in the document | wrong, nowhere |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for kind, found in rows.items():
+        facts, right, words, precise, misplaced = zip(*(one.row() for one in found), strict=True)
+        nowhere = sum(words) - sum(precise) - sum(misplaced)
+        cells = (kind, sum(facts), share(right, facts, seed=seed), sum(words), share(precise, words, seed=seed))
+        lines.append("| " + " | ".join(map(str, (*cells, sum(misplaced), nowhere))) + " |")
+    complete = [int(one.right == one.facts) for one in rows["all"]]
+    lines.append(f"\nall facts of a summary right: {share(complete, [1] * len(complete), seed=seed)} %")
+    return "\n".join(lines)
+
+
+def read_facts(path: Path, *, document: str = "document", summary: str = "summary") -> list[Record]:
+    """The records of a JSONL file.
+
+    Args:
+        path: The file.
+        document: The field of the document.
+        summary: The field of the summary.
+
+    Raises:
+        UserError: The file can't be read, or a record lacks a field.
+    """
+    found = []
+    for number, record in read_records(path):
+        place = f"{path}:{number}"
+        texts = text_field(record, document, place), text_field(record, summary, place)
+        found.append(Record(*texts, _facts(record, place)))
+    return found
+
+
+def _facts(record: dict[str, Any], place: str) -> tuple[str, ...]:
+    facts = record.get("facts")
+    if not isinstance(facts, list) or not all(isinstance(fact, str) and fact for fact in facts):
+        raise UserError(f"{place}: field 'facts' must list the names and numbers of the summary; found {facts!r}")
+    return tuple(facts)
+
+
+def read_run(run: Path, test_set: str | None) -> tuple[list[str], list[Record]]:
+    """The outputs of a run on a test set, with its records.
+
+    Args:
+        run: The run folder.
+        test_set: One of `data.test`; None is its only one.
+
+    Raises:
+        UserError: The run has no such test set, or several and none was named; it is no file of records; a file is
+            missing.
+    """
+    data = config.load(run / "config.yaml").data
+    names = ", ".join(data.test)
+    name = test_set or names
+    if name not in data.test:
+        raise UserError(f"--test-set={test_set}: name one of the test sets of {run}: {names or 'it has none'}")
+    key = f"data.test.{name}"
+    files = corpus_files(data.test[name], resolve_root(data.root), key)
+    if f"{key}.path" not in files:
+        raise UserError(f"{key} of {run}: facts are read from records; these are aligned files")
+    fields = {"document": data.test[name].source_field or "source", "summary": data.test[name].target_field or "target"}
+    return list(read_lines(run / "generations" / f"{name}.txt")), read_facts(files[f"{key}.path"], **fields)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("outputs", nargs="+", type=Path, help="run folders, or files with a summary a line")
+    parser.add_argument("--records", type=Path, help="JSONL with document, summary and facts, for files")
+    parser.add_argument("--test-set", help="which test set of a run (default: its only one)")
+    parser.add_argument("--seed", type=int, default=1, help="of the bootstrap")
+    options = parser.parse_args(arguments)
+    try:
+        for path in options.outputs:
+            if path.is_dir():
+                outputs, records = read_run(path, options.test_set)
+            elif options.records is None:
+                parser.error(f"{path} is no run folder: --records must name the file of its records")
+            else:
+                outputs, records = list(read_lines(path)), read_facts(options.records)
+            print(f"{path}\n\n{table(outputs, records, seed=options.seed)}\n")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
