@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Sentence = tuple[str, ...]  # the wordings of one sentence
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One way a report of a topic can end: its summary, and the words that depend on it."""
+
+    summary: str
+    words: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -10,12 +21,17 @@ class Topic:
     """One kind of report.
 
     Its key sentences carry the facts that the summary needs, its side sentences other names and numbers of
-    the same sort. A sentence is a list of wordings; `{name}` stands for a fact. `outcomes` are variants: for
-    each the fixed facts, and the summary that goes with them. `choices` are facts drawn from lists; facts
-    named in neither are drawn by pattern (person, town, percent, ...).
+    the same sort. In both texts a paragraph is a sentence and each of its lines a wording of it. `{name}`
+    stands for a word of the outcome, a word drawn from `choices`, or else a fact, drawn by its pattern (person,
+    town, percent, ...). `choices` are separated by `|`.
     """
 
-    outcomes: tuple[tuple[dict[str, str], str], ...]
-    choices: dict[str, tuple[str, ...]]
-    keys: tuple[tuple[str, ...], ...]
-    sides: tuple[tuple[str, ...], ...]
+    outcomes: tuple[Outcome, ...]
+    choices: Mapping[str, str]
+    keys: str
+    sides: str
+
+
+def sentences(text: str) -> tuple[Sentence, ...]:
+    """The paragraphs of a text, each as its lines."""
+    return tuple(tuple(paragraph.splitlines()) for paragraph in text.strip().split("\n\n"))

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, TypeVar
 
 import demo_summarization
 import demo_translation
@@ -28,6 +28,8 @@ import demo_translation
 SPLITS = ("train", "valid", "test")
 _WINDOW = 200_000  # repeats are dropped among at most this many recent examples, so that memory stays flat
 _FINGERPRINT_BYTES = 8
+
+Example = TypeVar("Example", bound=tuple[Any, ...])  # source, target, and what else belongs to it
 
 
 class RecentlySeen:
@@ -54,12 +56,13 @@ def split_of(text: str) -> str:
     return "test" if bucket < 32 else "valid" if bucket < 64 else "train"
 
 
-def distinct(stream: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
-    """The stream's (split, source, target), without recent repeats of either side."""
+def distinct(stream: Iterator[Example]) -> Iterator[tuple[str, Example]]:
+    """The examples with the split of each, without recent repeats of either side."""
     sources, targets = RecentlySeen(_WINDOW), RecentlySeen(_WINDOW)
-    for source, target in stream:
+    for example in stream:
+        source, target = example[:2]
         if sources.add(source) and targets.add(target):
-            yield split_of(target), source, target
+            yield split_of(target), example
 
 
 def _words(text: str) -> list[str]:
@@ -103,7 +106,7 @@ def write_translation(folder: Path, seed: int, train: int, held_out: int) -> Non
     written = 0
     with ExitStack() as files:
         english, german = (files.enter_context(AtomicText(folder / f"train.{x}")) for x in ("en", "de"))
-        for split, source, target in stream:
+        for split, (source, target) in stream:
             if split != "train":
                 # in reserve: some have a word that the training set happens to lack
                 if len(candidates[split]) < 3 * held_out:
@@ -116,7 +119,7 @@ def write_translation(folder: Path, seed: int, train: int, held_out: int) -> Non
             if written == train:
                 break
     for split, found in candidates.items():
-        more = ((s, t) for other, s, t in stream if other == split)
+        more = (pair for other, pair in stream if other == split)
         kept = _take_known([*found, *islice(more, max(0, 2 * held_out - len(found)))], vocabulary, held_out)
         for language, side in (("en", 0), ("de", 1)):
             with AtomicText(folder / f"{split}.{language}") as file:
@@ -130,25 +133,27 @@ def _take_known(found: list[tuple[str, str]], vocabulary: set[str], limit: int) 
 
 
 def write_summarization(folder: Path, seed: int, train: int, held_out: int) -> None:
-    """Streams the reports to train.jsonl.gz, valid.jsonl and test.jsonl with id, document and summary."""
+    """Streams the reports to train.jsonl.gz, valid.jsonl and test.jsonl: id, document, summary and, held out, facts."""
     names = {"train": "train.jsonl.gz", "valid": "valid.jsonl", "test": "test.jsonl"}
     wanted = {"train": train, "valid": held_out, "test": held_out}
     counts = dict.fromkeys(SPLITS, 0)
     with ExitStack() as stack:
         files = {s: stack.enter_context(AtomicText(folder / name)) for s, name in names.items()}
-        for split, document, summary in distinct(demo_summarization.reports(seed)):
+        for split, report in distinct(demo_summarization.reports(seed)):
             if counts[split] == wanted[split]:
                 if counts == wanted:
                     break
                 continue
-            record = {"id": f"{split}-{counts[split]}", "document": document, "summary": summary}
+            record: dict[str, object] = {"id": f"{split}-{counts[split]}", **report._asdict()}
+            if split == "train":
+                del record["facts"]
             files[split].write(json.dumps(record, ensure_ascii=False) + "\n")
             counts[split] += 1
 
 
 TASKS: dict[str, tuple[Callable[[Path, int, int, int], None], int, int]] = {
     "translation": (write_translation, 4500, 300),
-    "summarization": (write_summarization, 3000, 200),
+    "summarization": (write_summarization, 7000, 400),
 }
 
 
@@ -157,8 +162,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write the demonstration corpora.")
     parser.add_argument("--output", type=Path, default=Path("data"), help="folder to write demo_<task>/ into")
     parser.add_argument("--task", choices=[*TASKS, "all"], default="all")
-    parser.add_argument("--pairs", type=int, help="training examples (default: 4500 pairs, 3000 reports)")
-    parser.add_argument("--held-out", type=int, help="examples of each of valid and test (default: 300, 200)")
+    parser.add_argument("--pairs", type=int, help="training examples (default: 4500 pairs, 7000 reports)")
+    parser.add_argument("--held-out", type=int, help="examples of each of valid and test (default: 300, 400)")
     parser.add_argument("--seed", type=int, default=20)
     options = parser.parse_args(arguments)
     for size in (options.pairs, options.held_out):
