@@ -106,7 +106,7 @@ def test_reports_have_unique_ids_and_other_summaries_in_each_split():
 def test_the_facts_are_the_names_and_numbers_of_the_summary(split):
     for record in records(split):
         assert "{" not in record["document"] + record["summary"]
-        assert 2 <= len(record["facts"]) == len(set(record["facts"]))
+        assert 3 <= len(record["facts"]) == len(set(record["facts"]))
         rest = record["summary"]
         for fact in record["facts"]:
             assert fact in record["document"], (fact, record)
