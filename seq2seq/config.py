@@ -147,7 +147,8 @@ class GenerateConfig(EvaluateConfig):
         input: File of one source a line, ``.gz`` too, or ``.jsonl`` with the run's source field; null: standard input.
         output: File; null is standard output.
         format: ``text`` is the best output a line; ``jsonl`` an object a line with the n best and their scores.
-        attention: Whether JSONL carries each output token's attention over the source tokens.
+        attention: Whether JSONL carries each output token's attention over the source tokens and, where the model
+            copies, the probability that the token was copied.
         alignments: Whether JSONL carries the source token that each output token attended to most.
     """
 

@@ -29,6 +29,8 @@ class Output:
         tokens: the target tokens' labels, the end of sentence last if it was reached.
         source_tokens: the source tokens' labels as the model saw them, end of sentence last.
         attention: [tokens, source tokens] float32, rows sum to one, if it was asked for.
+        copied: the probability, 0 to 1, that each token was copied from the source rather than generated, if
+            attention was asked for and a model copies.
     """
 
     text: str
@@ -37,6 +39,7 @@ class Output:
     tokens: list[str]
     source_tokens: list[str]
     attention: npt.NDArray[np.float32] | None = None
+    copied: list[float] | None = None
 
 
 class Generator:
@@ -80,7 +83,12 @@ class Generator:
         return [outputs[0].text for outputs in self.generate_nbest(texts)]
 
     def generate_nbest(self, texts: Sequence[str], *, need_attention: bool = False) -> list[list[Output]]:
-        """The `config.n_best` best outputs of each text, best first; a single one for a blank text."""
+        """The `config.n_best` best outputs of each text, best first; a single one for a blank text.
+
+        Args:
+            texts: one source each.
+            need_attention: fill `Output.attention`, and `copied` where a model copies.
+        """
         return self._block(texts, first=0, need_attention=need_attention)
 
     def stream(
@@ -91,7 +99,7 @@ class Generator:
         Args:
             lines: read as they are needed.
             block: lines read before the first of them is answered; default 32 batches.
-            need_attention: fill `Output.attention`.
+            need_attention: fill `Output.attention`, and `copied` where a model copies.
         """
         size = self.config.batch_size * _BATCHES_PER_BLOCK if block is None else block
         iterator = iter(lines)
@@ -141,6 +149,7 @@ class Generator:
             tokens=target.pieces([*hypothesis.ids, EOS_ID] if hypothesis.ended else hypothesis.ids),
             source_tokens=source_tokens,
             attention=None if hypothesis.attention is None else hypothesis.attention.numpy(),
+            copied=hypothesis.copied,
         )
 
 

@@ -118,6 +118,8 @@ def _record(output: Output, config: GenerateConfig) -> dict[str, Any]:
         record["source_tokens"] = output.source_tokens
     if output.attention is not None and config.attention:
         record["attention"] = [[round(float(weight), 6) for weight in row] for row in output.attention]
+    if output.copied is not None and config.attention:
+        record["copied"] = [round(share, 6) for share in output.copied]
     if output.attention is not None and config.alignments:
         record["alignments"] = [int(row.argmax()) for row in output.attention]
     return record

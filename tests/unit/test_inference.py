@@ -108,6 +108,20 @@ def test_n_best_and_labels(model: Seq2Seq) -> None:
     assert all(o.attention is None for outputs in plain for o in outputs)
 
 
+def test_copied_tokens_are_said(model: Seq2Seq) -> None:
+    config = TransformerConfig(d_model=16, d_ff=32, num_heads=2, encoder_layers=1, decoder_layers=1, copy=True)
+    copying = build_model(config, Vocabulary(SIZE, SIZE, joint=True)).eval()
+    for text, (output,) in zip(TEXTS, generator(copying).generate_nbest(TEXTS, need_attention=True), strict=True):
+        if not output.tokens:
+            assert output.copied is None
+            continue
+        assert output.copied is not None
+        letters = {*text, "</s>"}
+        assert [share > 0 for share in output.copied] == [token in letters for token in output.tokens]
+    assert all(output.copied is None for (output,) in generator(copying).generate_nbest(TEXTS))
+    assert all(output.copied is None for (output,) in generator(model).generate_nbest(TEXTS, need_attention=True))
+
+
 @pytest.mark.parametrize("settings", [{}, {"sampling": True, "n_best": 2}])
 @pytest.mark.parametrize("block", [1, 4, None])
 def test_stream_is_generate(model: Seq2Seq, settings: dict[str, object], block: int | None) -> None:
