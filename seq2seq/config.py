@@ -201,6 +201,54 @@ class ReportConfig:
     format: TableFormat = TableFormat.markdown
 
 
+@dataclass
+class CompareConfig:
+    """What `compare` reads: two or more runs, or files of outputs, on the same references.
+
+    Attributes:
+        run: Run folder of the baseline.
+        hyp: Instead of `run`: file of the baseline's outputs, one a line, or `.jsonl` as `generate` writes it.
+        other: What is compared with the baseline: a run folder, or a file; or a list of them.
+        ref: With `hyp`: file of references, one a line; a list of such files; or one `.jsonl`.
+        source: With `hyp`: file of sources, one a line, to be shown with outputs.
+        source_field: With `ref=X.jsonl`: the field of the source, to be shown.
+        target_field: With `ref=X.jsonl`: the field of the reference, default `target`.
+        references_field: With `ref=X.jsonl`: a field with further references.
+        seed: Of both tests; sacrebleu's own is 12345.
+        resamples: Of the paired bootstrap, for intervals and p-values.
+        trials: Of approximate randomization.
+        examples: How many of those that differ most are shown, in either direction.
+        format: `markdown` or `json`.
+        data: Of the first run. `target_language` and `encoding_errors` are for files too.
+        metrics: Of the first run. `resamples` stands for `metrics.bootstrap`.
+    """
+
+    run: str | None = None
+    hyp: str | None = None
+    other: Any = None
+    ref: Any = None
+    source: str | None = None
+    source_field: str | None = None
+    target_field: str | None = None
+    references_field: str | None = None
+    seed: int = 12345
+    resamples: int = 1000
+    trials: int = 10000
+    examples: int = 5
+    format: TableFormat = TableFormat.markdown
+    data: DataConfig = field(default_factory=DataConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        least = {"seed": 0, "resamples": 2, "trials": 1, "examples": 0}
+        for key, limit in least.items():
+            if getattr(self, key) < limit:
+                raise UserError(f"{key}={getattr(self, key)}: must be at least {limit}")
+        if not self.metrics.names:
+            raise UserError("metrics.names is empty: name the metrics to compare by, such as metrics.names=[bleu,chrf]")
+
+
 def register_schemas() -> None:
     """Registers the schemas, against which Hydra checks names and types as it composes."""
     store = ConfigStore.instance()
@@ -209,6 +257,7 @@ def register_schemas() -> None:
     store.store(name="generate_schema", node=composable(GenerateConfig))
     store.store(name="average_schema", node=AverageConfig)
     store.store(name="report_schema", node=ReportConfig)
+    store.store(name="compare_schema", node=CompareConfig)
     for family, (schema, _) in FAMILIES.items():
         store.store(group="model", name=f"{family}_schema", node=schema)
 

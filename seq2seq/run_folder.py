@@ -97,8 +97,8 @@ class RunFolder:
         return results
 
 
-def require_run(path: str) -> RunFolder:
-    """The folder of an existing run.
+def require_run(path: str, *, key: str = "run") -> RunFolder:
+    """The folder of an existing run, which the user named by a key.
 
     Raises:
         UserError: If the path is no run folder.
@@ -106,7 +106,7 @@ def require_run(path: str) -> RunFolder:
     folder = RunFolder(Path(path))
     if not folder.config.is_file():
         what = "has no config.yaml" if folder.path.is_dir() else "does not exist"
-        raise UserError(f"run={path} is no run folder: it {what}; give the folder that `seq2seq train` wrote")
+        raise UserError(f"{key}={path} is no run folder: it {what}; give the folder that `seq2seq train` wrote")
     return folder
 
 

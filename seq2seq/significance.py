@@ -31,6 +31,21 @@ _ROUNDING = 1e-9  # of scores from 0 to 100 whose sums were added up in differen
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How chance is imitated.
+
+    Attributes:
+        resamples: Of the paired bootstrap, at least 1.
+        trials: Of approximate randomization, at least 1.
+        seed: Of either, at least 0.
+    """
+
+    resamples: int
+    trials: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Difference:
     """A system's score minus the baseline's.
 
@@ -68,27 +83,23 @@ class TestedScore:
     difference: Difference | None
 
 
-def paired_tests(
-    systems: Sequence[Mapping[str, Statistics]], *, resamples: int, trials: int, seed: int
-) -> dict[str, list[TestedScore]]:
+def paired_tests(systems: Sequence[Mapping[str, Statistics]], sampling: Sampling) -> dict[str, list[TestedScore]]:
     """Scores systems, and tests each against the first, the baseline.
 
     All metrics and systems see the same draws.
 
     Args:
-        systems: The statistics by metric of each system, of the same examples in the same order.
-        resamples: Of the bootstrap, at least 1.
-        trials: Of approximate randomization, at least 1.
-        seed: Of both tests, at least 0.
+        systems: Two or more; of each the statistics by metric, of the same examples in the same order.
+        sampling: Of intervals and p-values.
 
     Returns:
         By metric the systems' scores, in their order.
     """
     metrics = list(systems[0])
     rows = [np.hstack([system[metric].rows for metric in metrics]) for system in systems]
-    drawn = np.split(resampled_sums(np.hstack(rows), resamples, seed), len(systems), axis=1)
+    drawn = np.split(resampled_sums(np.hstack(rows), sampling.resamples, sampling.seed), len(systems), axis=1)
     losses = np.hstack([rows[0] - theirs for theirs in rows[1:]])
-    swapped = np.split(_swapped_sums(losses, trials, seed), len(systems) - 1, axis=1)
+    swapped = np.split(_swapped_sums(losses, sampling.trials, sampling.seed), len(systems) - 1, axis=1)
     tested: dict[str, list[TestedScore]] = {}
     start = 0
     for metric in metrics:

@@ -15,6 +15,7 @@ VERBS = {
     "generate": "translate or summarise: one output line for each input line",
     "average": "average checkpoints of a run into a new one",
     "report": "rank the runs of a sweep",
+    "compare": "test whether runs, or files of outputs, differ by more than chance",
 }
 
 USAGE = (

@@ -28,7 +28,7 @@ def test_help_and_version(seq2seq: Command) -> None:
     assert "did you mean train?" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["train", "prepare", "evaluate", "generate", "average", "report"])
+@pytest.mark.parametrize("verb", ["train", "prepare", "evaluate", "generate", "average", "report", "compare"])
 def test_help_of_each_verb_shows_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         importlib.import_module(f"seq2seq.cli.{verb}").run(["--help"])
