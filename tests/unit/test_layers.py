@@ -13,7 +13,8 @@ LAYERS = [
      ["seq2seq.progress"]],
     [
         ["seq2seq.models"],
-        ["seq2seq.tokenizer_base", "seq2seq.subword_tokenizer", "seq2seq.word_tokenizer", "seq2seq.tokenizer",
+        ["seq2seq.tokenizer_base", "seq2seq.subword_tokenizer", "seq2seq.word_tokenizer",
+         "seq2seq.multiline_tokenizer", "seq2seq.tokenizer",
          "seq2seq.data", "seq2seq.batching", "seq2seq.stream"],
         ["seq2seq.word_vectors"],
         ["seq2seq.optim"],
