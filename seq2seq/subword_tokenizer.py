@@ -101,16 +101,24 @@ class SubwordTokenizer(Tokenizer):
         return path
 
 
-def train_subwords(sentences: Sequence[bytes], config: TokenizerConfig) -> SubwordTokenizer:
+def train_subwords(
+    sentences: Sequence[bytes], config: TokenizerConfig, *, line_breaks: bool = False
+) -> SubwordTokenizer:
     """Trains a SentencePiece model on UTF-8 sentences of at most `MAX_SENTENCE_BYTES`.
+
+    Args:
+        sentences: the training text.
+        config: the settings.
+        line_breaks: reserves `LINE_BREAK_ID` for a line break.
 
     Raises:
         UserError: `tokenizer.vocab_size` is more, or less, than these sentences can give, or they are blank.
     """
+    symbols = ["\n", *config.user_symbols] if line_breaks else list(config.user_symbols)
     try:
-        model = _train(sentences, config, kind=config.kind, vocab_size=config.vocab_size)
+        model = _train(sentences, config, kind=config.kind, vocab_size=config.vocab_size, symbols=symbols)
     except RuntimeError:
-        _check_minimum(sentences, config)
+        _check_minimum(sentences, config, symbols)
         raise
     tokenizer = SubwordTokenizer(model, sampling_alpha=config.sampling_alpha, sampling_nbest=config.sampling_nbest)
     if config.kind != TokenizerKind.char and tokenizer.vocab_size < config.vocab_size:
@@ -122,10 +130,10 @@ def train_subwords(sentences: Sequence[bytes], config: TokenizerConfig) -> Subwo
     return tokenizer
 
 
-def _check_minimum(sentences: Sequence[bytes], config: TokenizerConfig) -> None:
+def _check_minimum(sentences: Sequence[bytes], config: TokenizerConfig, symbols: list[str]) -> None:
     # A character model without a limit holds what every model must: reserved tokens and alphabet.
     try:
-        alphabet = _train(sentences, config, kind=TokenizerKind.char, vocab_size=_NO_LIMIT)
+        alphabet = _train(sentences, config, kind=TokenizerKind.char, vocab_size=_NO_LIMIT, symbols=symbols)
     except RuntimeError:  # it has nothing else to object to than an empty alphabet
         raise UserError(
             f"data.train holds no text to train the tokenizer on: tokenizer.normalization="
@@ -133,15 +141,17 @@ def _check_minimum(sentences: Sequence[bytes], config: TokenizerConfig) -> None:
         ) from None
     minimum = SubwordTokenizer(alphabet).vocab_size
     if config.vocab_size < minimum:
+        reserved = config.reserved_size + len(symbols) - len(config.user_symbols)
         raise UserError(
             f"tokenizer.vocab_size={config.vocab_size} is too small: the training corpus needs at least "
-            f"{minimum}: {config.reserved_size} reserved tokens and "
-            f"{minimum - config.reserved_size} characters; "
+            f"{minimum}: {reserved} reserved tokens and {minimum - reserved} characters; "
             f"set tokenizer.vocab_size={minimum} or more, or lower tokenizer.character_coverage."
         )
 
 
-def _train(sentences: Sequence[bytes], config: TokenizerConfig, *, kind: TokenizerKind, vocab_size: int) -> bytes:
+def _train(
+    sentences: Sequence[bytes], config: TokenizerConfig, *, kind: TokenizerKind, vocab_size: int, symbols: list[str]
+) -> bytes:
     writer = io.BytesIO()
     lossless = config.normalization == Normalization.identity
     sentencepiece.SentencePieceTrainer.train(
@@ -154,7 +164,7 @@ def _train(sentences: Sequence[bytes], config: TokenizerConfig, *, kind: Tokeniz
         byte_fallback=config.byte_fallback,
         normalization_rule_name=config.normalization.value,
         remove_extra_whitespaces=not lossless,
-        user_defined_symbols=list(config.user_symbols),
+        user_defined_symbols=symbols,  # numbered in this order behind the special tokens
         max_sentence_length=MAX_SENTENCE_BYTES,
         pad_id=PAD_ID,
         unk_id=UNK_ID,

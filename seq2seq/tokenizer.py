@@ -13,12 +13,14 @@ from typing import Any
 
 from seq2seq.errors import UserError
 from seq2seq.files import write_bytes
+from seq2seq.multiline_tokenizer import LineRule, MultilineTokenizer, split_lines
 from seq2seq.subword_tokenizer import MAX_SENTENCE_BYTES, SubwordTokenizer, train_subwords
 from seq2seq.tokenizer_base import (
     BOS_ID,
     EOS_ID,
     PAD_ID,
     UNK_ID,
+    LineBreaks,
     Normalization,
     Tokenizer,
     TokenizerConfig,
@@ -33,6 +35,7 @@ __all__ = [
     "EOS_ID",
     "PAD_ID",
     "UNK_ID",
+    "LineBreaks",
     "Normalization",
     "Tokenizer",
     "TokenizerConfig",
@@ -101,19 +104,44 @@ def train_tokenizers(source: TextStream, target: TextStream, config: TokenizerCo
     """
 
     def train(texts: Iterable[str], side: str) -> Tokenizer:
-        sentences = sample_sentences(texts, size=config.max_sentences, seed=seed)
+        lines = _Lines(texts, config)
+        sentences = sample_sentences(lines, size=config.max_sentences, seed=seed)
         if not sentences:
             raise UserError(
                 f"data.train holds no {side} text to train the tokenizer on: it is empty or blank throughout."
             )
-        if config.kind == TokenizerKind.word:
-            return train_words(sentences, config)
-        return train_subwords(sentences, config)
+        train_lines = train_words if config.kind == TokenizerKind.word else train_subwords
+        tokenizer = train_lines(sentences, config, line_breaks=lines.found_breaks)
+        return MultilineTokenizer(tokenizer, lines.rule) if lines.found_breaks else tokenizer
 
     if config.joint:
         both = train(itertools.chain(source(), target()), "source or target")
         return Tokenizers(both, both, joint=True)
     return Tokenizers(train(source(), "source"), train(target(), "target"), joint=False)
+
+
+class _Lines:
+    """Training texts cut into their lines, if line breaks are to be symbols.
+
+    Attributes:
+        rule: which line breaks are kept; words have no spacing to keep exactly.
+        found_breaks: whether a text so far held a line break inside, and not only at its ends.
+    """
+
+    def __init__(self, texts: Iterable[str], config: TokenizerConfig):
+        exact = config.normalization == Normalization.identity and config.kind != TokenizerKind.word
+        self.rule = LineRule.exact if exact else LineRule.tidy
+        self.found_breaks = False
+        self._texts = texts
+        self._cut = config.line_breaks == LineBreaks.symbol
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self._texts:
+            if self._cut and "\n" in text.strip():
+                self.found_breaks = True
+                yield from split_lines(text, self.rule)
+            else:
+                yield text
 
 
 def sample_sentences(texts: Iterable[str], *, size: int, seed: int) -> list[bytes]:
@@ -204,6 +232,11 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 
 def _load_one(folder: Path, entry: dict[str, Any]) -> Tokenizer:
+    lines = _load_lines(folder, entry)
+    return MultilineTokenizer(lines, LineRule(entry["line_breaks"])) if "line_breaks" in entry else lines
+
+
+def _load_lines(folder: Path, entry: dict[str, Any]) -> Tokenizer:
     path = folder / Path(entry["file"]).name  # a name, never a way out of the folder
     try:
         content = path.read_bytes()

@@ -22,6 +22,8 @@ SPECIAL_TOKENS = (
     "<s>",
     "</s>",
 )  # at the ids above; as user text they are ordinary characters
+LINE_BREAK_ID = 4  # of the symbol between two lines, where the training texts hold line breaks
+LINE_BREAK_LABEL = "↵"
 UNK_SURFACE = "⁇"  # what an unknown token decodes to: U+2047, one character that real text hardly contains
 BYTE_PIECES = 256
 _BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
@@ -46,6 +48,13 @@ class Normalization(str, Enum):
     identity = "identity"
 
 
+class LineBreaks(str, Enum):
+    """What a line break inside a text becomes: a token of its own, or what normalisation makes of it."""
+
+    symbol = "symbol"
+    space = "space"
+
+
 class WordSplitter(str, Enum):
     """torchtext's word tokenizers that need no further package."""
 
@@ -64,6 +73,10 @@ class TokenizerConfig:
         joint: One vocabulary for source and target, or one each.
         byte_fallback: Characters outside the vocabulary become their UTF-8 bytes instead of `<unk>`.
         normalization: Applied before encoding. `identity` also keeps leading, trailing and double spaces.
+        line_breaks: `symbol` gives the line break a token of its own if a training text holds one inside,
+            which only JSONL texts can; without one the tokenizer is the same as with `space`. Of several
+            blank lines in a row one is kept (all with normalization=identity). `space` leaves line breaks to
+            the normalisation, which makes spaces of them (except identity).
         user_symbols: Strings that always are one token.
         character_coverage: Share of the corpus' characters that get a piece of their own. A large
             corpus has thousands of stray characters, which would fill the vocabulary; `byte_fallback` keeps
@@ -84,6 +97,7 @@ class TokenizerConfig:
     joint: bool = True
     byte_fallback: bool = True
     normalization: Normalization = Normalization.nmt_nfkc
+    line_breaks: LineBreaks = LineBreaks.symbol
     user_symbols: list[str] = field(default_factory=list)
     character_coverage: float = 0.9999
     max_sentences: int = 1_000_000
@@ -140,6 +154,11 @@ class TokenizerConfig:
             raise UserError(f"tokenizer.user_symbols={self.user_symbols} holds a symbol twice.")
         for symbol in self.user_symbols:
             to_utf8(symbol)
+            if "\n" in symbol and self.line_breaks is LineBreaks.symbol:
+                raise UserError(
+                    f"tokenizer.user_symbols: {symbol!r} holds a line break, which tokenizer.line_breaks=symbol makes "
+                    "a token of its own: leave the symbol out."
+                )
             if not symbol or symbol in SPECIAL_TOKENS or _BYTE_PIECE.fullmatch(symbol):
                 raise UserError(
                     f"tokenizer.user_symbols: {symbol!r} cannot be a symbol: it is empty, or one of the "

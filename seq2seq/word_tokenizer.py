@@ -25,6 +25,7 @@ from seq2seq.tokenizer_base import (
 )
 
 WORDS = "word"
+_LINE_BREAK = "<line break>"  # an entry of the vocabulary file, so in one line; its space keeps it from being a word
 
 
 class WordTokenizer(Tokenizer):
@@ -98,8 +99,13 @@ def build_splitter(splitter: WordSplitter, *, lowercase: bool) -> Callable[[str]
     return (lambda text: split(text.lower())) if lowercase else split
 
 
-def train_words(sentences: Iterable[bytes], config: TokenizerConfig) -> WordTokenizer:
+def train_words(sentences: Iterable[bytes], config: TokenizerConfig, *, line_breaks: bool = False) -> WordTokenizer:
     """Takes the most frequent words of UTF-8 sentences into a vocabulary of at most `tokenizer.vocab_size`.
+
+    Args:
+        sentences: the training text.
+        config: the settings.
+        line_breaks: reserves `LINE_BREAK_ID` for a line break.
 
     Raises:
         UserError: A user symbol would be split, or there are no words, or all are too rare.
@@ -116,7 +122,7 @@ def train_words(sentences: Iterable[bytes], config: TokenizerConfig) -> WordToke
     counts = Counter(word for sentence in sentences for word in split(sentence.decode("utf-8")))
     if not counts:
         raise UserError("data.train holds no words to train the tokenizer on: it is blank throughout.")
-    specials = [*SPECIAL_TOKENS, *config.user_symbols]
+    specials = [*SPECIAL_TOKENS, *([_LINE_BREAK] if line_breaks else []), *config.user_symbols]
     vocab = Vocab(
         counts,
         max_size=config.vocab_size - len(specials),
@@ -125,7 +131,8 @@ def train_words(sentences: Iterable[bytes], config: TokenizerConfig) -> WordToke
     )
     if len(vocab) == len(specials):
         raise UserError(
-            f"tokenizer.min_frequency={config.min_frequency} leaves no word of the training corpus; lower it."
+            f"tokenizer.min_frequency={config.min_frequency} and tokenizer.vocab_size={config.vocab_size} leave "
+            "no word of the training corpus; lower the first or raise the second."
         )
     words = vocab.itos[len(SPECIAL_TOKENS) :]
     return WordTokenizer(words, splitter=config.word_tokenizer, lowercase=config.lowercase)
