@@ -143,23 +143,44 @@ class Evaluator:
             seed=self.config.seed,
         )
 
-    def score(self, outputs: Sequence[str], store: TokenStore, *, bootstrap: int | None = None) -> dict[str, Score]:
-        """Scores outputs against the references of the store's first ``len(outputs)`` examples.
-
-        Args:
-            outputs: Decoded texts.
-            store: The data set.
-            bootstrap: Resamples for intervals; None takes the configured number.
-        """
-        references = [store.references(i) for i in range(len(outputs))]
-        return metrics.score(
+    def score(self, outputs: Sequence[str], store: TokenStore) -> dict[str, float]:
+        """Scores outputs of the store's first ``len(outputs)`` examples by the configured metrics, and no more."""
+        scores = metrics.score(
             outputs,
-            references,
+            _references(store, len(outputs)),
             self.config.metrics,
             target_language=self.config.target_language,
             seed=self.config.seed,
-            bootstrap=bootstrap,
+            bootstrap=0,
         )
+        return {name: scores[name].score for name in self.config.metrics.names}
+
+    def score_test(self, outputs: Sequence[str], store: TokenStore) -> dict[str, Score]:
+        """Scores the outputs of a test set with all that the metrics section asks of final scores."""
+        settings = self.config.metrics
+        references = _references(store, len(outputs))
+        scores = metrics.score(
+            outputs, references, settings, target_language=self.config.target_language, seed=self.config.seed
+        )
+        return scores | metrics.score_summaries(outputs, _sources(store), references, settings)
+
+    def score_baselines(self, store: TokenStore) -> dict[str, dict[str, Score]]:
+        """Scores a test set's baselines and describes its references; empty where nothing asks for it."""
+        return metrics.score_baselines(
+            _sources(store),
+            _references(store, len(store)),
+            self.config.metrics,
+            target_language=self.config.target_language,
+            seed=self.config.seed,
+        )
+
+
+def _references(store: TokenStore, count: int) -> list[tuple[str, ...]]:
+    return [store.references(i) for i in range(count)]
+
+
+def _sources(store: TokenStore) -> list[str]:
+    return [store.source_text(i) for i in range(len(store))]
 
 
 def perplexity(loss: float) -> float:

@@ -43,7 +43,20 @@ def results_table(results: Mapping[str, Any]) -> str:
             rows.append([test_set, metric, f"{entry['score']:.2f}", interval, entry["signature"]])
     if len(rows) == 1:
         return "no test sets were scored"
-    return _aligned(rows, right={2})
+    tables = [_aligned(rows, right={2})]
+    for test_set, baselines in results.get("baselines", {}).items():
+        tables.append(_baselines_table(test_set, {"model": results["test"][test_set], **baselines}))
+    return "\n\n".join(tables)
+
+
+def _baselines_table(test_set: str, systems: Mapping[str, Mapping[str, Any]]) -> str:
+    """Formats a model's scores above those of its baselines: a line a metric, a column a system."""
+    metrics = dict.fromkeys(metric for name, scores in systems.items() if name != "model" for metric in scores)
+    rows = [[test_set, *systems]]
+    for metric in metrics:
+        entries = [scores.get(metric) for scores in systems.values()]
+        rows.append([metric, *(_ABSENT if entry is None else f"{entry['score']:.2f}" for entry in entries)])
+    return _aligned(rows, right=set(range(1, len(systems) + 1)))
 
 
 def comparison_table(rows: Mapping[str, Mapping[str, float]]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from seq2seq.data.store import TokenStore
 from seq2seq.evaluation import Evaluator
+from seq2seq.metrics import Score
 from seq2seq.models.base import Seq2Seq
 from seq2seq.run_folder import write_text
 
@@ -30,13 +31,30 @@ def score_tests(
     outputs: dict[str, list[str]] = {}
     for name, store in stores.items():
         outputs[name] = evaluator.generate(models, store)
-        scores[name] = {metric: score.to_dict() for metric, score in evaluator.score(outputs[name], store).items()}
+        scores[name] = _plain(evaluator.score_test(outputs[name], store))
         if len(models) == 1:
             scores[name] |= {
                 name: {"score": value, "signature": LOSS_SIGNATURES[name]}
                 for name, value in evaluator.loss(models[0], store).items()
             }
     return scores, outputs
+
+
+def score_baselines(evaluator: Evaluator, stores: Mapping[str, TokenStore]) -> dict[str, dict[str, Any]]:
+    """Scores the baselines of test sets: by test set and baseline, each metric as ``{score, signature}``.
+
+    Only test sets for which the metrics section asks for any.
+    """
+    found = {name: evaluator.score_baselines(store) for name, store in stores.items()}
+    return {
+        name: {baseline: _plain(scores) for baseline, scores in baselines.items()}
+        for name, baselines in found.items()
+        if baselines
+    }
+
+
+def _plain(scores: Mapping[str, Score]) -> dict[str, Any]:
+    return {metric: score.to_dict() for metric, score in scores.items()}
 
 
 def write_generations(folder: Path, outputs: Mapping[str, Sequence[str]]) -> None:

@@ -45,8 +45,7 @@ class Validator:
         values = dict(self._evaluator.loss(model, self._store))
         if self._examples > 0 and len(self._store) > 0:
             outputs = self._evaluator.generate([model], self._store, examples=self._examples, greedy=True)
-            scores = self._evaluator.score(outputs, self._store, bootstrap=0)
-            values |= {name: score.score for name, score in scores.items()}
+            values |= self._evaluator.score(outputs, self._store)
             self._show(model, outputs, step)
         return {f"valid/{name}": value for name, value in values.items()}
 

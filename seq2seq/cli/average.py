@@ -48,8 +48,7 @@ def average(values: DictConfig) -> None:
             outputs = evaluator.generate([model], valid, examples=config.trainer.eval_examples, greedy=True)
             rows[name] = evaluator.loss(model, valid)
             if outputs:
-                scores = evaluator.score(outputs, valid, bootstrap=0)
-                rows[name] |= {metric: score.score for metric, score in scores.items()}
+                rows[name] |= evaluator.score(outputs, valid)
         print(f"checkpoints/average is the mean of steps {', '.join(map(str, steps))}")
         print(report.comparison_table(rows))
 

@@ -13,7 +13,7 @@ from seq2seq.config import EvaluateConfig
 from seq2seq.data.prepare import open_corpus
 from seq2seq.errors import UserError
 from seq2seq.provenance import environment
-from seq2seq.results import score_tests, write_generations
+from seq2seq.results import score_baselines, score_tests, write_generations
 from seq2seq.run_folder import write_json
 from seq2seq.runtime import build_runtime, console_log, keep_freed_memory, set_threads
 
@@ -49,6 +49,7 @@ def evaluate(values: DictConfig) -> None:
             "checkpoint": config.checkpoint,
             "search": configuration.to_mapping(config)["search"],
             "test": scores,
+            "baselines": score_baselines(evaluator, stores),
             "environment": environment(runtime),
         }
         place = folders[0].path / "evaluations" / re.sub(r"[^A-Za-z0-9._-]+", "_", config.checkpoint)

@@ -22,7 +22,7 @@ from seq2seq.errors import Interrupted, TrainingError, UserError
 from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq
 from seq2seq.provenance import environment, provenance
-from seq2seq.results import finite_objective, score_tests, test_values, write_generations
+from seq2seq.results import finite_objective, score_baselines, score_tests, test_values, write_generations
 from seq2seq.run_folder import RunFolder, write_json, write_text
 from seq2seq.runtime import (
     Runtime,
@@ -283,7 +283,7 @@ def _finish(
     valid = evaluator.loss(model, prepared.valid)
     outputs = evaluator.generate([model], prepared.valid, examples=config.trainer.eval_examples, greedy=True)
     if outputs:
-        valid |= {name: score.score for name, score in evaluator.score(outputs, prepared.valid, bootstrap=0).items()}
+        valid |= evaluator.score(outputs, prepared.valid)
     test, generations = score_tests(evaluator, [model], prepared.test)
     value = valid.get(config.trainer.metric.removeprefix("valid/"))
     objective = finite_objective(value, config.trainer.mode)
@@ -302,6 +302,7 @@ def _finish(
         },
         "valid": valid,
         "test": test,
+        "baselines": score_baselines(evaluator, prepared.test) if world.is_main else {},
         "environment": environment(runtime),
     }
     if world.is_main:

@@ -2,7 +2,7 @@
 
 from seq2seq.metrics.bootstrap import Score, Statistics, corpus_scores, resampled_sums
 from seq2seq.metrics.config import LOWER_IS_BETTER, METRICS, ROUGE_METRICS, MetricsConfig, RougeSplit
-from seq2seq.metrics.scoring import score, statistics
+from seq2seq.metrics.scoring import score, score_baselines, score_summaries, statistics
 
 __all__ = [
     "LOWER_IS_BETTER",
@@ -15,5 +15,7 @@ __all__ = [
     "corpus_scores",
     "resampled_sums",
     "score",
+    "score_baselines",
+    "score_summaries",
     "statistics",
 ]

@@ -71,14 +71,14 @@ def corpus_scores(statistics: Mapping[str, Statistics], *, resamples: int, seed:
     return scores
 
 
-def mean_score(sums: NDArray[np.float64]) -> float:
-    """The score of rows that are [value, 1]: the mean of the values."""
-    return float(sums[0] / sums[1])
+def ratio(sums: NDArray[np.float64]) -> float:
+    """The score of rows that are [part, whole]: the parts for each unit of the wholes; 0 of nothing."""
+    return float(sums[0] / sums[1]) if sums[1] else 0.0
 
 
 def percentage(sums: NDArray[np.float64]) -> float:
-    """The score of rows that are [part, whole]: what share of the wholes the parts make up; 0 of nothing."""
-    return float(100 * sums[0] / sums[1]) if sums[1] else 0.0
+    """The same in percent."""
+    return 100 * ratio(sums)
 
 
 def resampled_sums(rows: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from seq2seq.errors import UserError
 SACREBLEU_METRICS = ("bleu", "bleu_lc", "chrf", "ter")
 ROUGE_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 METRICS = SACREBLEU_METRICS + ROUGE_METRICS
+BASELINES = ("lead", "oracle")
 LOWER_IS_BETTER = frozenset({"ter"})
 
 # sacrebleu's names; the last four fetch a SentencePiece model from the network on first use.
@@ -37,6 +38,12 @@ class MetricsConfig:
             too, in outputs and references alike (`metrics.sentences` states the rule); it is for summaries of
             several sentences in one line.
         bootstrap: Number of resamples for the 95 % intervals; 0 computes none.
+        summary_statistics: Whether final scores tell how long, novel, copied and repetitive the outputs are, and
+            the references for comparison; for summaries and the like, whose source is in the same language.
+        baselines: Any of BASELINES, scored beside the model in final scores: `lead` is the beginning of the
+            source, `oracle` the sentences of the source that match the references best.
+        lead_sentences: Sentences of `lead`. Three are usual for news (See et al. 2017, arXiv:1704.04368).
+        lead_words: Words of `lead` at most; null is no limit. Subject lines and headlines need one.
     """
 
     names: list[str] = field(default_factory=lambda: list(METRICS))
@@ -44,12 +51,16 @@ class MetricsConfig:
     rouge_stemmer: bool = True
     rouge_split: RougeSplit = RougeSplit.newline
     bootstrap: int = 1000
+    summary_statistics: bool = False
+    baselines: list[str] = field(default_factory=list)
+    lead_sentences: int = 3
+    lead_words: int | None = None
 
     def __post_init__(self) -> None:
         """Checks names and ranges.
 
         Raises:
-            UserError: An unknown metric or tokenizer, or a number of resamples that gives no interval.
+            UserError: An unknown metric, tokenizer or baseline, or a number out of its range.
         """
         for name in self.names:
             if name not in METRICS:
@@ -63,3 +74,10 @@ class MetricsConfig:
             raise UserError(
                 f"metrics.bootstrap={self.bootstrap} gives no interval: use 0 for none, or at least 2 (1000 is usual)"
             )
+        for name in self.baselines:
+            if name not in BASELINES:
+                raise UserError(f"metrics.baselines: unknown baseline {name!r}; choose from {', '.join(BASELINES)}")
+        if self.lead_sentences < 1:
+            raise UserError(f"metrics.lead_sentences={self.lead_sentences}: the lead has at least 1 sentence")
+        if self.lead_words is not None and self.lead_words < 1:
+            raise UserError(f"metrics.lead_words={self.lead_words}: at least 1, or null for no limit")

@@ -15,8 +15,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2seq.metrics.bootstrap import Statistics, mean_score
-from seq2seq.metrics.config import RougeSplit
+from seq2seq.metrics.bootstrap import Statistics, ratio
+from seq2seq.metrics.config import MetricsConfig, RougeSplit
+from seq2seq.metrics.languages import primary_language
 from seq2seq.metrics.sentences import split_sentences
 from seq2seq.metrics.words import UnicodeTokenizer
 
@@ -48,18 +49,21 @@ class RougeSettings:
     split: RougeSplit
 
 
-def rouge_settings(refs: Sequence[Sequence[str]], *, stem: bool, split: RougeSplit) -> RougeSettings:
-    """Chooses the tokenizer by the script of the references.
+def rouge_settings(
+    refs: Sequence[Sequence[str]], config: MetricsConfig, *, target_language: str | None
+) -> RougeSettings:
+    """Chooses the tokenizer by the script of the references, and stemming by the language.
 
     rouge-score's own one keeps ASCII letters and digits only: text in another script has no tokens then and
     scores 0 even against itself.
     """
+    stem = config.rouge_stemmer and primary_language(target_language) in (None, "en")
     letters = Counter("".join(text for references in refs for text in references))
     letters = Counter({letter: count for letter, count in letters.items() if letter.isalpha()})
     other = sum(count for letter, count in letters.items() if "LATIN" not in unicodedata.name(letter, ""))
     if other > _NON_LATIN_SHARE * letters.total():
-        return RougeSettings(UnicodeTokenizer(), "tok:unicode|stem:no", split)
-    return RougeSettings(DefaultTokenizer(stem=stem), f"tok:default|stem:{'yes' if stem else 'no'}", split)
+        return RougeSettings(UnicodeTokenizer(), "tok:unicode|stem:no", config.rouge_split)
+    return RougeSettings(DefaultTokenizer(stem=stem), f"tok:default|stem:{'yes' if stem else 'no'}", config.rouge_split)
 
 
 def rouge_statistics(
@@ -92,7 +96,7 @@ def rouge_statistics(
                 f"|pkg:rouge-score|version:{version('rouge-score')}"
             )
             rows = np.array([[value[column], 1.0] for value in values])
-            statistics[name + suffix] = Statistics(signature, rows, mean_score)
+            statistics[name + suffix] = Statistics(signature, rows, ratio)
     return statistics
 
 

@@ -1,13 +1,16 @@
 """From texts to scores: the metrics of a configuration over one set of examples."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from seq2seq.errors import UserError
+from seq2seq.metrics.baselines import baseline_texts, describe
 from seq2seq.metrics.bleu import sacrebleu_statistics
 from seq2seq.metrics.bootstrap import Score, Statistics, corpus_scores
 from seq2seq.metrics.config import ROUGE_METRICS, SACREBLEU_METRICS, MetricsConfig
 from seq2seq.metrics.languages import primary_language
 from seq2seq.metrics.rouge import rouge_settings, rouge_statistics
+from seq2seq.metrics.summaries import summary_statistics
 
 
 def score(
@@ -54,21 +57,53 @@ def statistics(
         UserError: As `score`.
     """
     _check_examples(hyps, refs)
-    language = primary_language(target_language)
     sacrebleu_names = [name for name in config.names if name in SACREBLEU_METRICS]
     rouge_names = [name for name in config.names if name in ROUGE_METRICS]
     found: dict[str, Statistics] = {}
     if sacrebleu_names:
+        language = primary_language(target_language)
         found |= sacrebleu_statistics(
             sacrebleu_names, hyps, refs, language=language, bleu_tokenize=config.bleu_tokenize
         )
     if rouge_names:
-        settings = rouge_settings(
-            refs, stem=config.rouge_stemmer and language in (None, "en"), split=config.rouge_split
-        )
+        settings = rouge_settings(refs, config, target_language=target_language)
         found |= rouge_statistics(rouge_names, hyps, refs, settings)
     ordered = [key for name in config.names for key in (name, f"{name}_mean")]
     return {name: found[name] for name in ordered if name in found}
+
+
+def score_summaries(
+    hyps: Sequence[str], sources: Sequence[str], refs: Sequence[Sequence[str]], config: MetricsConfig
+) -> dict[str, Score]:
+    """Says what summaries are like beside their sources, where `config.summary_statistics` asks for it."""
+    if not config.summary_statistics:
+        return {}
+    return corpus_scores(summary_statistics(hyps, sources, refs), resamples=0, seed=0)
+
+
+def score_baselines(
+    sources: Sequence[str],
+    refs: Sequence[Sequence[str]],
+    config: MetricsConfig,
+    *,
+    target_language: str | None,
+    seed: int,
+) -> dict[str, dict[str, Score]]:
+    """Scores each of `config.baselines` as a model is scored, with what it is added to the signatures.
+
+    Returns:
+        By baseline, the scores by metric. With `config.summary_statistics` also `reference`: the summary
+        statistics of each example's first reference.
+    """
+    scores = {}
+    for name, texts in baseline_texts(sources, refs, config, target_language=target_language).items():
+        found = score(texts, refs, config, target_language=target_language, seed=seed)
+        found |= score_summaries(texts, sources, refs, config)
+        made = describe(name, config)
+        scores[name] = {key: replace(one, signature=f"{one.signature}|{made}") for key, one in found.items()}
+    if config.summary_statistics:
+        scores["reference"] = score_summaries([references[0] for references in refs], sources, refs, config)
+    return scores
 
 
 def _check_examples(hyps: Sequence[str], refs: Sequence[Sequence[str]]) -> None:

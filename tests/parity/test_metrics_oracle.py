@@ -6,10 +6,14 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.scoring import BootstrapAggregator
 
-from seq2seq.metrics import ROUGE_METRICS, MetricsConfig, score
+from seq2seq.metrics import ROUGE_METRICS, MetricsConfig, score, statistics
+from seq2seq.metrics.baselines import match
+from seq2seq.metrics.rouge import DefaultTokenizer
 
 TEXT = "The a man Woman rides bikes, horse's over (quickly) green-red 3.5 hills; and then STOPS. Straße für"
 WORDS = TEXT.split()
@@ -86,19 +90,53 @@ def test_sacrebleu_command_line_in_chinese(tmp_path):
     assert ours.signature == printed["signature"]
 
 
+@pytest.fixture(scope="module")
+def thousand():
+    """Random texts of none to five lines each, with one to four references."""
+    rng = random.Random(11)
+
+    def text():
+        lines = [" ".join(rng.choices(WORDS, k=rng.randint(0, 9))) for _ in range(rng.randint(1, 5))]
+        return "\n".join(lines)
+
+    return [text() for _ in range(1000)], [[text() for _ in range(rng.randint(1, 4))] for _ in range(1000)]
+
+
 @pytest.mark.parametrize("stem", [True, False])
-def test_rouge_package(corpus, stem):
-    hyps, refs = corpus
-    hyps = [hyp.replace(". ", ".\n") for hyp in hyps]
-    config = MetricsConfig(names=list(ROUGE_METRICS), rouge_stemmer=stem, bootstrap=0)
+def test_rouge_package(thousand, stem):
+    hyps, refs = thousand
+    ours = statistics(hyps, refs, MetricsConfig(names=list(ROUGE_METRICS), rouge_stemmer=stem), target_language="en")
     scorer = RougeScorer(list(ROUGE_METRICS), use_stemmer=stem)
+    for number, (hyp, references) in enumerate(zip(hyps, refs, strict=True)):
+        best = scorer.score_multi(references, hyp)
+        each = [scorer.score(reference, hyp) for reference in references]
+        for name in ROUGE_METRICS:
+            mean = sum(scores[name].fmeasure for scores in each) / len(each)
+            assert ours[name].rows[number] == pytest.approx([100 * best[name].fmeasure, 1], abs=1e-9)
+            assert ours[f"{name}_mean"].rows[number] == pytest.approx([100 * mean, 1], abs=1e-9)
+    for one in ours.values():
+        assert one.score(one.rows.sum(axis=0)) == pytest.approx(one.rows[:, 0].mean(), abs=1e-9)
 
-    single = score(hyps, [r[:1] for r in refs], config, target_language="en", seed=1)
-    for name in ROUGE_METRICS:
-        total = sum(scorer.score(r[0], h)[name].fmeasure for h, r in zip(hyps, refs, strict=True))
-        assert single[name].score == pytest.approx(100 * total / len(hyps), abs=1e-9)
 
-    several = score(hyps, refs, config, target_language="en", seed=1)
-    for name in ROUGE_METRICS:
-        total = sum(max(scorer.score(text, h)[name].fmeasure for text in r) for h, r in zip(hyps, refs, strict=True))
-        assert several[name].score == pytest.approx(100 * total / len(hyps), abs=1e-9)
+def test_rouge_aggregator(thousand):
+    """The package's own bootstrap: the same mean, and an interval that only the draws make differ."""
+    hyps, refs = thousand[0], [references[:1] for references in thousand[1]]
+    ours = score(hyps, refs, MetricsConfig(names=["rouge1"]), target_language="en", seed=1)["rouge1"]
+    np.random.seed(1)
+    aggregator = BootstrapAggregator(confidence_interval=0.95, n_samples=1000)
+    scorer = RougeScorer(["rouge1"], use_stemmer=True)
+    for hyp, references in zip(hyps, refs, strict=True):
+        aggregator.add_scores(scorer.score(references[0], hyp))
+    theirs = aggregator.aggregate()["rouge1"]
+    assert ours.low == pytest.approx(100 * theirs.low.fmeasure, abs=0.2)
+    assert ours.high == pytest.approx(100 * theirs.high.fmeasure, abs=0.2)
+    assert ours.high - ours.low > 1.0
+
+
+def test_oracle_maximises_what_the_package_counts(thousand):
+    tokenizer = DefaultTokenizer(stem=True)
+    scorer = RougeScorer(["rouge1", "rouge2"], use_stemmer=True)
+    for hyp, references in zip(thousand[0][:100], thousand[1][:100], strict=True):
+        scores = scorer.score(references[0], hyp)
+        ours = match(tokenizer.tokenize(hyp), tokenizer.tokenize(references[0]))
+        assert ours == pytest.approx(scores["rouge1"].fmeasure + scores["rouge2"].fmeasure, abs=1e-12)

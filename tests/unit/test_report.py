@@ -47,6 +47,25 @@ def test_results_table_shows_scores_intervals_and_signatures():
     assert results_table({"test": {}}) == "no test sets were scored"
 
 
+def test_baselines_stand_beside_the_model():
+    def entries(**scores):
+        return {name: {"score": value, "signature": "s"} for name, value in scores.items()}
+
+    results = {
+        "test": {"dev": entries(rouge1=23.456, length_ratio=98.0, loss=3.2), "other": entries(rouge1=1.0)},
+        "baselines": {
+            "dev": {"lead": entries(rouge1=16.0, length_ratio=427.8), "reference": entries(length_ratio=100)}
+        },
+    }
+    first, second = results_table(results).split("\n\n")
+    assert first == results_table({"test": results["test"]})
+    assert [line.split() for line in second.splitlines()] == [
+        ["dev", "model", "lead", "reference"],
+        ["rouge1", "23.46", "16.00", "–"],
+        ["length_ratio", "98.00", "427.80", "100.00"],
+    ]
+
+
 def write_run(folder, settings, *, value=None, metric="valid/bleu", mode="max", steps=None):
     """Writes what a run leaves: results.json if it has a value, metrics.jsonl up to `steps` otherwise."""
     folder.mkdir(parents=True)

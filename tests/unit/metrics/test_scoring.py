@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 
 from seq2seq.errors import UserError
-from seq2seq.metrics import METRICS, MetricsConfig, Score, bleu, score, statistics
+from seq2seq.metrics import (
+    METRICS,
+    MetricsConfig,
+    RougeSplit,
+    Score,
+    bleu,
+    rouge,
+    score,
+    score_baselines,
+    score_summaries,
+    statistics,
+)
 
 HYPS = ["the cat sat on the mat", "a dog barks", "completely different words here"]
 REFS = [["the cat sat on a mat"], ["a dog barks loudly", "the dog barks"], ["nothing matches at all"]]
@@ -58,12 +69,13 @@ def test_identical_texts_are_perfect_and_order_of_examples_is_irrelevant():
         ("ar", "ذهب الولد إلى المدرسة في الصباح"),
         ("hi", "मैं आज बाज़ार जा रहा हूँ भाई"),
         ("ru", "Сегодня очень хорошая погода в городе"),
+        ("th", "วันนี้อากาศดีมากเราไปเดินเล่น"),
     ],
 )
 def test_text_outside_the_latin_script_scores_100_against_itself(language, text):
     scores = compute([text] * 2, [[text]] * 2, language=language, bootstrap=0)
     for name in METRICS:
-        if name == "bleu_lc" and language == "zh":
+        if name == "bleu_lc" and language in ("zh", "th"):
             continue  # 13a sees one word of it
         assert scores[name].score == pytest.approx(0.0 if name == "ter" else 100.0), name
     assert "tok:unicode|stem:no" in scores["rouge1"].signature
@@ -165,6 +177,67 @@ def test_line_breaks_end_sentences_for_lsum_and_are_spaces_elsewhere():
     assert broken["chrf"] == spaced["chrf"]
 
 
+def test_sentences_end_at_marks_where_the_setting_says_so():
+    hyps, refs = ["Bb cc. Aa."], [["Aa. Bb cc."]]
+    by_line = compute(hyps, refs, names=["rougeL", "rougeLsum"], bootstrap=0)
+    by_mark = compute(hyps, refs, names=["rougeL", "rougeLsum"], bootstrap=0, rouge_split=RougeSplit.sentences)
+    assert by_line["rougeLsum"].score == by_line["rougeL"].score == by_mark["rougeL"].score == pytest.approx(200 / 3)
+    assert by_mark["rougeLsum"].score == pytest.approx(100.0)
+    assert "split:newline" in by_line["rougeLsum"].signature
+    assert "split:sentences" in by_mark["rougeLsum"].signature
+
+
+def test_outputs_in_one_line_against_several_sentences_are_warned_of_once(caplog):
+    rouge._warn_of_unsplit_sentences.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        compute(["aa bb"], [["aa. bb"]], names=["rougeLsum"], bootstrap=0, rouge_split=RougeSplit.sentences)
+        compute(["aa bb"], [["aa. bb"]], names=["rougeL"], bootstrap=0)
+        compute(["aa\nbb"], [["aa. bb"]], names=["rougeLsum"], bootstrap=0)
+        compute(["a b"], [["a b."]], names=["rougeLsum"], bootstrap=0)
+        assert not caplog.records
+        for _ in range(2):
+            compute(["a b"], [["a\nb"]], names=["rougeLsum"], bootstrap=0)
+    assert len(caplog.records) == 1
+    assert "metrics.rouge_split=sentences" in caplog.text
+
+
+def test_mean_over_references_stands_beside_the_best_where_any_example_has_several():
+    several = compute(["a b", "c"], [["a b", "x"], ["c"]], names=["rouge1", "rouge2"], bootstrap=0)
+    assert list(several) == ["rouge1", "rouge1_mean", "rouge2", "rouge2_mean"]
+    assert several["rouge1"].score == pytest.approx(100.0)
+    assert several["rouge1_mean"].score == pytest.approx((50 + 100) / 2)
+    assert several["rouge1_mean"].signature.startswith("nrefs:var|type:rouge1|measure:f1|refs:mean|")
+    assert list(compute(["a b"], [["a b"]], names=["rouge1"], bootstrap=0)) == ["rouge1"]
+
+
+def test_baselines_are_scored_as_a_model_is():
+    sources = ["Budget meeting moved. See you there.", "Gas prices rose. Details follow."]
+    refs = [["budget meeting moved", "meeting"], ["prices rise"]]
+    config = MetricsConfig(
+        names=["rouge1", "chrf"], bootstrap=20, baselines=["oracle", "lead"], lead_sentences=1, lead_words=2
+    )
+    found = score_baselines(sources, refs, config, target_language="en", seed=3)
+    assert list(found) == ["oracle", "lead"]
+    texts = {"lead": ["Budget meeting", "Gas prices"], "oracle": ["Budget meeting moved.", "Gas prices rose."]}
+    made = {"lead": "text:lead|sentences:1|words:2", "oracle": "text:oracle"}
+    for name, scores in found.items():
+        expected = score(texts[name], refs, config, target_language="en", seed=3)
+        assert list(scores) == ["rouge1", "rouge1_mean", "chrf"]
+        for key, value in scores.items():
+            assert value == dataclasses.replace(expected[key], signature=f"{expected[key].signature}|{made[name]}")
+
+
+def test_references_are_described_where_outputs_are():
+    config = MetricsConfig(names=["rouge1"], bootstrap=0, summary_statistics=True)
+    found = score_baselines(["a b c"], [["a d"]], config, target_language=None, seed=3)
+    assert list(found) == ["reference"]
+    assert found["reference"]["length_ratio"].score == pytest.approx(100.0)
+    assert found["reference"]["novel_1grams"].score == pytest.approx(50.0)
+    assert found["reference"]["novel_1grams"].to_dict().keys() == {"score", "signature"}
+    assert score_summaries(["a"], ["a"], [["a"]], MetricsConfig()) == {}
+    assert score_baselines(["a"], [["a"]], MetricsConfig(), target_language=None, seed=3) == {}
+
+
 def test_empty_texts_score_without_failing():
     for name, value in compute(["", "a b"], [["a b"], [""]], bootstrap=20).items():
         assert np.isfinite([value.score, value.low, value.high]).all(), name
@@ -188,6 +261,9 @@ def test_wrong_input_is_refused():
         ({"bleu_tokenize": "moses"}, "metrics.bleu_tokenize=moses is unknown"),
         ({"bootstrap": -1}, "metrics.bootstrap=-1"),
         ({"bootstrap": 1}, "metrics.bootstrap=1"),
+        ({"baselines": ["lead", "oracel"]}, "metrics.baselines: unknown baseline 'oracel'; choose from lead, oracle"),
+        ({"lead_sentences": 0}, "metrics.lead_sentences=0"),
+        ({"lead_words": 0}, "metrics.lead_words=0"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
