@@ -54,8 +54,9 @@ def lead(source: str, *, sentences: int, words: int | None) -> str:
 def oracle(source: str, references: Sequence[str], tokenizer: Tokenizer) -> str:
     """The sentences of a source that match a reference best, in their order; empty where no word matches.
 
-    Sentences are added one by one, each time the one that raises the sum of ROUGE-1 and ROUGE-2 F1 most, until none
-    raises it (Nallapati et al. 2017, arXiv:1611.04230, "Extractive Training"). With several references, the choice that matches its own one best.
+    Sentences are added one by one, each time the one that raises the sum of ROUGE-1 and ROUGE-2 F1 most, until
+    none raises it (Nallapati et al. 2017, arXiv:1611.04230, "Extractive Training"). With several references, each
+    gets a choice of its own, and the one that matches best is taken.
 
     Args:
         source: The text to choose from.
