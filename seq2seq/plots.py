@@ -22,6 +22,8 @@ _CELL_INCHES = 0.22
 _CHARACTER_INCHES = 0.08  # of a wide letter in 8 point
 _DPI = 110
 _LONGEST_LABEL = 16
+_ENOUGH_ATTENTION = 0.9
+_COPIED_CELLS = 1.5  # width of the column of copy probabilities
 
 
 def attention_heatmap(
@@ -29,56 +31,90 @@ def attention_heatmap(
     source_tokens: Sequence[str],
     target_tokens: Sequence[str],
     *,
+    copied: Sequence[float] | None = None,
     max_tokens: int = 60,
 ) -> NDArray[np.uint8]:
     """Draws attention weights with source tokens along the top and output tokens down the side.
+
+    Of a source longer than `max_tokens` the tokens that get most attention are drawn, the fewest that get 90 % of
+    it, in their order and with their positions (from 1); a line stands where some are left out.
 
     Args:
         weights: [T, S], 0 to 1; row t says where output token t looked. Values that are not finite stay grey.
         source_tokens: S labels. Characters that no installed font holds show as boxes.
         target_tokens: T labels.
-        max_tokens: Only so many of each are drawn, from the start; the axis says so.
+        copied: T probabilities that the output token was copied, drawn beside its row.
+        max_tokens: Only so many of each are drawn, of the output from its start; the axes say so.
 
     Returns:
         The picture, uint8 [height, width, 3].
 
     Raises:
-        ValueError: The shape of the weights is not that of the labels, or there is nothing to draw.
+        ValueError: The shape of the weights is not that of the labels, or there is nothing to draw, or the copy
+            probabilities are not as many as the output tokens.
     """
     matrix = np.asarray(weights, dtype=np.float64)
-    if matrix.shape != (len(target_tokens), len(source_tokens)) or not matrix.size:
-        raise ValueError(
-            f"attention of shape {matrix.shape} does not fit {len(target_tokens)} output tokens "
-            f"and {len(source_tokens)} source tokens"
-        )
+    _check(matrix, source_tokens, target_tokens, copied=copied)
+    import matplotlib
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = matrix[:max_tokens, :max_tokens]
-    rows, columns = shown.shape
-    across = [_label(token) for token in source_tokens[:columns]]
+    rows = min(len(target_tokens), max_tokens)
+    columns = _columns(matrix[:rows], max_tokens)
+    shown = matrix[:rows, columns]
+    partly = len(columns) < len(source_tokens)
+    across = [_label(source_tokens[i]) + (f" {i + 1}" if partly else "") for i in columns]
     down = [_label(token) for token in target_tokens[:rows]]
     fonts = {"font.family": ["DejaVu Sans", *_installed_wide_fonts()], "font.size": 8, "text.usetex": False}
     # The user's matplotlibrc, a dark one say, has no part in this; a missing glyph is no news either.
     with matplotlib.style.context(["default", fonts]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
-        width = 1.8 + _CHARACTER_INCHES * max(map(len, down)) + _CELL_INCHES * max(columns, 8)
+        width = 1.8 + _CHARACTER_INCHES * max(map(len, down)) + _CELL_INCHES * max(len(columns) + 3, 8)
         height = 0.8 + _CHARACTER_INCHES * max(map(len, across)) + _CELL_INCHES * max(rows, 4)
         figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
         axes = figure.add_subplot()
         # Dark cells on white paper; the scale ends at the largest weight so that spread-out rows show too.
         top = shown.max(initial=0.0, where=np.isfinite(shown)) or 1.0
-        image = axes.imshow(shown, cmap="Blues", vmin=0.0, vmax=top, aspect="equal", interpolation="nearest")
-        axes.set_facecolor("lightgrey")
+        blues = matplotlib.colormaps["Blues"].with_extremes(bad="lightgrey")
+        image = axes.imshow(shown, cmap=blues, vmin=0.0, vmax=top, aspect="equal", interpolation="nearest")
         _label_axes(axes, across, down)
-        axes.set_xlabel(_axis_title("source", columns, len(source_tokens)))
-        axes.set_ylabel(_axis_title("output", rows, len(target_tokens)))
+        _mark_gaps(axes, columns, len(source_tokens))
+        if copied is not None:
+            _draw_copied(axes, copied[:rows], len(columns))
+        axes.set_xlabel(_source_title(matrix[:rows], columns))
+        axes.set_ylabel("output tokens" + ("" if rows == len(target_tokens) else f" (first {rows} of {len(matrix)})"))
         figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02).set_label("attention")
         canvas: Any = FigureCanvasAgg(figure)  # whose methods carry no types
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def _check(
+    matrix: NDArray[np.float64],
+    source_tokens: Sequence[str],
+    target_tokens: Sequence[str],
+    *,
+    copied: Sequence[float] | None,
+) -> None:
+    if matrix.shape != (len(target_tokens), len(source_tokens)) or not matrix.size:
+        raise ValueError(
+            f"attention of shape {matrix.shape} does not fit {len(target_tokens)} output tokens "
+            f"and {len(source_tokens)} source tokens"
+        )
+    if copied is not None and len(copied) != len(target_tokens):
+        raise ValueError(f"{len(copied)} copy probabilities do not fit {len(target_tokens)} output tokens")
+
+
+def _columns(matrix: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
+    """Which of the columns of [T, S] are drawn, from left to right: all, or those with the largest sums."""
+    if matrix.shape[1] <= limit:
+        return np.arange(matrix.shape[1])
+    totals = matrix.sum(axis=0, where=np.isfinite(matrix))
+    order = np.argsort(-totals, kind="stable")
+    enough = np.searchsorted(totals[order].cumsum(), _ENOUGH_ATTENTION * totals.sum()) + 1
+    return np.sort(order[: min(limit, int(enough))])
 
 
 def _label_axes(axes: "Axes", across: Sequence[str], down: Sequence[str]) -> None:
@@ -95,8 +131,34 @@ def _label_axes(axes: "Axes", across: Sequence[str], down: Sequence[str]) -> Non
     axes.tick_params(which="minor", length=0)
 
 
-def _axis_title(side: str, shown: int, count: int) -> str:
-    return f"{side} tokens" if shown == count else f"{side} tokens (first {shown} of {count})"
+def _mark_gaps(axes: "Axes", columns: NDArray[np.int64], count: int) -> None:
+    """Draws a line wherever source tokens are left out of the `count` there are."""
+    ends = np.concatenate([[-1], columns, [count]])
+    for place in np.flatnonzero(np.diff(ends) > 1):
+        axes.axvline(place - 0.5, color="0.55", linewidth=1.0)
+
+
+def _draw_copied(axes: "Axes", copied: Sequence[float], columns: int) -> None:
+    """Draws each row's copy probability in percent, right of the `columns` of attention."""
+    left, rows = columns + 0.5, len(copied)
+    values = np.asarray(copied, dtype=np.float64).reshape(-1, 1)
+    extent = (left, left + _COPIED_CELLS, rows - 0.5, -0.5)
+    axes.imshow(values, cmap="Oranges", vmin=0.0, vmax=1.0, extent=extent, aspect="equal", interpolation="nearest")
+    middle = left + _COPIED_CELLS / 2
+    for row, value in enumerate(values[:, 0]):
+        color = "white" if value > 0.6 else "black"
+        axes.text(middle, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=color)
+    axes.text(middle, -0.7, "copied, %", rotation=90, ha="center", va="bottom")
+    axes.set_xlim(-0.5, left + _COPIED_CELLS)
+    axes.set_ylim(rows - 0.5, -0.5)
+
+
+def _source_title(matrix: NDArray[np.float64], columns: NDArray[np.int64]) -> str:
+    if len(columns) == matrix.shape[1]:
+        return "source tokens"
+    finite = np.where(np.isfinite(matrix), matrix, 0.0)
+    share = finite[:, columns].sum() / (finite.sum() or 1.0)
+    return f"source tokens (the {len(columns)} of {matrix.shape[1]} that get most attention: {100 * share:.0f} % of it)"
 
 
 def _label(token: str) -> str:

@@ -1,10 +1,11 @@
+import itertools
 import warnings
 
 import matplotlib
 import numpy as np
 import pytest
 
-from seq2seq.plots import attention_heatmap
+from seq2seq.plots import _columns, attention_heatmap
 
 
 def dark_cells(image):
@@ -78,6 +79,37 @@ def test_users_settings_and_global_state_stay_out_of_it():
         dark = attention_heatmap(weights, list("abcd"), list("efgh"))
         assert dict(matplotlib.rcParams) == before
     assert np.array_equal(plain, dark)
+
+
+def test_of_a_long_source_what_gets_most_attention_is_drawn_in_order():
+    weights = np.full((3, 300), 1e-4)
+    weights[0, 250] = weights[1, 7] = weights[2, 199] = 0.9
+    assert _columns(weights, 60).tolist() == [7, 199, 250]  # 2.7 of 2.73
+    assert _columns(np.full((3, 300), 1 / 300), 60).tolist() == list(range(60))  # all alike: the first
+    assert _columns(weights[:, :60], 60).tolist() == list(range(60))  # a short source is drawn whole
+    assert len(_columns(np.full((3, 300), np.nan), 60)) <= 60
+    image = attention_heatmap(weights, [f"word{i}" for i in range(300)], list("abc"))
+    rows, columns = np.nonzero(dark_cells(image)[:, : int(image.shape[1] * 0.75)])
+    middles = [columns[(rows >= low) & (rows < high)].mean() for low, high in thirds(rows)]
+    assert middles[1] < middles[2] < middles[0]
+
+
+def thirds(rows):
+    """The heights of three rows of cells, given those of all their dark pixels."""
+    edges = np.linspace(rows.min(), rows.max() + 1, 4)
+    return list(itertools.pairwise(edges))
+
+
+def test_copy_probabilities_stand_beside_their_rows():
+    def orange(copied):
+        image = attention_heatmap(np.eye(4), list("abcd"), list("efgh"), copied=copied)
+        red, blue = image[:, :, 0].astype(int), image[:, :, 2].astype(int)
+        return np.nonzero((red > 110) & (blue < 40))[0]  # heights of what the upper end of the scale covers
+
+    assert orange([0.0, 0.0, 0.0, 0.0]).size == 0
+    assert orange([1.0, 0.0, 0.0, 0.0]).mean() < orange([0.0, 0.0, 0.0, 1.0]).mean() - 50
+    with pytest.raises(ValueError, match="3 copy probabilities do not fit 4 output tokens"):
+        orange([0.5, 0.5, 0.5])
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (3, 2), (6,)])
