@@ -197,6 +197,11 @@ def read_examples(config: CorpusConfig, root: Path, key: str, *, errors: str = "
         raise UserError(f"{names}: empty, not one example in it.")
 
 
+def holds_records(config: CorpusConfig) -> bool:
+    """Whether a corpus is JSONL, the only kind whose texts may hold line breaks."""
+    return config.path is not None and config.path.lower().removesuffix(".gz").endswith(_JSONL)
+
+
 _Reader = Callable[[dict[str, Path], CorpusConfig, str], Iterator[Example]]
 
 
@@ -204,10 +209,9 @@ def _reader(config: CorpusConfig, key: str) -> _Reader:
     """The function that reads this kind of corpus, by the file's name."""
     if config.path is None:
         return _read_parallel
-    name = config.path.lower().removesuffix(".gz")
-    if name.endswith(_JSONL):
+    if holds_records(config):
         return _read_jsonl
-    if name.endswith(".tsv"):
+    if config.path.lower().removesuffix(".gz").endswith(".tsv"):
         return _read_tsv
     raise UserError(
         f"{key}.path={config.path}: the name must end in .jsonl or .tsv (or .jsonl.gz, .tsv.gz). "

@@ -65,8 +65,8 @@ class _Encoder:
         self._data = data
         self._training = training
         self._seen = SeenPairs() if training and data.drop_duplicates else None
-        self._source = SideCounter(tokenizers.source)
-        self._target = SideCounter(tokenizers.target)
+        self._source = SideCounter(tokenizers.source, limit=data.max_source_length)
+        self._target = SideCounter(tokenizers.target, limit=data.max_target_length)
         self._dropped = dict.fromkeys(REASONS, 0)
         self._read = 0
         self._kept = 0
@@ -88,8 +88,8 @@ class _Encoder:
             keep = self._keep_by_length(source, target)
             chunk, positions = [chunk[i] for i in np.flatnonzero(keep)], positions[keep]
             source, target = source.select(keep), target.select(keep)
-        self._source.add_truncated(source.lengths >= self._data.max_source_length)
-        self._target.add_truncated(target.lengths >= self._data.max_target_length)
+        self._source.add_kept(source)
+        self._target.add_kept(target)
         self._writer.add_ids(source, target)
         self._writer.add_texts(chunk, positions)
         self._kept += len(chunk)

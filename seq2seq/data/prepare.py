@@ -9,7 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seq2seq.data.corpus import CorpusConfig, DataConfig, Example, corpus_files, read_examples, resolve_root
+from seq2seq.data.corpus import (
+    CorpusConfig,
+    DataConfig,
+    Example,
+    corpus_files,
+    holds_records,
+    read_examples,
+    resolve_root,
+)
 from seq2seq.data.encode import write_store
 from seq2seq.data.fingerprints import FileState, HashCache
 from seq2seq.data.publish import publish
@@ -76,7 +84,8 @@ def prepare(
     hashes = HashCache(cache_root / "hashes.json")
     splits = {name: _open_split(corpus, data, root, f"data.{name}", hashes) for name, corpus in corpora.items()}
     if tokenizers is None:
-        folder = cache_root / "tokenizers" / _digest([splits["train"].content, _settings(tokenizer), seed])
+        settings = _settings(tokenizer, multiline=holds_records(data.train))
+        folder = cache_root / "tokenizers" / _digest([splits["train"].content, settings, seed])
         tokenizers = _tokenizers(folder, splits, tokenizer, seed=seed, log=log)
     # The training set comes last: it takes the longest, and what is wrong with the others shows before.
     names = sorted(splits, key=lambda name: name == "train")
@@ -161,9 +170,16 @@ def _digest(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _settings(config: TokenizerConfig) -> dict[str, Any]:
-    """The settings that a tokenizer is made of; word vectors are the model's concern."""
+def _settings(config: TokenizerConfig, *, multiline: bool) -> dict[str, Any]:
+    """The settings that a tokenizer is made of; word vectors are the model's concern.
+
+    Args:
+        config: all settings.
+        multiline: whether the training texts may hold line breaks; it matters only then what becomes of them.
+    """
     settings = asdict(config)
+    if not multiline:
+        del settings["line_breaks"]
     del settings["source_vectors"], settings["target_vectors"]
     return settings
 

@@ -48,7 +48,7 @@ from seq2seq.data.publish import publish
 from seq2seq.data.report import SplitReport
 from seq2seq.tokenizer import Tokenizers
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _META = "meta.json"
 _SAMPLING_CHUNK = 8192  # examples sampled under one seed: a part of what (seed, epoch) means
 _EPOCHS_KEPT = 8  # of resampled ids; ranks are a few steps apart, but a step may be an epoch

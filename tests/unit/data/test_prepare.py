@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.fingerprints import HashCache
 from seq2seq.data.prepare import Prepared, open_corpus, prepare
 from seq2seq.errors import UserError
-from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
+from seq2seq.tokenizer import LineBreaks, TokenizerConfig, TokenizerKind
+from seq2seq.tokenizer_base import LINE_BREAK_ID
 
 TOKENIZER = TokenizerConfig(kind=TokenizerKind.word, vocab_size=500)
 
@@ -83,6 +85,28 @@ def test_what_matters_makes_a_new_store(data: DataConfig, tmp_path: Path) -> Non
     assert len(fourth.train) == 51
     changed = {key for key in first.fingerprints if first.fingerprints[key] != fourth.fingerprints[key]}
     assert changed == {"data.train.source", "data.train.target", "tokenizer"}
+
+
+def test_line_breaks_concern_records_only(data: DataConfig, tmp_path: Path) -> None:
+    first = run(data, tmp_path / "cache")
+    spaces = replace(TOKENIZER, line_breaks=LineBreaks.space)
+    run(data, tmp_path / "cache", lines := [], tokenizer=spaces)
+    assert lines == []  # two files of lines: the same tokenizer, and not trained again
+    records = [{"source": f"satz {i}\r\nvon t", "target": f"line {i}\nof t"} for i in range(20)]
+    path = Path(data.root) / "t.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    data = replace(data, train=CorpusConfig(path="t.jsonl"))
+    kept = run(data, tmp_path / "cache")
+    spaced = run(data, tmp_path / "cache", tokenizer=spaces)
+    assert len({made.fingerprints["tokenizer"] for made in (first, kept, spaced)}) == 3
+    assert kept.train.target(3).tolist().count(LINE_BREAK_ID) == 1
+    assert kept.tokenizers.target.decode(kept.train.target(3)) == "line 3\nof t"
+    assert kept.tokenizers.source.decode(kept.train.source(3)) == "satz 3\nvon t"
+    assert spaced.tokenizers.source.decode(spaced.train.source(3)) == "satz 3 von t"
+    assert kept.train.source_text(3) == "satz 3\r\nvon t"
+    again = run(data, tmp_path / "cache", lines := [])
+    assert lines == []
+    assert again.fingerprints == kept.fingerprints
 
 
 def test_place_and_name_of_the_files_do_not_matter(data: DataConfig, tmp_path: Path) -> None:
@@ -179,7 +203,8 @@ import sys, time
 from pathlib import Path
 from seq2seq.data import encode, prepare
 from seq2seq.data.corpus import CorpusConfig, DataConfig
-from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
+from seq2seq.tokenizer import LineBreaks, TokenizerConfig, TokenizerKind
+from seq2seq.tokenizer_base import LINE_BREAK_ID
 add = encode._Encoder.add
 def slow(self, chunk):
     add(self, chunk)

@@ -11,7 +11,7 @@ import pytest
 from seq2seq.data.columns import DamagedStoreError, Sequences
 from seq2seq.data.corpus import DataConfig, Example, OnLong
 from seq2seq.data.encode import write_store
-from seq2seq.data.report import SplitReport
+from seq2seq.data.report import DataReport, SplitReport
 from seq2seq.data.store import TokenStore, id_dtype, is_store
 from seq2seq.tokenizer import TokenizerConfig, TokenizerKind, Tokenizers, train_tokenizers
 
@@ -208,3 +208,57 @@ def test_resampling_is_a_function_of_seed_and_epoch(tmp_path: Path, sampling: To
     assert kept == sorted([0, *range(2, 10)])  # seed 6 has one of its own
     assert ids(first) == before  # its files are gone from the folder, not from the store
     shutil.rmtree(tmp_path / "epochs")
+
+
+def test_what_is_cut_is_counted_by_hand(tmp_path: Path) -> None:
+    """Sources of 1 to 6 words, targets of 2; end of sentence counts in the limit of 4, so that 3 words stay."""
+    words = ["un", "deux", "trois", "quatre", "cinq", "six"]
+    examples = [Example(" ".join(words[: n + 1]), "a b", ("a b",)) for n in range(6)]
+    config = TokenizerConfig(kind=TokenizerKind.word, vocab_size=20)
+    tokenizers = train_tokenizers(lambda: (e.source for e in examples), lambda: iter(["a b"]), config, seed=1)
+    for training in (True, False):
+        folder = tmp_path / str(training)
+        folder.mkdir()
+        limits = DataConfig(max_source_length=4, max_target_length=3, on_long=OnLong.truncate)
+        write_store(folder, iter(examples), tokenizers, limits, training=training)
+        report = TokenStore(folder).report
+        source, target = report.source, report.target
+        assert (report.kept, source.truncated, source.kept_tokens, source.cut_tokens) == (6, 3, 21, 1 + 2 + 3)
+        assert (target.truncated, target.kept_tokens, target.cut_tokens) == (0, 12, 0)
+        assert source.limit == 4
+        assert "3 truncated to 4 (50.0% of examples, 28.6% of tokens cut)" in report.lines("x")[1]
+        assert "truncated" not in report.lines("x")[2]
+        assert sum(len(TokenStore(folder).source(n)) for n in range(6)) == 21 - 6
+    folder = tmp_path / "skip"
+    folder.mkdir()
+    write_store(folder, iter(examples), tokenizers, DataConfig(max_source_length=4), training=True)
+    report = TokenStore(folder).report
+    assert (report.kept, report.dropped, report.source.truncated) == (3, {"too long": 3}, 0)
+    assert (report.source.tokens, report.source.kept_tokens, report.source.cut_tokens) == (21, 6, 0)
+
+
+def test_much_cutting_or_skipping_of_training_examples_is_warned_of() -> None:
+    def split(**values: int) -> SplitReport:
+        report = SplitReport(read=100, kept=100)
+        report.source.lengths = report.target.lengths = {"p95": 70}
+        report.source.limit, report.target.limit = 50, 20
+        for name, value in values.items():
+            side, _, field = name.partition("_")
+            setattr(getattr(report, side), field, value)
+        return report
+
+    (line,) = split(source_truncated=11, source_kept_tokens=1000, source_cut_tokens=64).warnings()
+    for words in ("11 of 100", "(11.0%)", "data.max_source_length=50", "6.4%", "data.max_source_length=70"):
+        assert words in line
+    assert split(source_truncated=10, source_kept_tokens=1000, source_cut_tokens=64).warnings() == []
+    (line,) = split(target_truncated=100, target_kept_tokens=1000, target_cut_tokens=900).warnings()
+    assert "data.max_target_length=20" in line
+    skipped = SplitReport(read=100, kept=80, dropped={"too long": 20})
+    (line,) = skipped.warnings()
+    assert "20 of 100" in line
+    assert "data.on_long=truncate" in line
+    assert SplitReport(read=100, kept=80, dropped={"seen before": 20}).warnings() == []
+    bad = split(source_truncated=11, source_kept_tokens=1000, source_cut_tokens=64)
+    assert DataReport({"train": bad, "valid": bad}).lines()[6:] == bad.warnings()  # of the training set only
+    assert DataReport({"valid": bad}).lines()[3:] == []
+    assert SplitReport().warnings() == []
