@@ -29,7 +29,7 @@ LOSS_METRICS = ("loss", "ppl", "accuracy")
 FREE_KEYS = (
     "name", "output_root", "cache_root", "overwrite", "search", "metrics",
     "data.root", "data.train", "data.valid", "data.test", "data.source_language", "data.target_language",
-    "trainer.device", "trainer.threads", "trainer.compile",
+    "trainer.device", "trainer.threads", "trainer.compile", "trainer.checkpoint_activations",
     "trainer.max_steps", "trainer.max_epochs", "trainer.max_minutes", "trainer.stop_after_minutes",
     "trainer.patience", "trainer.log_every", "trainer.save_every", "trainer.keep_last", "trainer.keep_best",
     "trainer.samples", "trainer.attention_images", "trainer.timeout_minutes",

@@ -89,6 +89,7 @@ class Trainer:
         self._optimizer = optim.build_optimizer(model.named_parameters(), optim_config, device_type=runtime.device.type)
         self._scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision is Precision.fp16)
         self._ema = optim.ExponentialMovingAverage(model, optim_config.ema_decay) if optim_config.ema_decay else None
+        model.checkpoint_activations = config.checkpoint_activations
         self._objective = self._wrap(Objective(model))
         # Since the last log: the sums of the loss, then gradient norm and updates that the fp16 scaler skipped.
         self._window = torch.zeros(len(LossSums._fields) + 2, device=runtime.device)

@@ -11,16 +11,20 @@ Masks are boolean, True = may be attended.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from seq2seq.errors import UserError
 from seq2seq.models.output import Hidden, Output
 
 __all__ = ["Hidden", "Memory", "Output", "Seq2Seq", "State", "Vocabulary", "beam_rows"]
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -79,16 +83,31 @@ def beam_rows(parents: Tensor, width: int) -> Tensor:
 
 
 class Seq2Seq(nn.Module, ABC):
-    """An encoder-decoder: the probability of a target sequence given a source sequence."""
+    """An encoder-decoder: the probability of a target sequence given a source sequence.
+
+    Attributes:
+        checkpoint_activations: whether training computes activations anew in the backward pass instead of keeping them.
+    """
 
     vocabulary: Vocabulary
     output: Output
     source_embedding: nn.Embedding
     target_embedding: nn.Embedding
+    checkpoint_activations: bool = False
 
     def source_mask(self, src: Tensor) -> Tensor:
         """Padding mask [B, S] of source ids [B, S]: True at real tokens."""
         return src != self.vocabulary.pad_id
+
+    def run(self, part: Callable[..., R], *args: Any) -> R:
+        """Calls a part of the model, and keeps none but its inputs for the backward pass if that is asked for.
+
+        Chen et al. (2016, section 4, arXiv:1604.06174): memory for one part instead of all, for one more forward pass.
+        """
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            result: R = checkpoint(part, *args, use_reentrant=False)
+            return result
+        return part(*args)
 
     @abstractmethod
     def encode(self, src: Tensor, src_mask: Tensor) -> Memory:

@@ -198,7 +198,10 @@ class GRU(Seq2Seq):
             features, weights = self._decode_fed(gates, hidden, attended)
         else:
             y = self._run_layers(gates, hidden, self._recurrent_weights(gates))[-1].transpose(0, 1)
-            features, weights = self._attend_in_turn(y, attended) if self.coverage else self._attend(y, attended)
+            if self.coverage:
+                features, weights = self._attend_in_turn(y, attended)
+            else:
+                features, weights = self.run(self._attend, y, attended)
         tokens = SourceTokens.of(memory.src) if self.output.copies else None
         result = self._hidden(features, weights, tokens, need_attention=need_attention)
         if self.coverage:
@@ -255,7 +258,7 @@ class GRU(Seq2Seq):
         for of_input in gates.unsqueeze(1):
             states = self._run_layers(of_input + F.linear(feed, feed_weight), hidden, recurrent)
             hidden = torch.cat(states)
-            feature, weight = self._attend(states[-1].transpose(0, 1), attended, coverage)
+            feature, weight = self.run(self._attend, states[-1].transpose(0, 1), attended, coverage)
             coverage = None if coverage is None else coverage + weight
             feed = feature.squeeze(1)
             features.append(feature)
@@ -268,7 +271,7 @@ class GRU(Seq2Seq):
         coverage = self._no_coverage(attended)
         features, weights = [], []
         for query in torch.split(queries, 1, dim=1):
-            feature, weight = self._attend(query, attended, coverage)
+            feature, weight = self.run(self._attend, query, attended, coverage)
             coverage = None if coverage is None else coverage + weight
             features.append(feature)
             weights.append(weight)

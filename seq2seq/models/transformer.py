@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import cast
 
 import torch
@@ -337,7 +338,7 @@ class Transformer(Seq2Seq):
         mask = attendable(src_mask)
         x = self._embed(self.source_embedding(src), self.source_positions(0, src.size(1)))
         for layer in self.encoder:
-            x = layer(x, mask.unsqueeze(1))
+            x = self.run(layer, x, mask.unsqueeze(1))
         return Memory(states=self.encoder_norm(x), mask=mask, src=src)
 
     def decode(self, tgt_in: Tensor, memory: Memory, *, need_attention: bool = False) -> Hidden:
@@ -348,7 +349,7 @@ class Transformer(Seq2Seq):
         need_weights = self._needs_weights(need_attention)
         for layer in self.decoder:
             last = layer is self.decoder[-1]
-            x, weights = layer(x, mask, memory, need_attention=need_weights and last)
+            x, weights = self.run(partial(layer, need_attention=need_weights and last), x, mask, memory)
         features = self.decoder_norm(x)
         if self.copy_head is not None:
             weights = self.copy_head(features, self.copy_head.keys(memory.states), memory.mask)

@@ -195,6 +195,20 @@ def test_loss_of_a_batch_is_the_sum_over_its_sentences(name):
 
 
 @every_model
+@pytest.mark.filterwarnings("error")
+def test_activations_computed_anew_give_the_same_gradients(name):
+    model = build(name).train()
+    labels = torch.randint(4, V, (24,))
+    found = []
+    for model.checkpoint_activations in (False, True):
+        torch.manual_seed(9)  # dropout draws the same masks, in the second forward pass too
+        sums = Objective(model)(sources(), targets(), torch.arange(24), labels, 0.1)
+        found.append([sums.loss, *torch.autograd.grad(sums.loss + sums.repetition, list(model.parameters()))])
+    for kept, anew in zip(*found, strict=True):
+        assert torch.equal(kept, anew)
+
+
+@every_model
 def test_every_parameter_learns(name):
     model = build(name).train()
     sums = Objective(model)(sources(), targets(), torch.arange(24), torch.randint(4, V, (24,)), 0.1)
