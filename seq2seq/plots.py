@@ -72,7 +72,7 @@ def attention_heatmap(
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         width = 1.8 + _CHARACTER_INCHES * max(map(len, down)) + _CELL_INCHES * max(len(columns) + 3, 8)
-        height = 0.8 + _CHARACTER_INCHES * max(map(len, across)) + _CELL_INCHES * max(rows, 4)
+        height = 1.0 + _CHARACTER_INCHES * max(map(len, across)) + _CELL_INCHES * max(rows, 4)
         figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
         axes = figure.add_subplot()
         # Dark cells on white paper; the scale ends at the largest weight so that spread-out rows show too.
@@ -87,6 +87,7 @@ def attention_heatmap(
         axes.set_ylabel("output tokens" + ("" if rows == len(target_tokens) else f" (first {rows} of {len(matrix)})"))
         figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02).set_label("attention")
         canvas: Any = FigureCanvasAgg(figure)  # whose methods carry no types
+        figure.draw_without_rendering()  # the layout of square cells fits at the second try
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
@@ -158,7 +159,7 @@ def _source_title(matrix: NDArray[np.float64], columns: NDArray[np.int64]) -> st
         return "source tokens"
     finite = np.where(np.isfinite(matrix), matrix, 0.0)
     share = finite[:, columns].sum() / (finite.sum() or 1.0)
-    return f"source tokens (the {len(columns)} of {matrix.shape[1]} that get most attention: {100 * share:.0f} % of it)"
+    return f"source tokens: the {len(columns)} of {matrix.shape[1]}\nthat get most attention, {100 * share:.0f} % of it"
 
 
 def _label(token: str) -> str:

@@ -33,8 +33,8 @@ def test_size_grows_with_the_tokens_up_to_a_limit():
     def shape(rows, columns):
         return attention_heatmap(np.ones((rows, columns)), ["a"] * columns, ["b"] * rows).shape
 
-    assert shape(20, 30)[0] > shape(10, 30)[0]
-    assert shape(20, 30)[1] > shape(20, 15)[1]
+    assert shape(12, 15)[0] > shape(6, 15)[0]
+    assert shape(6, 30)[1] > shape(6, 15)[1]
     assert max(shape(90, 200)) < 2000
 
 
@@ -92,6 +92,15 @@ def test_of_a_long_source_what_gets_most_attention_is_drawn_in_order():
     rows, columns = np.nonzero(dark_cells(image)[:, : int(image.shape[1] * 0.75)])
     middles = [columns[(rows >= low) & (rows < high)].mean() for low, high in thirds(rows)]
     assert middles[1] < middles[2] < middles[0]
+
+
+def test_nothing_is_cut_off():
+    for count, copied in ((300, [0.5] * 14), (9, None)):
+        weights = np.full((14, count), 1e-5)
+        weights[np.arange(14), np.arange(14) * count // 20] = 1.0
+        image = attention_heatmap(weights, ["▁abcdefghij"] * count, ["▁klmnopq"] * 14, copied=copied)
+        for edge in (image[:3], image[-3:], image[:, :3], image[:, -3:]):
+            assert (edge == 255).all()
 
 
 def thirds(rows):
