@@ -1,5 +1,6 @@
 """Our scores against sacrebleu's command line on written files, and against rouge_score called directly."""
 
+import csv
 import json
 import os
 import random
@@ -116,6 +117,24 @@ def test_rouge_package(thousand, stem):
             assert ours[f"{name}_mean"].rows[number] == pytest.approx([100 * mean, 1], abs=1e-9)
     for one in ours.values():
         assert one.score(one.rows.sum(axis=0)) == pytest.approx(one.rows[:, 0].mean(), abs=1e-9)
+
+
+def test_rouge_command_line(tmp_path, corpus):
+    """The command of docs/metrics.md; the package writes six decimals."""
+    hyps, refs = corpus
+    for name, lines in {"hyp": hyps, "ref": [references[0] for references in refs]}.items():
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    command = [sys.executable, "-m", "rouge_score.rouge", "--target_filepattern=ref", "--prediction_filepattern=hyp"]
+    command += ["--output_filename=out.csv", "--rouge_types=rouge1,rouge2,rougeL,rougeLsum"]
+    command += ["--use_stemmer", "--noaggregate"]
+    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    with (tmp_path / "out.csv").open(encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    config = MetricsConfig(names=list(ROUGE_METRICS), bootstrap=0)
+    ours = score(hyps, [references[:1] for references in refs], config, target_language="en", seed=1)
+    for name in ROUGE_METRICS:
+        mean = sum(float(row[f"{name}-F"]) for row in rows) / len(rows)
+        assert ours[name].score == pytest.approx(100 * mean, abs=1e-4)
 
 
 def test_rouge_aggregator(thousand):
