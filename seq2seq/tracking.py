@@ -144,19 +144,46 @@ def escape_markdown(text: str) -> str:
     return html.escape(text, quote=False).translate(_ENTITY_OF_PUNCTUATION).replace("\n", "<br>")
 
 
+class Markdown(str):
+    """Text that is Markdown already, without line breaks: a cell to show as it is."""
+
+
 def samples_markdown(rows: Sequence[Mapping[str, str]], *, max_characters: int = 500) -> str:
     """Formats samples as a Markdown table with the first row's keys as columns.
 
     Args:
-        rows: One mapping a sample, such as source, reference and output; the same keys in each.
-        max_characters: Longer cells are cut and end in an ellipsis, so that e-mails don't fill the page.
+        rows: One mapping a sample, such as source, reference and output; the same keys in each. Text is escaped,
+            unless it is `Markdown`.
+        max_characters: Longer texts are cut and end in an ellipsis, so that e-mails don't fill the page.
     """
     if not rows:
         return ""
     columns = list(rows[0])
     lines = [columns, ["---"] * len(columns)]
-    lines += [[escape_markdown(_shorten(row[column], max_characters)) for column in columns] for row in rows]
+    lines += [[_cell(row[column], max_characters) for column in columns] for row in rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def copied_markdown(tokens: Sequence[str], copied: Sequence[float], *, max_tokens: int = 100) -> Markdown:
+    """Shows each token with the probability, in percent, that it was copied; bold from one half on.
+
+    TensorBoard lets no colours through.
+
+    Args:
+        tokens: T labels.
+        copied: T probabilities.
+        max_tokens: Of more, only the first are shown, and an ellipsis.
+    """
+    parts = []
+    for token, share in list(zip(tokens, copied, strict=True))[:max_tokens]:
+        label = escape_markdown(token.replace("\n", "⏎"))
+        part = f"{label} {100 * share:.0f}"
+        parts.append(f"<strong>{part}</strong>" if share >= 0.5 else part)
+    return Markdown(" · ".join([*parts, "…"] if len(tokens) > max_tokens else parts))
+
+
+def _cell(text: str, limit: int) -> str:
+    return text if isinstance(text, Markdown) else escape_markdown(_shorten(text, limit))
 
 
 def _shorten(text: str, limit: int) -> str:

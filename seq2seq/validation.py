@@ -1,10 +1,16 @@
-"""What happens at each evaluation during training: losses, greedy scores, samples, attention."""
+"""What happens at each evaluation during training: losses, greedy scores, samples, attention, copying."""
+
+from collections.abc import Sequence
 
 from seq2seq import plots
 from seq2seq.data.store import TokenStore
 from seq2seq.evaluation import Evaluator
+from seq2seq.inference import Output
 from seq2seq.models.base import Seq2Seq
-from seq2seq.tracking import NullTracker, samples_markdown
+from seq2seq.tracking import Markdown, NullTracker, copied_markdown, samples_markdown
+
+# How much is copied is measured on so many examples: one batch, decoded once more.
+_COPY_EXAMPLES = 64
 
 
 class Validator:
@@ -40,30 +46,52 @@ class Validator:
         """Evaluates and shows.
 
         Returns:
-            ``valid/loss``, ``valid/ppl``, ``valid/accuracy`` and the configured metrics of the decoded examples.
+            ``valid/loss``, ``valid/ppl``, ``valid/accuracy`` and the configured metrics of the decoded examples; of a
+            model that copies also ``valid/copy_rate``, the percentage of the tokens of the first 64 that was copied.
         """
         values = dict(self._evaluator.loss(model, self._store))
         if self._examples > 0 and len(self._store) > 0:
             outputs = self._evaluator.generate([model], self._store, examples=self._examples, greedy=True)
             values |= self._evaluator.score(outputs, self._store)
-            self._show(model, outputs, step)
+            explained = self._explain(model, len(outputs))
+            if model.output.copies:
+                values["copy_rate"] = copy_rate(explained)
+            self._show(outputs, explained, step)
         return {f"valid/{name}": value for name, value in values.items()}
 
-    def _show(self, model: Seq2Seq, outputs: list[str], step: int) -> None:
+    def _explain(self, model: Seq2Seq, decoded: int) -> list[Output]:
+        """The first outputs with attention: those to be drawn, and where the model copies those to be measured."""
+        count = self._images
+        if model.output.copies:
+            count = min(max(self._samples, _COPY_EXAMPLES), decoded)
+        return self._evaluator.explain(model, [self._store.source_text(i) for i in range(count)])
+
+    def _show(self, outputs: Sequence[str], explained: Sequence[Output], step: int) -> None:
         if not self._samples:
             return
-        shown = range(min(self._samples, len(outputs)))
         rows = [
             {
                 "source": self._store.source_text(i),
                 "reference": self._store.target_text(i),
                 "output": outputs[i],
             }
-            for i in shown
+            for i in range(min(self._samples, len(outputs)))
         ]
+        if any(output.copied is not None for output in explained):
+            for row, output in zip(rows, explained, strict=False):
+                row["copied, %"] = (
+                    Markdown() if output.copied is None else copied_markdown(output.tokens, output.copied)
+                )
         self._tracker.text(step, "samples", samples_markdown(rows))
-        texts = [self._store.source_text(i) for i in range(self._images)]
-        for number, output in enumerate(self._evaluator.explain(model, texts)):
+        for number, output in enumerate(explained[: self._images]):
             if output.attention is not None:
-                image = plots.attention_heatmap(output.attention, output.source_tokens, output.tokens)
+                image = plots.attention_heatmap(
+                    output.attention, output.source_tokens, output.tokens, copied=output.copied
+                )
                 self._tracker.image(step, f"attention/{number}", image)
+
+
+def copy_rate(outputs: Sequence[Output]) -> float:
+    """The mean probability, in percent, that an output token was copied, the end of sentence counted; 0 of none."""
+    shares = [share for output in outputs for share in output.copied or ()]
+    return 100 * sum(shares) / len(shares) if shares else 0.0

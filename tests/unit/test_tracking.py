@@ -5,13 +5,14 @@ import resource
 import shutil
 import sys
 import time
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdown_to_safe_html
 
-from seq2seq.tracking import NullTracker, Tracker, _LogFile, escape_markdown, samples_markdown
+from seq2seq.tracking import NullTracker, Tracker, _LogFile, copied_markdown, escape_markdown, samples_markdown
 
 
 def lines_of(folder):
@@ -200,28 +201,36 @@ def test_null_tracker_has_the_same_methods_and_writes_nothing(tmp_path, monkeypa
 NASTY = "a | b `code` <script>x</script> &amp; *b* _i_ [l](u) ![i](u) # ~~s~~ \\| $x$ 1. <b>"
 
 
+class Cells(HTMLParser):
+    """The cells of a table and what is bold in it, as a browser would show them."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.cells, self.bold, self.tags = [], [], set()
+        self._in_bold = False
+        self.feed(markdown_to_safe_html(table))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag == "td":
+            self.cells.append("")
+        elif tag == "br":
+            self.cells[-1] += "\n"
+        self._in_bold = tag == "strong"
+
+    def handle_endtag(self, tag):
+        self._in_bold = False
+
+    def handle_data(self, data):
+        if self.cells:
+            self.cells[-1] += data
+        if self._in_bold:
+            self.bold.append(data)
+
+
 def test_escaped_text_shows_as_itself_where_tensorboard_renders_it():
-    from html.parser import HTMLParser
-
-    class Cells(HTMLParser):
-        def __init__(self):
-            super().__init__()
-            self.cells, self.tags = [], set()
-
-        def handle_starttag(self, tag, attrs):
-            self.tags.add(tag)
-            if tag == "td":
-                self.cells.append("")
-            elif tag == "br":
-                self.cells[-1] += "\n"
-
-        def handle_data(self, data):
-            if self.cells:
-                self.cells[-1] += data
-
     table = samples_markdown([{"source": NASTY, "output": "two\nlines"}, {"source": "日本", "output": "é"}])
-    page = Cells()
-    page.feed(markdown_to_safe_html(table))
+    page = Cells(table)
     assert [cell.rstrip("\n") for cell in page.cells] == [NASTY, "two\nlines", "日本", "é"]
     assert page.tags <= {"table", "thead", "tbody", "tr", "th", "td", "br"}
 
@@ -231,3 +240,18 @@ def test_samples_are_cut_and_may_be_none():
     table = samples_markdown([{"source": "x" * 50}], max_characters=10)
     assert "| " + "x" * 9 + "… |" in table
     assert escape_markdown("plain words") == "plain words"
+
+
+def test_copied_tokens_are_bold_and_escaped_where_tensorboard_renders_it():
+    tokens = ["▁the", "|", "<b>", "*", "\n", "</s>"]
+    cell = copied_markdown(tokens, [0.994, 0.5, 0.49, 1.0, 0.0, 0.003])
+    page = Cells(samples_markdown([{"output": "x", "copied, %": cell}, {"output": "y", "copied, %": cell}]))
+    shown = "▁the 99 · | 50 · <b> 49 · * 100 · ⏎ 0 · </s> 0"
+    assert [shown_cell.rstrip("\n") for shown_cell in page.cells] == ["x", shown, "y", shown]
+    assert page.bold == ["▁the 99", "| 50", "* 100"] * 2
+    assert page.tags <= {"table", "thead", "tbody", "tr", "th", "td", "br", "strong"}
+
+
+def test_of_a_long_output_the_first_copied_tokens_are_shown():
+    assert copied_markdown(["a"] * 3, [0.1] * 3, max_tokens=2) == "a 10 · a 10 · …"
+    assert copied_markdown([], []) == ""
