@@ -11,8 +11,8 @@ Both tests compute corpus scores anew from sums of the examples' sufficient stat
   as the observed one?
 
 Draws, seeding and p-values are those of sacrebleu's paired tests (`--paired-bs`, `--paired-ar`), so that the figures
-are the same. Differs from them in ties: sacrebleu counts only what is larger than the observed difference, so that two
-systems with the same outputs get p = 1 / (samples + 1), its smallest; here they get 1.
+are the same. They count only what is larger than the observed difference, which would make the smallest p-value of two
+systems that have the same outputs, or the same but for a few. Differs from them there: see `_difference`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -113,25 +113,35 @@ def paired_tests(systems: Sequence[Mapping[str, Statistics]], sampling: Sampling
         for number in range(1, len(systems)):
             moved = swapped[number - 1][:, place]
             first, second = _scores(statistics, totals[number] + moved), _scores(statistics, totals[0] - moved)
-            difference = _difference(values[number] - values[0], resampled[number] - resampled[0], second - first)
+            difference = _difference(
+                values[number] - values[0],
+                resampled[number] - resampled[0],
+                second - first,
+                examples=int(np.any(rows[number][:, place] != rows[0][:, place], axis=1).sum()),
+            )
             tested[metric].append(TestedScore(values[number], *_interval(resampled[number]), difference=difference))
     return tested
 
 
-def _difference(value: float, resampled: Array, randomized: Array) -> Difference:
-    """Judges an observed difference by those of resamples [resamples] and of random swaps [trials]."""
+def _difference(value: float, resampled: Array, randomized: Array, *, examples: int) -> Difference:
+    """Judges an observed difference by those of resamples [resamples] and of random swaps [trials].
+
+    `examples` is the number of those on which the two systems differ at all. Trials that swap all of them or none, a
+    share of 2^(1 - examples), have the observed difference again. They are no evidence against chance: their share is
+    added to the p-value of randomization. It matters for about ten examples and fewer; for none, both p-values are 1.
+    """
     sizes = np.abs(resampled)
     return Difference(
         value,
         *_interval(resampled),
-        p_bootstrap=_p_value(sizes - sizes.mean(), abs(value)),
-        p_randomization=_p_value(np.abs(randomized), abs(value)),
+        p_bootstrap=_p_value(sizes - sizes.mean(), abs(value)) if examples else 1.0,
+        p_randomization=min(_p_value(np.abs(randomized), abs(value)) + 2.0 ** (1 - examples), 1.0),
     )
 
 
 def _p_value(chance: Array, observed: float) -> float:
-    """How often chance gives what was observed or more, the observation itself counted as one such case."""
-    return (int(np.count_nonzero(chance >= observed - _ROUNDING)) + 1) / (len(chance) + 1)
+    """How often chance gives more than what was observed, the observation itself counted as one such case."""
+    return (int(np.count_nonzero(chance > observed + _ROUNDING)) + 1) / (len(chance) + 1)
 
 
 def _scores(statistics: Statistics, sums: Array) -> Array:

@@ -71,7 +71,9 @@ def compare(values: DictConfig) -> None:
         if settings.run is not None:
             _warn_of_other_scores([settings.run, *others], results)
     if settings.format is TableFormat.json:
-        print(json.dumps({one.test_set: one.to_dict() for one in results}, indent=2, ensure_ascii=False))
+        print(
+            json.dumps({one.test_set: one.to_dict() for one in results}, indent=2, ensure_ascii=False, allow_nan=False)
+        )
     else:
         print("\n\n".join(comparison.markdown(one) for one in results))
 
