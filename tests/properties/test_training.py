@@ -22,6 +22,8 @@ TINY = (
 )  # fmt: skip
 GRU = ("model=gru_tiny", "model.d_model=32", "model.embedding_size=16", "model.encoder_size=16", *TINY[6:])
 
+COPYING = (*GRU, "tokenizer.joint=true", "model.copy=true", "model.coverage=true")
+
 # No dropout; and an epsilon above rounding noise, which Adam would blow up to whole steps where a gradient is zero
 # (the keys' biases: softmax does not see them).
 STILL = ("model.dropout=0", "optim.eps=0.001")
@@ -80,7 +82,7 @@ def curves(out: Path) -> list[tuple[int, str, float]]:
     return [(r["step"], r["tag"], r["value"]) for r in records if not r["tag"].startswith(("perf/", "system/"))]
 
 
-@pytest.mark.parametrize("model", [TINY, GRU], ids=["transformer", "gru"])
+@pytest.mark.parametrize("model", [TINY, COPYING], ids=["transformer", "gru-copying"])
 def test_stop_and_resume_equals_training_through(corpus: Path, tmp_path: Path, model: tuple[str, ...]) -> None:
     """A signal after some steps, then the same command: final weights and curves bit for bit, dropout on."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -121,7 +123,7 @@ def test_killed_run_goes_on_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
     assert curves(whole) == curves(killed)
 
 
-@pytest.mark.parametrize("model", [TINY, GRU], ids=["transformer", "gru"])
+@pytest.mark.parametrize("model", [TINY, GRU, COPYING], ids=["transformer", "gru", "gru-copying"])
 def test_micro_batches_equal_one_batch(corpus: Path, tmp_path: Path, model: tuple[str, ...]) -> None:
     """Every example of the epoch in one step, whether as one batch or as several: the same update."""
     still = (*STILL, "optim.warmup_steps=2", "trainer.max_steps=3", "trainer.eval_every=3")
@@ -134,13 +136,14 @@ def test_micro_batches_equal_one_batch(corpus: Path, tmp_path: Path, model: tupl
     assert_equal(weights(tmp_path / "one"), weights(tmp_path / "many"), tolerance=1e-5)
 
 
-def test_two_ranks_equal_one_process(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", [TINY, COPYING], ids=["transformer", "gru-copying"])
+def test_two_ranks_equal_one_process(corpus: Path, tmp_path: Path, model: tuple[str, ...]) -> None:
     """Two gloo processes that share each step's micro-batches against one that accumulates them."""
     still = (*STILL, "trainer.eval_every=6")
-    train(*arguments(corpus, tmp_path / "one", "trainer.accumulate=2", *still))
+    train(*arguments(corpus, tmp_path / "one", "trainer.accumulate=2", *still, model=model))
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "seq2seq",
-         "train", *arguments(corpus, tmp_path / "two", *still)],
+         "train", *arguments(corpus, tmp_path / "two", *still, model=model)],
         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -186,8 +189,9 @@ def test_every_example_is_seen_once_an_epoch_across_ranks(corpus: Path, tmp_path
     "overrides",
     [("optim.ema_decay=0.9",), ("tokenizer=unigram", "tokenizer.vocab_size=300", "tokenizer.sampling_alpha=0.3"),
      ("optim.schedule=plateau", "optim.plateau_patience=1", "trainer.metric=valid/ppl"),
-     ("trainer.precision=fp16",), ("trainer.average=last", "trainer.average_checkpoints=2")],
-    ids=["ema", "sampling", "plateau", "fp16", "average"],
+     ("trainer.precision=fp16",), ("trainer.average=last", "trainer.average_checkpoints=2"),
+     ("model.copy=true", "trainer.checkpoint_activations=true")],
+    ids=["ema", "sampling", "plateau", "fp16", "average", "copying"],
 )  # fmt: skip
 def test_resume_is_exact_with_every_option(corpus: Path, tmp_path: Path, overrides: tuple[str, ...]) -> None:
     from seq2seq.errors import Interrupted
@@ -203,6 +207,27 @@ def test_resume_is_exact_with_every_option(corpus: Path, tmp_path: Path, overrid
     assert resumed
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     assert_equal(weights(tmp_path / "whole", "best"), weights(tmp_path / "parts", "best"))
+
+
+def test_the_coverage_loss_counts_from_its_first_step_by_its_weight(corpus: Path, tmp_path: Path) -> None:
+    few = ("trainer.max_steps=6", "trainer.eval_every=6")
+    cases = {"never": 6, "late": 3, "unweighted": 0, "first": 0}
+    for name, start in cases.items():
+        weight = 0.0 if name == "unweighted" else 1.0
+        settings = (f"trainer.coverage_loss_start={start}", f"trainer.coverage_loss_weight={weight}")
+        train(*arguments(corpus, tmp_path / name, *few, *settings, model=COPYING))
+    final = {name: weights(tmp_path / name) for name in cases}
+    assert_equal(final["never"], final["unweighted"])
+    attention = {name: tensors["score.v.weight"] for name, tensors in final.items()}
+    assert not torch.equal(attention["late"], attention["never"])
+    assert not torch.equal(attention["late"], attention["first"])
+    losses = {name: dict((c[0], c[2]) for c in curves(tmp_path / name) if c[1] == "train/loss") for name in cases}
+    assert losses["late"][2] == losses["never"][2]
+    assert losses["late"][4] == losses["never"][4], "updates of steps 1 to 3 are the same, step 4 shows step 3's"
+    assert losses["late"][6] != losses["never"][6]
+    covered = [c[2] for c in curves(tmp_path / "first") if c[1] == "train/coverage_loss"]
+    assert len(covered) == 3
+    assert min(covered) > 0
 
 
 def test_an_end_by_patience_is_saved(corpus: Path, tmp_path: Path) -> None:
