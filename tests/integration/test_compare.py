@@ -11,8 +11,9 @@ import pytest
 
 from seq2seq import config as configuration
 from seq2seq.cli.main import _run
-from seq2seq.config import Config
+from seq2seq.config import CompareConfig, Config
 from seq2seq.data.corpus import CorpusConfig, DataConfig
+from seq2seq.errors import UserError
 from seq2seq.metrics import MetricsConfig, score
 
 REFERENCES = ["the cat sat on the mat", "a dog barks loudly at night", "it rains today in the town", "yes it is"]
@@ -198,9 +199,6 @@ def test_runs_that_cannot_be_compared(compare: Compare, home: Path, how: str, pa
         (["run=runs/a", "other=nowhere"], ["other=nowhere is no run folder"]),
         (["run=runs/a", "other=runs/b", "ref=x"], ["ref goes with hyp="]),
         (["run=runs/a", "other=runs/b", "metrics.bootstrap=50"], ["resamples=N"]),
-        (["run=runs/a", "other=runs/b", "metrics.name=[bleu]"], ["metrics.names?"]),
-        (["run=runs/a", "other=runs/b", "metrics.names=[]"], ["metrics.names is empty"]),
-        (["run=runs/a", "other=runs/b", "examples=-1"], ["examples=-1: must be at least 0"]),
         (["run=runs/a", "other=runs/b", "~data.test.news"], ["no test set to compare on"]),
         (["hyp=corpus/news.de", "other=corpus/news.de"], ["ref= is missing"]),
         (["hyp=corpus/news.de", "other=nope", "ref=corpus/news.de"], ["other=nope", "no such file"]),
@@ -216,3 +214,18 @@ def test_mistakes(compare: Compare, arguments: list[str], parts: list[str]) -> N
     assert (code, out) == (2, "")
     assert err.count("seq2seq: error: ") == 1
     assert all(part in err for part in parts), err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"examples": -1}, "examples=-1: must be at least 0"),
+        ({"resamples": 1}, "resamples=1: must be at least 2"),
+        ({"trials": 0}, "trials=0: must be at least 1"),
+        ({"seed": -1}, "seed=-1: must be at least 0"),
+        ({"metrics": MetricsConfig(names=[])}, "metrics.names is empty"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        CompareConfig(**settings)
