@@ -107,6 +107,20 @@ def _build_score(config: GRUConfig) -> DotScore | GeneralScore | AdditiveScore:
     return DotScore(size**-0.5 if config.attention is GRUAttention.scaled_dot else 1.0)
 
 
+def repeated_attention(weights: Tensor) -> Tensor:
+    """Σ_i min(a_i, c_i) of each target position [B, T], c being the attention [B, T, S] of all positions before it.
+
+    The coverage loss of See et al. (2017, eq. 12, arXiv:1704.04368). Not by a cumulative sum, which has no
+    deterministic kernel on GPUs.
+    """
+    coverage = torch.zeros_like(weights[:, 0])
+    repeated = []
+    for weight in weights.unbind(dim=1):
+        repeated.append(torch.minimum(weight, coverage).sum(dim=-1))
+        coverage = coverage + weight
+    return torch.stack(repeated, dim=1)
+
+
 @dataclass
 class Attended:
     """What the decoder attends to: prepared once a batch of sources, stored once a sentence.
@@ -205,7 +219,7 @@ class GRU(Seq2Seq):
         tokens = SourceTokens.of(memory.src) if self.output.copies else None
         result = self._hidden(features, weights, tokens, need_attention=need_attention)
         if self.coverage:
-            result.repetition = torch.minimum(weights, weights.cumsum(dim=1) - weights).sum(dim=-1)
+            result.repetition = repeated_attention(weights)
         return result
 
     def start(self, memory: Memory, *, width: int = 1) -> GRUState:

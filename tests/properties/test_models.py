@@ -1,5 +1,7 @@
 """What must hold of every model, whatever the family and its options; float32, tolerance 1e-5."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -192,6 +194,35 @@ def test_loss_of_a_batch_is_the_sum_over_its_sentences(name):
     for got, want in zip(gradients(whole.loss), gradients(sum(p.loss for p in parts)), strict=True):
         if want is not None:
             torch.testing.assert_close(got, want, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "coverage" in name])
+@torch.no_grad()
+def test_the_coverage_loss_is_attention_to_what_was_attended_to(name):
+    """Against the definition, one number at a time, on the attention of the steps."""
+    model, tgt = build(name), targets()
+    memory = encode(model, sources())
+    repetition = model.decode(tgt, memory).repetition
+    state, steps = model.start(memory), []
+    for t in range(tgt.size(1)):
+        steps.append(model.step(tgt[:, t], state, need_attention=True).attention.tolist())
+    for b, t in itertools.product(range(tgt.size(0)), range(tgt.size(1))):
+        before = [sum(steps[u][b][i] for u in range(t)) for i in range(max(LENGTHS))]
+        expected = sum(min(now, then) for now, then in zip(steps[t][b], before, strict=True))
+        assert repetition[b, t].item() == pytest.approx(expected, abs=1e-5)
+    assert repetition[0].max() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["copy-coverage", "coverage"])
+@torch.no_grad()
+def test_coverage_changes_where_the_decoder_looks(kind):
+    covered = build(f"gru-{kind}-fed")
+    memory, tgt = encode(covered, sources()), targets()
+    looked = covered.decode(tgt, memory, need_attention=True).attention
+    covered.score.coverage.zero_()
+    blind = covered.decode(tgt, memory, need_attention=True).attention
+    torch.testing.assert_close(looked[:, 0], blind[:, 0])
+    assert not torch.allclose(looked[:, 1], blind[:, 1])
 
 
 @every_model

@@ -221,7 +221,7 @@ def test_the_coverage_loss_counts_from_its_first_step_by_its_weight(corpus: Path
     attention = {name: tensors["score.v.weight"] for name, tensors in final.items()}
     assert not torch.equal(attention["late"], attention["never"])
     assert not torch.equal(attention["late"], attention["first"])
-    losses = {name: dict((c[0], c[2]) for c in curves(tmp_path / name) if c[1] == "train/loss") for name in cases}
+    losses = {name: {c[0]: c[2] for c in curves(tmp_path / name) if c[1] == "train/loss"} for name in cases}
     assert losses["late"][2] == losses["never"][2]
     assert losses["late"][4] == losses["never"][4], "updates of steps 1 to 3 are the same, step 4 shows step 3's"
     assert losses["late"][6] != losses["never"][6]
