@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2seq.metrics import Statistics, resampled_sums
+from seq2seq.metrics import Statistics, percentile_interval, resampled_sums
 
 Array = NDArray[np.float64]
 
@@ -109,7 +109,7 @@ def paired_tests(systems: Sequence[Mapping[str, Statistics]], sampling: Sampling
         totals = [part[:, place].sum(axis=0) for part in rows]
         values = [float(statistics.score(total)) for total in totals]
         resampled = [_scores(statistics, sums[:, place]) for sums in drawn]
-        tested[metric] = [TestedScore(values[0], *_interval(resampled[0]), difference=None)]
+        tested[metric] = [TestedScore(values[0], *percentile_interval(resampled[0]), difference=None)]
         for number in range(1, len(systems)):
             moved = swapped[number - 1][:, place]
             first, second = _scores(statistics, totals[number] + moved), _scores(statistics, totals[0] - moved)
@@ -119,7 +119,7 @@ def paired_tests(systems: Sequence[Mapping[str, Statistics]], sampling: Sampling
                 second - first,
                 examples=int(np.any(rows[number][:, place] != rows[0][:, place], axis=1).sum()),
             )
-            tested[metric].append(TestedScore(values[number], *_interval(resampled[number]), difference=difference))
+            tested[metric].append(TestedScore(values[number], *percentile_interval(resampled[number]), difference=difference))
     return tested
 
 
@@ -133,7 +133,7 @@ def _difference(value: float, resampled: Array, randomized: Array, *, examples: 
     sizes = np.abs(resampled)
     return Difference(
         value,
-        *_interval(resampled),
+        *percentile_interval(resampled),
         p_bootstrap=_p_value(sizes - sizes.mean(), abs(value)) if examples else 1.0,
         p_randomization=min(_p_value(np.abs(randomized), abs(value)) + 2.0 ** (1 - examples), 1.0),
     )
@@ -162,10 +162,3 @@ def _swapped_sums(rows: Array, trials: int, seed: int) -> Array:
         for first in range(0, count, width):
             block += swaps[:, first : first + width].astype(np.float64) @ rows[first : first + width]
     return sums
-
-
-def _interval(values: Array) -> tuple[float, float]:
-    """The 95 % percentile interval of resampled values; a fortieth is cut off on either side, as sacrebleu does."""
-    ordered = np.sort(values)
-    cut = len(ordered) // 40
-    return float(ordered[cut]), float(ordered[-1 - cut])

@@ -1,6 +1,6 @@
 """Scores of generated text against references, each with the signature that makes it reproducible."""
 
-from seq2seq.metrics.bootstrap import Score, Statistics, corpus_scores, resampled_sums
+from seq2seq.metrics.bootstrap import Score, Statistics, corpus_scores, percentile_interval, resampled_sums
 from seq2seq.metrics.config import LOWER_IS_BETTER, METRICS, ROUGE_METRICS, MetricsConfig, RougeSplit
 from seq2seq.metrics.scoring import score, score_baselines, score_summaries, statistics
 
@@ -13,6 +13,7 @@ __all__ = [
     "Score",
     "Statistics",
     "corpus_scores",
+    "percentile_interval",
     "resampled_sums",
     "score",
     "score_baselines",

@@ -65,7 +65,7 @@ def corpus_scores(statistics: Mapping[str, Statistics], *, resamples: int, seed:
     first = 0
     for name, one in statistics.items():
         last = first + one.rows.shape[1]
-        low, high = _interval(np.array([one.score(row) for row in sums[:, first:last]]))
+        low, high = percentile_interval(np.array([one.score(row) for row in sums[:, first:last]]))
         scores[name] = Score(values[name], _with_bootstrap(one.signature, resamples, seed), low, high)
         first = last
     return scores
@@ -96,7 +96,7 @@ def resampled_sums(rows: NDArray[np.float64], resamples: int, seed: int) -> NDAr
     return sums
 
 
-def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     """Returns the 95 % percentile interval of resampled scores; a fortieth is cut off on either side."""
     ordered = np.sort(values)
     cut = len(ordered) // 40
