@@ -119,7 +119,9 @@ def paired_tests(systems: Sequence[Mapping[str, Statistics]], sampling: Sampling
                 second - first,
                 examples=int(np.any(rows[number][:, place] != rows[0][:, place], axis=1).sum()),
             )
-            tested[metric].append(TestedScore(values[number], *percentile_interval(resampled[number]), difference=difference))
+            tested[metric].append(
+                TestedScore(values[number], *percentile_interval(resampled[number]), difference=difference)
+            )
     return tested
 
 
