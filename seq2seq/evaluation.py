@@ -133,7 +133,8 @@ class Evaluator:
         """A generator of the models with this evaluator's search."""
         search = self.config.search
         if greedy:
-            search = replace(search, beam_size=1, n_best=1, sampling=False, coverage_penalty=0.0)  # ranks, changes nothing
+            # The coverage penalty ranks hypotheses, of which there is one.
+            search = replace(search, beam_size=1, n_best=1, sampling=False, coverage_penalty=0.0)
         return Generator(
             models,
             self.tokenizers,
