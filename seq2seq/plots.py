@@ -164,9 +164,7 @@ def _source_title(matrix: NDArray[np.float64], columns: NDArray[np.int64]) -> st
 
 def _label(token: str) -> str:
     """Shortens a token and shows what is invisible in it: spaces as ␣, control characters as �."""
-    visible = "".join(
-        "�" if unicodedata.category(c) in ("Cc", "Cs") else c for c in token.replace("\n", "⏎").replace(" ", "␣")
-    )
+    visible = "".join("�" if unicodedata.category(c) in ("Cc", "Cs") else c for c in token.replace(" ", "␣"))
     return visible if len(visible) <= _LONGEST_LABEL else visible[: _LONGEST_LABEL - 1] + "…"
 
 

@@ -176,7 +176,7 @@ def copied_markdown(tokens: Sequence[str], copied: Sequence[float], *, max_token
     """
     parts = []
     for token, share in list(zip(tokens, copied, strict=True))[:max_tokens]:
-        label = escape_markdown(token.replace("\n", "⏎"))
+        label = escape_markdown(token)
         part = f"{label} {100 * share:.0f}"
         parts.append(f"<strong>{part}</strong>" if share >= 0.5 else part)
     return Markdown(" · ".join([*parts, "…"] if len(tokens) > max_tokens else parts))

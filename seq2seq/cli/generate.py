@@ -53,9 +53,9 @@ def generate(values: DictConfig) -> None:
                 sys.stdout.buffer.flush()
         if generator.truncated:
             LOGGER.warning(
-                "%d sources were longer than data.max_source_length=%d tokens and truncated",
-                generator.truncated,
+                "sources longer than data.max_source_length=%d tokens, which were truncated: %d",
                 config.data.max_source_length,
+                generator.truncated,
             )
 
 

@@ -67,7 +67,7 @@ def test_long_sources_are_counted_once_at_the_end(run: Path, tmp_path: Path, seq
     done = seq2seq("generate", "run=outputs/lines", f"input='{path}'", "search.batch_size=1")
     assert done.stdout.count("\n") == 4
     assert done.stderr.count("truncated") == 1
-    assert "2 sources were longer than data.max_source_length=100 tokens and truncated" in done.stderr
+    assert "sources longer than data.max_source_length=100 tokens, which were truncated: 2" in done.stderr
 
 
 def test_the_run_says_how_it_treats_line_breaks(run: Path) -> None:

@@ -243,10 +243,10 @@ def test_samples_are_cut_and_may_be_none():
 
 
 def test_copied_tokens_are_bold_and_escaped_where_tensorboard_renders_it():
-    tokens = ["▁the", "|", "<b>", "*", "\n", "</s>"]
+    tokens = ["▁the", "|", "<b>", "*", "↵", "</s>"]
     cell = copied_markdown(tokens, [0.994, 0.5, 0.49, 1.0, 0.0, 0.003])
     page = Cells(samples_markdown([{"output": "x", "copied, %": cell}, {"output": "y", "copied, %": cell}]))
-    shown = "▁the 99 · | 50 · <b> 49 · * 100 · ⏎ 0 · </s> 0"
+    shown = "▁the 99 · | 50 · <b> 49 · * 100 · ↵ 0 · </s> 0"
     assert [shown_cell.rstrip("\n") for shown_cell in page.cells] == ["x", shown, "y", shown]
     assert page.bold == ["▁the 99", "| 50", "* 100"] * 2
     assert page.tags <= {"table", "thead", "tbody", "tr", "th", "td", "br", "strong"}
