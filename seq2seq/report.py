@@ -35,18 +35,32 @@ def parameter_table(parameters: Iterable[tuple[str, int]]) -> str:
 
 
 def results_table(results: Mapping[str, Any]) -> str:
-    """Formats the test scores of `results.json`: a line for each test set and metric, with the signature."""
-    rows = [["test set", "metric", "score", "95 % interval", "signature"]]
+    """Formats the test scores of `results.json`: a line for each test set and metric, the signatures below."""
+    rows = [["test set", "metric", "score", "95 % interval"]]
     for test_set, scores in results.get("test", {}).items():
         for metric, entry in scores.items():
             interval = f"{entry['low']:.2f} to {entry['high']:.2f}" if "low" in entry else ""
-            rows.append([test_set, metric, f"{entry['score']:.2f}", interval, entry["signature"]])
+            rows.append([test_set, metric, f"{entry['score']:.2f}", interval])
     if len(rows) == 1:
         return "no test sets were scored"
     tables = [_aligned(rows, right={2})]
     for test_set, baselines in results.get("baselines", {}).items():
         tables.append(_baselines_table(test_set, {"model": results["test"][test_set], **baselines}))
-    return "\n\n".join(tables)
+    return "\n\n".join([*tables, _signatures(results["test"])])
+
+
+def _signatures(test: Mapping[str, Mapping[str, Any]]) -> str:
+    """Lists signatures with the metrics that they belong to; those that differ in their type only are one."""
+    groups: dict[str, dict[str, str]] = {}
+    for scores in test.values():
+        for metric, entry in scores.items():
+            fields = [field for field in entry["signature"].split("|") if not field.startswith("type:")]
+            groups.setdefault("|".join(fields), {})[metric] = entry["signature"]
+    lines = ["signatures (each in full in results.json)"]
+    for shared, metrics in groups.items():
+        whole = set(metrics.values())
+        lines += [", ".join(metrics), f"  {whole.pop() if len(whole) == 1 else shared}"]
+    return "\n".join(lines)
 
 
 def _baselines_table(test_set: str, systems: Mapping[str, Mapping[str, Any]]) -> str:

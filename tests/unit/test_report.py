@@ -34,16 +34,21 @@ def test_results_table_shows_scores_intervals_and_signatures():
             "flickr": {
                 "bleu": {"score": 38.912, "signature": "nrefs:1|tok:13a", "low": 37.5, "high": 40.25},
                 "ter": {"score": 41.0, "signature": "nrefs:1|tok:tercom"},
+                "rouge1": {"score": 50.0, "signature": "nrefs:1|type:rouge1|refs:best"},
+                "rouge2": {"score": 40.0, "signature": "nrefs:1|type:rouge2|refs:best"},
             }
         }
     }
-    lines = results_table(results).splitlines()
-    assert len(lines) == 3
+    table, signatures = results_table(results).split("\n\n")
+    lines = table.splitlines()
+    assert len(lines) == 5
     assert lines[1].split("  ")[0] == "flickr"
     assert "38.91" in lines[1]
     assert "37.50 to 40.25" in lines[1]
-    assert lines[1].endswith("nrefs:1|tok:13a")
     assert " to " not in lines[2]
+    assert signatures.splitlines()[1:] == [
+        "bleu", "  nrefs:1|tok:13a", "ter", "  nrefs:1|tok:tercom", "rouge1, rouge2", "  nrefs:1|refs:best",
+    ]  # fmt: skip
     assert results_table({"test": {}}) == "no test sets were scored"
 
 
@@ -57,8 +62,8 @@ def test_baselines_stand_beside_the_model():
             "dev": {"lead": entries(rouge1=16.0, length_ratio=427.8), "reference": entries(length_ratio=100)}
         },
     }
-    first, second = results_table(results).split("\n\n")
-    assert first == results_table({"test": results["test"]})
+    first, second, third = results_table(results).split("\n\n")
+    assert f"{first}\n\n{third}" == results_table({"test": results["test"]})
     assert [line.split() for line in second.splitlines()] == [
         ["dev", "model", "lead", "reference"],
         ["rouge1", "23.46", "16.00", "–"],
