@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2seq import __version__
 from seq2seq.metrics.bootstrap import Statistics, ratio
 from seq2seq.metrics.config import MetricsConfig, RougeSplit
 from seq2seq.metrics.languages import primary_language
@@ -83,6 +84,9 @@ def rouge_statistics(
         score 0.
     """
     f1 = _f1(names, hyps, refs, settings)
+    package = f"pkg:rouge-score|version:{version('rouge-score')}"
+    if isinstance(settings.tokenizer, UnicodeTokenizer) or settings.split is RougeSplit.sentences:
+        package += f"|seq2seq:{__version__}"  # whose rule it is
     widths = {len(references) for references in refs}
     nrefs = str(widths.pop()) if len(widths) == 1 else "var"
     kinds = {"": ("best", [scores.max(axis=0) for scores in f1])}
@@ -93,7 +97,7 @@ def rouge_statistics(
         for suffix, (label, values) in kinds.items():
             signature = (
                 f"nrefs:{nrefs}|type:{name}|measure:f1|refs:{label}|{settings.label}|split:{settings.split.value}"
-                f"|pkg:rouge-score|version:{version('rouge-score')}"
+                f"|{package}"
             )
             rows = np.array([[value[column], 1.0] for value in values])
             statistics[name + suffix] = Statistics(signature, rows, ratio)
@@ -124,8 +128,8 @@ def _line_by_line(text: str) -> str:
 
 
 def _one_line_against_several(hyps: Sequence[str], refs: Sequence[Sequence[str]]) -> bool:
-    """Tells whether no hypothesis has a line break, while most references have several sentences."""
-    if any("\n" in hyp for hyp in hyps):
+    """Tells whether hypotheses of several sentences have no line break, while most references have several."""
+    if any("\n" in hyp for hyp in hyps) or not any(len(split_sentences(hyp)) > 1 for hyp in hyps):
         return False
     several = sum(len(split_sentences(references[0])) > 1 for references in refs)
     return 2 * several > len(refs)

@@ -1,9 +1,11 @@
 import dataclasses
 import logging
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 
+from seq2seq import __version__
 from seq2seq.errors import UserError
 from seq2seq.metrics import (
     METRICS,
@@ -187,6 +189,14 @@ def test_sentences_end_at_marks_where_the_setting_says_so():
     assert "split:sentences" in by_mark["rougeLsum"].signature
 
 
+def test_signatures_name_the_version_of_rules_that_are_our_own():
+    own = f"|pkg:rouge-score|version:{version('rouge-score')}|seq2seq:{__version__}"
+    by_mark = compute(["aa"], [["aa"]], names=["rougeLsum"], bootstrap=0, rouge_split=RougeSplit.sentences)
+    assert by_mark["rougeLsum"].signature.endswith(own)
+    assert compute(["猫"], [["猫"]], names=["rouge1"], bootstrap=0)["rouge1"].signature.endswith(own)
+    assert "seq2seq" not in compute(["aa"], [["aa"]], names=["rouge1"], bootstrap=0)["rouge1"].signature
+
+
 def test_outputs_in_one_line_against_several_sentences_are_warned_of_once(caplog):
     rouge._warn_of_unsplit_sentences.cache_clear()
     with caplog.at_level(logging.WARNING):
@@ -194,9 +204,10 @@ def test_outputs_in_one_line_against_several_sentences_are_warned_of_once(caplog
         compute(["aa bb"], [["aa. bb"]], names=["rougeL"], bootstrap=0)
         compute(["aa\nbb"], [["aa. bb"]], names=["rougeLsum"], bootstrap=0)
         compute(["a b"], [["a b."]], names=["rougeLsum"], bootstrap=0)
+        compute([""], [["aa. bb"]], names=["rougeLsum"], bootstrap=0)  # the setting would change nothing
         assert not caplog.records
         for _ in range(2):
-            compute(["a b"], [["a\nb"]], names=["rougeLsum"], bootstrap=0)
+            compute(["aa. bb"], [["aa\nbb"]], names=["rougeLsum"], bootstrap=0)
     assert len(caplog.records) == 1
     assert "metrics.rouge_split=sentences" in caplog.text
 
