@@ -1,5 +1,6 @@
 """Final scores: a checkpoint on every test set, the outputs beside them."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,10 +59,18 @@ def _plain(scores: Mapping[str, Score]) -> dict[str, Any]:
 
 
 def write_generations(folder: Path, outputs: Mapping[str, Sequence[str]]) -> None:
-    """Writes ``<test set>.txt`` with the outputs, a line an example; a produced line break becomes a space."""
+    """Writes ``<test set>.txt`` with the outputs, a line an example; a produced line break becomes a space.
+
+    Where there is one, ``<test set>.jsonl`` keeps it, as `generate format=jsonl` does.
+    """
     for name, texts in outputs.items():
-        lines = "".join(one_line(text) + "\n" for text in texts)
-        write_text(folder / f"{name}.txt", lines)
+        lines = [one_line(text) for text in texts]
+        write_text(folder / f"{name}.txt", "".join(f"{line}\n" for line in lines))
+        records = folder / f"{name}.jsonl"
+        if lines == list(texts):
+            records.unlink(missing_ok=True)
+        else:
+            write_text(records, "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts))
 
 
 def one_line(text: str) -> str:

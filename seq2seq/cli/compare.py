@@ -203,7 +203,8 @@ def _generations(folder: RunFolder, test_set: str, label: str) -> tuple[list[str
             f"writes them to {folder.path}/evaluations/best, which hyp=, other= and ref= compare; "
             f"~data.test.{test_set} leaves the set out"
         )
-    return list(read_lines(path)), str(path)
+    records = path.with_suffix(".jsonl")  # only there where outputs hold line breaks
+    return (list(_texts(records)), str(records)) if records.is_file() else (list(read_lines(path)), str(path))
 
 
 def _warn_of_other_scores(paths: Sequence[str], results: Sequence[Comparison]) -> None:
@@ -217,8 +218,8 @@ def _warn_of_other_scores(paths: Sequence[str], results: Sequence[Comparison]) -
                     continue
                 if abs(entry["score"] - scores[place].score) > 0.005:
                     LOGGER.warning(
-                        "%s: %s of generations/%s.txt is %.2f, results.json has %.2f: outputs whose line breaks count "
-                        "lose them in that file; else outputs or references have changed since",
+                        "%s: %s of the outputs in generations for %s is %.2f, results.json has %.2f: outputs or "
+                        "references have changed since",
                         path, metric, result.test_set, scores[place].score, entry["score"],
                     )  # fmt: skip
 
@@ -247,6 +248,11 @@ def _files(settings: CompareConfig, others: Sequence[str]) -> Compared:
 
 
 def _lines(path: str, key: str, errors: str) -> Iterator[str]:
+    if path.endswith(_JSONL):
+        raise UserError(
+            f"{key}={path}: text of one example a line is read here; records go in one ref=FILE.jsonl, which has "
+            "references in target_field and references_field, and sources in source_field"
+        )
     check_readable(Path(path), f"{key}={path}")
     return read_lines(Path(path), errors=errors)
 
@@ -257,7 +263,11 @@ def _outputs(path: str, key: str, errors: str) -> Iterator[str]:
         yield from _lines(path, key, errors)
         return
     check_readable(Path(path), f"{key}={path}")
-    for number, record in read_records(Path(path), errors=errors):
+    yield from _texts(Path(path), errors=errors)
+
+
+def _texts(path: Path, *, errors: str = "strict") -> Iterator[str]:
+    for number, record in read_records(path, errors=errors):
         yield text_field(record, _OUTPUT_FIELD, f"{path}:{number}")
 
 

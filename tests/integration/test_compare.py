@@ -15,6 +15,7 @@ from seq2seq.config import CompareConfig, Config
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.errors import UserError
 from seq2seq.metrics import MetricsConfig, score
+from seq2seq.results import write_generations
 
 REFERENCES = ["the cat sat on the mat", "a dog barks loudly at night", "it rains today in the town", "yes it is"]
 SOURCES = ["die katze", "ein hund", "es regnet", "ja"]
@@ -149,9 +150,24 @@ def test_outputs_that_changed_since_are_reported(compare: Compare, home: Path) -
     write(home / "runs" / "b" / "generations" / "news.txt", FIRST)
     code, _, err = compare("run=runs/a", "other=runs/b")
     assert code == 0
-    assert "runs/b: rouge1 of generations/news.txt is" in err
+    assert "runs/b: rouge1 of the outputs in generations for news is" in err
     assert "runs/a" not in err
     assert compare("run=runs/a", "other=runs/b", "metrics.rouge_stemmer=false", "metrics.names=[rouge1]")[2] == ""
+
+
+def test_outputs_of_runs_keep_their_line_breaks(compare: Compare, home: Path) -> None:
+    swapped = [text.replace(" ", "\n", 1) for text in SECOND]
+    write_generations(home / "runs" / "b" / "generations", {"news": swapped})
+    assert (home / "runs" / "b" / "generations" / "news.txt").read_text().splitlines() == SECOND
+    code, out, _ = compare("run=runs/a", "other=runs/b", "metrics.names=[rougeLsum]", "format=json")
+    assert code == 0
+    figures = tree(out)
+    config = MetricsConfig(names=["rougeLsum"], bootstrap=0)
+    expected = score(swapped, [[text] for text in REFERENCES], config, target_language="en", seed=1)
+    assert figures["metrics"]["rougeLsum"]["systems"]["b"]["score"] == pytest.approx(expected["rougeLsum"].score)
+    assert figures["contrasts"]["systems"]["b"]["better"][0]["outputs"][1] == swapped[1]
+    write_generations(home / "runs" / "b" / "generations", {"news": SECOND})  # none are left from before
+    assert compare("run=runs/a", "other=runs/b")[2] == ""
 
 
 def spoil(home: Path, how: str) -> None:
@@ -207,6 +223,11 @@ def test_runs_that_cannot_be_compared(compare: Compare, home: Path, how: str, pa
         (["hyp=corpus/news.de", "other=corpus/news.de", "ref=corpus/news.de", "source=corpus/short.de"], ["3 lines"]),
         (["hyp=corpus/news.de", "other=corpus/news.de", "ref=corpus/news.de", "data.root=x"], ["goes with run="]),
         (["hyp=corpus/news.de", "other=corpus/news.de", "ref=corpus/news.de", "target_field=x"], ["ref=FILE.jsonl"]),
+        (["hyp=corpus/news.de", "other=corpus/news.de", "ref=[dev.jsonl,corpus/news.de]"], ["ref=dev.jsonl", "one"]),
+        (
+            ["hyp=corpus/news.de", "other=corpus/news.de", "ref=corpus/news.de", "source=dev.jsonl"],
+            ["source=dev.jsonl", "source_field"],
+        ),
     ],
 )
 def test_mistakes(compare: Compare, arguments: list[str], parts: list[str]) -> None:
