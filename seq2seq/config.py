@@ -69,15 +69,15 @@ class Config:
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed={self.seed}: must be at least 0 and below 2^63")
         model = cast(GRUConfig | TransformerConfig, self.model)
-        if model.tie_embeddings is TieEmbeddings.all and not self.tokenizer.joint:
-            raise UserError(
-                "model.tie_embeddings=all shares the source's embeddings with the target's, but "
-                "tokenizer.joint=false; use model.tie_embeddings=decoder"
-            )
         if model.copy and not self.tokenizer.joint:
             raise UserError(
                 "model.copy=true copies source tokens into the target, but tokenizer.joint=false: source and target "
                 "ids differ; set tokenizer.joint=true or model.copy=false"
+            )
+        if model.tie_embeddings is TieEmbeddings.all and not self.tokenizer.joint:
+            raise UserError(
+                "model.tie_embeddings=all shares the source's embeddings with the target's, but "
+                "tokenizer.joint=false; use model.tie_embeddings=decoder"
             )
         resolve_horizon(self.optim, max_steps=self.trainer.max_steps)
         trainer = self.trainer
@@ -313,7 +313,10 @@ def check_keys(values: Mapping[Any, Any], schema: DictConfig, prefix: str = "") 
 
 
 def unknown_key(key: str, known: list[str]) -> str:
-    """The message for a key that does not exist, with the nearest that does."""
+    """The message for a key that does not exist here: the nearest that does, or the family of models that has it."""
+    for family, (schema, _) in FAMILIES.items():
+        if key in (f"model.{entry.name}" for entry in fields(schema)):
+            return f"{key} is a key of the {family} family only, and the model here is of another"
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     return f"{key} is no configuration key" + (f"; did you mean {nearest[0]}?" if nearest else "")
 

@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from seq2seq import config
 from seq2seq.errors import UserError
@@ -107,6 +107,9 @@ def _explain(error: Exception, arguments: list[str], schema: type) -> str:
         free_name = key.startswith("data.test.")  # test sets have names of the user's
         if key not in keys and not free_name:
             return config.unknown_key(key, keys)
+    missing = error.__cause__
+    if isinstance(missing, ConfigAttributeError | ConfigKeyError) and missing.full_key in keys:
+        return config.unknown_key(missing.full_key, keys)  # of the other family of models
     reasons = [str(error).strip()]
     if error.__cause__ is not None:
         reasons.append(str(error.__cause__).strip())

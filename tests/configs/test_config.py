@@ -86,6 +86,14 @@ def test_named_sizes_are_those_of_the_papers() -> None:
         ({"trainer": {"max_steps": None}}, "would never end"),
         ({"optim": {"warmup_steps": 50_000}}, "optim.warmup_steps=50000"),
         ({"tokenizer": {"joint": False}}, "model.tie_embeddings=all"),
+        ({"tokenizer": {"joint": False}, "model": {"copy": True}}, "model.copy=true copies source tokens"),
+        ({"model": {"family": "gru", "coverage": True, "attention": "general"}}, "not general"),
+        ({"model": {"coverage": True}}, "model.coverage is a key of the gru family only"),
+        (
+            {"model": {"family": "gru", "copy_attention": "own"}},
+            "model.copy_attention is a key of the transformer family",
+        ),
+        ({"trainer": {"coverage_loss_weight": -1.0}}, "trainer.coverage_loss_weight=-1.0"),
         ({"tokenizer": {"kind": "word", "sampling_alpha": 0.1}}, "sampling_alpha"),
         ({"tokenizer": {"kind": "word", "source_vectors": "a", "target_vectors": "b"}}, "model.tie_embeddings=all"),
         (

@@ -28,6 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("data.train.source=bad", ["bad:2", "UTF-8"]),
         ("data.train.source=empty", ["empty"]),
         ("model.num_heads=3", ["model.d_model=256", "model.num_heads=3"]),
+        ("model.coverage=true", ["model.coverage is a key of the gru family"]),
         ("tokenizer.vocab_size=100000", ["tokenizer.vocab_size=100000", "at most"]),
         ("tokenizer.vocab_size=10", ["tokenizer.vocab_size=10", "at least"]),
     ],
