@@ -59,9 +59,15 @@ def copy_weights(weights: Mapping[str, Tensor], model: Seq2Seq, *, origin: str) 
     wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
     if wrong:
         name = wrong[0]
+        difference = f"{name} has shape {given.get(name)} there and {own.get(name)} here"
+        if name not in given:
+            difference = f"it has no {name}, which this model has"
+        elif name not in own:
+            difference = f"it has {name}, which this model has not"
+        others = f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
         raise UserError(
-            f"{origin} does not fit the model section: {name} has shape {given.get(name)} there and {own.get(name)} "
-            f"here, and {len(wrong) - 1} others differ; use the model section that it was trained with"
+            f"{origin} does not fit the model section: {difference}{others}; use the model section that it was trained "
+            "with"
         )
     model.load_state_dict(dict(weights))
 
