@@ -2,7 +2,8 @@
 """Measures what a source token costs in training as sources get longer.
 
     python scripts/measure_length.py --folder /tmp/length
-    python scripts/measure_length.py --folder /tmp/length --models transformer_base --lengths 4096 trainer.device=cuda
+    python scripts/measure_length.py --folder /tmp/length --models transformer_base --lengths 4096 \
+        --overrides trainer.device=cuda
 
 Writes a corpus of random words for each length, with targets of 64 tokens, and trains a few steps on it by the command
 that a user would type. Printed for each model, setting and length: microseconds a source token (the median step's time
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--batch-tokens", type=int, default=8192)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("overrides", nargs="*", help="more keys for the command")
+    parser.add_argument("--overrides", nargs="+", default=[], help="more keys for the command")
     options = parser.parse_args()
     print(f"batches of {options.batch_tokens:,} source tokens, targets of {TARGET_TOKENS}\n")
     print("| model | setting | source tokens | µs a source token | peak MiB |\n| --- | --- | --- | --- | --- |")
