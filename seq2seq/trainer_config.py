@@ -38,8 +38,8 @@ class TrainerConfig:
         batch_tokens: Examples × max(padded source, padded target) of a micro-batch on one rank.
         accumulate: Micro-batches of a step on each rank.
         label_smoothing: Share of the target probability spread over the vocabulary, [0, 1).
-        coverage_loss_weight: What each nat of the coverage loss of ``model.coverage`` counts (the λ of See et al.,
-            2017, eq. 13, arXiv:1704.04368).
+        coverage_loss_weight: The weight beside the cross-entropy in nats of the coverage loss of ``model.coverage``, 0
+            to 1 a target token (the λ of See et al., 2017, eq. 13, arXiv:1704.04368).
         coverage_loss_start: Steps before the coverage loss is added.
         checkpoint_activations: Whether activations are computed anew in the backward pass instead of being kept: for
             long inputs, less memory for about a third more time.

@@ -5,7 +5,9 @@ weights otherwise:
 
     p(w) = g · softmax(z)_w + (1 - g) · c_w,   c_w = Σ_{i: source token i is w} a_i        (their eq. 9)
 
-Over subwords of one vocabulary there is nothing to extend it by: each source token has an id.
+Over subwords of one vocabulary there is nothing to extend it by: each source token has an id. g is a logistic function
+of the decoder's features; differs from their eq. 8, which reads context, state and input side by side, because the
+features have read all three.
 
 c is zero but at a source's own tokens. There p is g · softmax(z) times exp(gain), the gain being
 softplus(log((1 - g) c) - log(g · softmax(z))), and elsewhere the gain is zero: the mixture costs S numbers a
