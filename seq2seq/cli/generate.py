@@ -72,7 +72,7 @@ def _read(config: GenerateConfig) -> Iterable[str]:
 def _read_sources(path: Path, config: GenerateConfig, errors: str) -> Iterator[str]:
     field = config.data.train.source_field or "source"
     for number, record in read_records(path, errors=errors):
-        yield text_field(record, field, f"{path}:{number}")
+        yield text_field(record, field, f"{path}:{number}", key="data.train.source_field")
 
 
 def _writer(config: GenerateConfig, stack: ExitStack) -> tuple[Callable[[bytes], object], bool]:

@@ -35,7 +35,7 @@ class CorpusConfig:
         source_field: JSONL: the field of the source, default ``source``. TSV: the column, default 0.
         target_field: JSONL: the field of the target, default ``target``. TSV: the column, default 1.
         references_field: JSONL: a field with further references, a string or a list of strings; may be
-            missing from a record.
+            missing from a record, but not from all of them.
     """
 
     source: str | None = None
@@ -254,15 +254,22 @@ def read_records(path: Path, *, errors: str = "strict") -> Iterator[tuple[int, d
         yield number, record
 
 
-def text_field(record: dict[str, Any], name: str, place: str) -> str:
+def text_field(record: dict[str, Any], name: str, place: str, *, key: str | None = None) -> str:
     """The text in a field of a JSONL record.
 
+    Args:
+        record: as `read_records` yields it.
+        name: of the field.
+        place: file:line, for messages.
+        key: what a user chooses the field by.
+
     Raises:
-        UserError: the record lacks the field, or what it holds is not text; `place` (file:line) is named.
+        UserError: the record lacks the field, or what it holds is not text.
     """
     if name not in record:
         found = ", ".join(map(str, record)) or "none"
-        raise UserError(f"{place}: no field {name!r}; the record's fields: {found}.")
+        mend = f" Set {key} to the one that is meant." if record and key else ""
+        raise UserError(f"{place}: no field {name!r}; the record's fields: {found}.{mend}")
     return _checked_text(record[name], name, place)
 
 
@@ -286,14 +293,21 @@ def _json_type(value: object) -> str:
 
 
 def _read_jsonl(files: dict[str, Path], config: CorpusConfig, errors: str) -> Iterator[Example]:
-    (path,) = files.values()
+    ((key, path),) = files.items()
+    section = key.removesuffix("path") if key.startswith("data.") else ""  # `compare` has the same keys at its top
     source_field = config.source_field or "source"
     target_field = config.target_field or "target"
+    references_field = config.references_field
+    found = references_field is None
     for number, record in read_records(path, errors=errors):
         place = f"{path}:{number}"
-        target = text_field(record, target_field, place)
-        more = _references(record, config.references_field, place)
-        yield Example(text_field(record, source_field, place), target, (target, *more))
+        found = found or references_field in record
+        target = text_field(record, target_field, place, key=f"{section}target_field")
+        more = _references(record, references_field, place)
+        source = text_field(record, source_field, place, key=f"{section}source_field")
+        yield Example(source, target, (target, *more))
+    if not found:
+        raise UserError(f"{path}: no record has the field that {section}references_field={references_field} names.")
 
 
 def _references(record: dict[str, Any], name: str | None, place: str) -> tuple[str, ...]:

@@ -59,7 +59,10 @@ def test_jsonl(tmp_path: Path) -> None:
         ("[1, 2]", r"x\.jsonl:2: a JSON array, not an object"),
         ('"text"', r"x\.jsonl:2: a JSON string, not an object"),
         ("[" * 100_000, r"x\.jsonl:2: not JSON"),
-        ('{"source": "a", "goal": "b"}', r"x\.jsonl:2: no field 'target'; the record's fields: source, goal"),
+        (
+            '{"source": "a", "goal": "b"}',
+            r"x\.jsonl:2: no field 'target'; .* source, goal\. Set data\.train\.target_field",
+        ),
         ("{}", r"x\.jsonl:2: no field 'target'; the record's fields: none"),
         ('{"source": "a", "target": 3}', r"x\.jsonl:2: field 'target' holds a JSON number, not a string"),
         ('{"source": null, "target": "b"}', r"x\.jsonl:2: field 'source' holds a JSON null"),
@@ -74,6 +77,13 @@ def test_wrong_jsonl_lines_are_named(tmp_path: Path, line: str, message: str) ->
     path = write(tmp_path / "x.jsonl", '{"source": "a", "target": "b"}', line)
     with pytest.raises(UserError, match=message):
         read(CorpusConfig(path=path, references_field="more"), tmp_path)
+
+
+def test_references_that_no_record_has_are_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", '{"source": "a", "target": "b", "more": []}', '{"source": "a", "target": "b"}')
+    assert len(read(CorpusConfig(path=path, references_field="more"), tmp_path)) == 2
+    with pytest.raises(UserError, match=r"x\.jsonl: no record .* data\.train\.references_field=mroe"):
+        read(CorpusConfig(path=path, references_field="mroe"), tmp_path)
 
 
 def test_tsv_has_no_quoting(tmp_path: Path) -> None:
