@@ -77,6 +77,23 @@ def test_loss_and_gradients_equal_the_smoothed_cross_entropy_of_the_mixture(monk
         torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("ids", [[5, 7, 5, 3], [6], [0, 0, 0]], ids=["words", "one token", "nothing but padding"])
+def test_all_attention_on_one_position(ids):
+    """Where the other positions have exactly none, and where a position is all there is."""
+    output, features, *_ = made(4)
+    src = torch.tensor([ids] * B)
+    attention = F.one_hot(torch.zeros(B, T, dtype=torch.int64), len(ids)).float().requires_grad_()
+    labels, rows = torch.tensor([5, 3, 0, 6, 7, 20, 5] * B), torch.arange(B * T)
+    sums = output.loss(hidden_of(features, attention, src).rows(rows), labels, 0.1)
+    log_p = defined(output, features, attention, src).log().flatten(0, 1)
+    expected = 0.9 * F.nll_loss(log_p, labels, reduction="sum") - 0.1 * log_p.mean(1).sum()
+    torch.testing.assert_close(sums.loss.double(), expected, atol=1e-4, rtol=1e-5)
+    into = [features, attention, *output.parameters()]
+    got, wanted = torch.autograd.grad(sums.loss, into), torch.autograd.grad(expected, into)
+    for ours, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
+
+
 def test_the_copied_share_is_the_posterior_of_the_definition():
     output, features, attention, src, tokens = made(2)
     tokens[:, 0] = src[:, 0]
