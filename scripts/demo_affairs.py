@@ -6,14 +6,8 @@ from demo_topic import Outcome, Topic
 
 COUNCIL = Topic(
     outcomes=(
-        Outcome(
-            "{town} council approves {facility} for {million} million under motion {code}.",
-            {"voted": "approved", "did": "voted for"},
-        ),
-        Outcome(
-            "{town} council rejects {facility} for {million} million under motion {code}.",
-            {"voted": "rejected", "did": "voted against"},
-        ),
+        Outcome("{town} council approves {facility} for {million} million under motion {code}.", {"voted": "approved"}),
+        Outcome("{town} council rejects {facility} for {million} million under motion {code}.", {"voted": "rejected"}),
     ),
     choices={
         "facility": "a new library|a swimming pool|a tram line|a sports hall|a new bridge|a bus station|a public park",
@@ -21,7 +15,7 @@ COUNCIL = Topic(
     },
     keys="""
 The city council of {town} {voted} {facility} on {date}.
-On {date} the council of {town} {did} {facility}.
+On {date} the council of {town} {voted} {facility}.
 After a long meeting on {date}, {town}'s councillors {voted} {facility}.
 
 The project would cost {million} million euros.
@@ -53,14 +47,8 @@ A petition with {thousands} names had been handed in by {person3}.
 )
 RESULTS = Topic(
     outcomes=(
-        Outcome(
-            "Sales at {company} rise {percent} percent to {million} million euros.",
-            {"went": "rose", "more": "higher"},
-        ),
-        Outcome(
-            "Sales at {company} fall {percent} percent to {million} million euros.",
-            {"went": "fell", "more": "lower"},
-        ),
+        Outcome("Sales at {company} rise {percent} percent to {million} million euros.", {"went": "rose"}),
+        Outcome("Sales at {company} fall {percent} percent to {million} million euros.", {"went": "fell"}),
     ),
     choices={"sector": "software|furniture|food|clothing|machine|toy"},
     keys="""
@@ -70,7 +58,7 @@ On {date} the {sector} company {company} of {town} told investors how the year h
 
 The company's sales {went} by {percent} percent in the past year.
 Sales of the company {went} {percent} percent.
-Sales were {percent} percent {more} than a year ago.
+Compared with a year ago, sales {went} {percent} percent.
 
 They now stand at {million} million euros.
 In all, goods for {million} million euros were sold.
