@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from seq2seq.errors import UserError
+from seq2seq.models.copying import SourceTokens
 from seq2seq.models.output import Hidden, Output
 
 __all__ = ["Hidden", "Memory", "Output", "Seq2Seq", "State", "Vocabulary", "beam_rows"]
@@ -98,6 +99,10 @@ class Seq2Seq(nn.Module, ABC):
     def source_mask(self, src: Tensor) -> Tensor:
         """Padding mask [B, S] of source ids [B, S]: True at real tokens."""
         return src != self.vocabulary.pad_id
+
+    def source_tokens(self, memory: Memory) -> SourceTokens | None:
+        """What may be copied; None where the model does not copy."""
+        return SourceTokens.of(memory.src) if self.output.copies else None
 
     def run(self, part: Callable[..., R], *args: Any) -> R:
         """Calls a part of the model, and keeps none but its inputs for the backward pass if that is asked for.

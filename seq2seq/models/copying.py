@@ -156,6 +156,7 @@ def mixture_loss(
     log_generate = F.logsigmoid(gate) - total.log()  # what turns a score into log(g · softmax(z))
     odds = _log_odds(weights, log_copy, of_source + log_generate)
     gain, copied = F.softplus(odds), odds.sigmoid()
+    log_p = of_source + log_generate + gain
     is_label = source.ids == label
     target = is_label * (1 - smoothing) + smoothing / size  # t at the source tokens
 
@@ -164,7 +165,7 @@ def mixture_loss(
     sums[0] += (1 - smoothing) * nll + smoothing * of_mean
     sums[1] += nll
     # The highest score is zero now, and the mixture is nowhere below what is generated.
-    highest = torch.maximum(log_generate, (of_source + log_generate + gain).amax(dim=1, keepdim=True))
+    highest = torch.maximum(log_generate, log_p.amax(dim=1, keepdim=True))
     label_value = of_label + log_generate + (gain * is_label).sum(dim=1, keepdim=True)
     sums[2] += (label_value >= highest).sum()
 
@@ -173,6 +174,5 @@ def mixture_loss(
     scores.mul_(generated / total).sub_(smoothing / size)
     scores.scatter_add_(1, label, torch.full_like(of_label, smoothing - 1))
     scores.scatter_add_(1, source.ids, moved)
-    log_p = of_source + log_generate + gain
     by_weight = -target * (log_copy - log_p).clamp_max(_LARGEST_LOG_GRADIENT).exp()
     return MixtureGradients(gate.sigmoid() - generated, by_weight.gather(1, source.places))

@@ -216,8 +216,7 @@ class GRU(Seq2Seq):
                 features, weights = self._attend_in_turn(y, attended)
             else:
                 features, weights = self.run(self._attend, y, attended)
-        tokens = SourceTokens.of(memory.src) if self.output.copies else None
-        result = self._hidden(features, weights, tokens, need_attention=need_attention)
+        result = self._hidden(features, weights, self.source_tokens(memory), need_attention=need_attention)
         if self.coverage:
             result.repetition = repeated_attention(weights)
         return result
@@ -225,13 +224,14 @@ class GRU(Seq2Seq):
     def start(self, memory: Memory, *, width: int = 1) -> GRUState:
         """See `Seq2Seq.start`."""
         hidden = self._initial(memory).repeat_interleave(width, dim=1)
-        coverage = memory.mask.new_zeros(hidden.size(1), memory.mask.size(1), dtype=torch.float32)
+        attended = self._prepare(memory)
+        coverage = self._no_coverage(attended)
         return GRUState(
             hidden=hidden,
             feed=torch.zeros_like(hidden[0]),
-            attended=self._prepare(memory),
-            tokens=SourceTokens.of(memory.src) if self.output.copies else None,
-            coverage=coverage if self.coverage else None,
+            attended=attended,
+            tokens=self.source_tokens(memory),
+            coverage=None if coverage is None else coverage.squeeze(1).repeat_interleave(width, dim=0),
             width=width,
         )
 

@@ -353,8 +353,7 @@ class Transformer(Seq2Seq):
         features = self.decoder_norm(x)
         if self.copy_head is not None:
             weights = self.copy_head(features, self.copy_head.keys(memory.states), memory.mask)
-        tokens = SourceTokens.of(memory.src) if self.output.copies else None
-        return _hidden(features, weights, tokens)
+        return _hidden(features, weights, self.source_tokens(memory))
 
     def start(self, memory: Memory, *, width: int = 1) -> TransformerState:
         """See `Seq2Seq.start`."""
@@ -365,7 +364,7 @@ class Transformer(Seq2Seq):
         return TransformerState(
             layers=layers,
             mask=memory.mask,
-            tokens=SourceTokens.of(memory.src) if self.output.copies else None,
+            tokens=self.source_tokens(memory),
             copy_keys=None if self.copy_head is None else self.copy_head.keys(memory.states),
             width=width,
         )
