@@ -13,7 +13,16 @@ from seq2seq import config as configuration
 from seq2seq.cli import application, run_argument
 from seq2seq.comparison import Comparison, System, TestSet
 from seq2seq.config import CompareConfig, TableFormat
-from seq2seq.data.corpus import CorpusConfig, DataConfig, Example, read_examples, read_records, resolve_root, text_field
+from seq2seq.data.corpus import (
+    CorpusConfig,
+    DataConfig,
+    Example,
+    is_jsonl,
+    read_examples,
+    read_records,
+    resolve_root,
+    text_field,
+)
 from seq2seq.data.text import check_readable, read_lines
 from seq2seq.errors import UserError
 from seq2seq.run_folder import RunFolder, require_run
@@ -22,7 +31,6 @@ from seq2seq.significance import Sampling
 
 LOGGER = logging.getLogger("seq2seq")
 
-_JSONL = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 _OUTPUT_FIELD = "text"  # what `generate format=jsonl` calls the best output
 _FIELDS = ("source_field", "target_field", "references_field")
 _SAMPLING_FIELDS = ("bs:", "ar:", "seed:")  # of a signature; two with the same other fields score alike
@@ -248,7 +256,7 @@ def _files(settings: CompareConfig, others: Sequence[str]) -> Compared:
 
 
 def _lines(path: str, key: str, errors: str) -> Iterator[str]:
-    if path.endswith(_JSONL):
+    if is_jsonl(path):
         raise UserError(
             f"{key}={path}: text of one example a line is read here; records go in one ref=FILE.jsonl, which has "
             "references in target_field and references_field, and sources in source_field"
@@ -259,7 +267,7 @@ def _lines(path: str, key: str, errors: str) -> Iterator[str]:
 
 def _outputs(path: str, key: str, errors: str) -> Iterator[str]:
     """The outputs of a system: lines, or what `generate format=jsonl` wrote, in which they keep their line breaks."""
-    if not path.endswith(_JSONL):
+    if not is_jsonl(path):
         yield from _lines(path, key, errors)
         return
     check_readable(Path(path), f"{key}={path}")
@@ -274,7 +282,7 @@ def _texts(path: Path, *, errors: str = "strict") -> Iterator[str]:
 def _read_references(settings: CompareConfig, errors: str) -> tuple[list[tuple[str, ...]], list[str] | None]:
     """The references of each example, and its source where that is in the same file."""
     paths = _listed(settings.ref)
-    if len(paths) == 1 and paths[0].endswith(_JSONL):
+    if len(paths) == 1 and is_jsonl(paths[0]):
         return _read_records(paths[0], settings, errors)
     fields = [key for key in _FIELDS if getattr(settings, key) is not None]
     if fields:

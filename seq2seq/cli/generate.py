@@ -14,7 +14,7 @@ from seq2seq import config as configuration
 from seq2seq.api import build_generator
 from seq2seq.cli import application, run_argument
 from seq2seq.config import Format, GenerateConfig
-from seq2seq.data.corpus import read_records, text_field
+from seq2seq.data.corpus import is_jsonl, read_records, text_field
 from seq2seq.data.text import decode_lines, read_lines
 from seq2seq.errors import UserError
 from seq2seq.inference import Output
@@ -64,7 +64,7 @@ def _read(config: GenerateConfig) -> Iterable[str]:
     if config.input is None:
         return decode_lines(sys.stdin.buffer, "standard input", errors=errors)
     path = Path(config.input)
-    if path.name.removesuffix(".gz").endswith((".jsonl", ".ndjson")):
+    if is_jsonl(path.name):
         return _read_sources(path, config, errors)
     return read_lines(path, errors=errors)
 

@@ -197,9 +197,9 @@ def read_examples(config: CorpusConfig, root: Path, key: str, *, errors: str = "
         raise UserError(f"{names}: empty, not one example in it.")
 
 
-def holds_records(config: CorpusConfig) -> bool:
-    """Whether a corpus is JSONL, the only kind whose texts may hold line breaks."""
-    return config.path is not None and config.path.lower().removesuffix(".gz").endswith(_JSONL)
+def is_jsonl(path: str) -> bool:
+    """Whether a file is JSONL by its name: the only kind whose texts may hold line breaks."""
+    return path.lower().removesuffix(".gz").endswith(_JSONL)
 
 
 _Reader = Callable[[dict[str, Path], CorpusConfig, str], Iterator[Example]]
@@ -209,7 +209,7 @@ def _reader(config: CorpusConfig, key: str) -> _Reader:
     """The function that reads this kind of corpus, by the file's name."""
     if config.path is None:
         return _read_parallel
-    if holds_records(config):
+    if is_jsonl(config.path):
         return _read_jsonl
     if config.path.lower().removesuffix(".gz").endswith(".tsv"):
         return _read_tsv

@@ -14,7 +14,7 @@ from seq2seq.data.corpus import (
     DataConfig,
     Example,
     corpus_files,
-    holds_records,
+    is_jsonl,
     read_examples,
     resolve_root,
 )
@@ -84,7 +84,7 @@ def prepare(
     hashes = HashCache(cache_root / "hashes.json")
     splits = {name: _open_split(corpus, data, root, f"data.{name}", hashes) for name, corpus in corpora.items()}
     if tokenizers is None:
-        settings = _settings(tokenizer, multiline=holds_records(data.train))
+        settings = _settings(tokenizer, multiline=data.train.path is not None and is_jsonl(data.train.path))
         folder = cache_root / "tokenizers" / _digest([splits["train"].content, settings, seed])
         tokenizers = _tokenizers(folder, splits, tokenizer, seed=seed, log=log)
     # The training set comes last: it takes the longest, and what is wrong with the others shows before.
