@@ -67,6 +67,22 @@ class Runtime:
         return process_peak_mb()
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has run out, on a GPU or on the CPU.
+
+    Torch has a type of its own for GPUs only; its CPU allocator raises a RuntimeError, known by the allocator's name.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def free_memory(device: torch.device) -> None:
+    """Gives cached blocks of a GPU back, so that what is tried next finds them in one piece."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def process_peak_mb() -> float:
     """Largest resident memory of this process so far, in MiB."""
     import resource
@@ -133,10 +149,12 @@ def _native_bf16(device: torch.device) -> bool:
     return False
 
 
+_DEFAULT_THREADS = torch.get_num_threads()
+
+
 def set_threads(threads: int | None) -> None:
-    """Sets the number of CPU threads of tensor operations; None keeps torch's choice."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+    """Sets the number of CPU threads of tensor operations; None is torch's choice, whatever a run before this set."""
+    torch.set_num_threads(_DEFAULT_THREADS if threads is None else threads)
 
 
 def keep_freed_memory() -> None:
