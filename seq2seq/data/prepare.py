@@ -78,14 +78,9 @@ def prepare(
     Raises:
         UserError: something is wrong with the corpora; it is said before a tokenizer is trained.
     """
-    corpora = {"train": data.train, "valid": data.valid}
-    corpora |= {f"test.{name}": corpus for name, corpus in data.test.items()}
-    root = resolve_root(data.root)
-    hashes = HashCache(cache_root / "hashes.json")
-    splits = {name: _open_split(corpus, data, root, f"data.{name}", hashes) for name, corpus in corpora.items()}
+    splits = _open_splits(data, cache_root)
     if tokenizers is None:
-        settings = _settings(tokenizer, multiline=data.train.path is not None and is_jsonl(data.train.path))
-        folder = cache_root / "tokenizers" / _digest([splits["train"].content, settings, seed])
+        folder = _tokenizers_folder(splits["train"], tokenizer, cache_root=cache_root, seed=seed)
         tokenizers = _tokenizers(folder, splits, tokenizer, seed=seed, log=log)
     # The training set comes last: it takes the longest, and what is wrong with the others shows before.
     names = sorted(splits, key=lambda name: name == "train")
@@ -99,6 +94,17 @@ def prepare(
         report=DataReport({name: stores[name].report for name in splits}),
         fingerprints={**files, "tokenizer": tokenizers.fingerprint()},
     )
+
+
+def is_prepared(data: DataConfig, tokenizer: TokenizerConfig, *, cache_root: Path, seed: int) -> bool:
+    """Whether the cache has the tokenizers and the training set, so that `prepare` takes no time to speak of.
+
+    Raises:
+        UserError: a corpus names no files, or one of them is missing.
+    """
+    train = _open_splits(data, cache_root)["train"]
+    folder = _tokenizers_folder(train, tokenizer, cache_root=cache_root, seed=seed)
+    return _holds_tokenizers(folder) and is_store(_store_folder(train, load_tokenizers(folder), cache_root / "stores"))
 
 
 def open_corpus(corpus: CorpusConfig, tokenizers: Tokenizers, data: DataConfig, *, key: str) -> TokenStore:
@@ -161,6 +167,15 @@ class _Split:
             state.check_unchanged()
 
 
+def _open_splits(data: DataConfig, cache_root: Path) -> dict[str, _Split]:
+    """All corpora by name: ``train``, ``valid``, and ``test.<name>`` each."""
+    corpora = {"train": data.train, "valid": data.valid}
+    corpora |= {f"test.{name}": corpus for name, corpus in data.test.items()}
+    root = resolve_root(data.root)
+    hashes = HashCache(cache_root / "hashes.json")
+    return {name: _open_split(corpus, data, root, f"data.{name}", hashes) for name, corpus in corpora.items()}
+
+
 def _open_split(corpus: CorpusConfig, data: DataConfig, root: Path, key: str, hashes: HashCache) -> _Split:
     paths = corpus_files(corpus, root, key)
     return _Split(key, corpus, data, root, {name: hashes.state(path, f"{name}={path}") for name, path in paths.items()})
@@ -182,6 +197,12 @@ def _settings(config: TokenizerConfig, *, multiline: bool) -> dict[str, Any]:
         del settings["line_breaks"]
     del settings["source_vectors"], settings["target_vectors"]
     return settings
+
+
+def _tokenizers_folder(train: _Split, config: TokenizerConfig, *, cache_root: Path, seed: int) -> Path:
+    corpus = train.corpus
+    settings = _settings(config, multiline=corpus.path is not None and is_jsonl(corpus.path))
+    return cache_root / "tokenizers" / _digest([train.content, settings, seed])
 
 
 def _tokenizers(folder: Path, splits: dict[str, _Split], config: TokenizerConfig, *, seed: int, log: Log) -> Tokenizers:
@@ -212,16 +233,20 @@ def _holds_tokenizers(folder: Path) -> bool:
     return True
 
 
-def _store(split: _Split, tokenizers: Tokenizers, root: Path, *, log: Log) -> TokenStore:
+def _store_folder(split: _Split, tokenizers: Tokenizers, root: Path) -> Path:
     data = split.data
     settings: list[Any] = [_ENCODING_VERSION, data.max_source_length, data.max_target_length]
     if split.training:
         settings += [getattr(data, name) for name in _TRAIN_ONLY]
-    folder = root / _digest([split.content, settings, tokenizers.fingerprint()])
+    return root / _digest([split.content, settings, tokenizers.fingerprint()])
+
+
+def _store(split: _Split, tokenizers: Tokenizers, root: Path, *, log: Log) -> TokenStore:
+    folder = _store_folder(split, tokenizers, root)
 
     def build(partial: Path) -> None:
         log(f"Encoding {split.key}.")
-        write_store(partial, split.examples(), tokenizers, data, training=split.training)
+        write_store(partial, split.examples(), tokenizers, split.data, training=split.training)
 
     publish(folder, build, complete=is_store, log=log)
     return TokenStore(folder)

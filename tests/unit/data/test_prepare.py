@@ -14,7 +14,7 @@ import pytest
 from seq2seq.data import prepare as module
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.fingerprints import HashCache
-from seq2seq.data.prepare import Prepared, open_corpus, prepare
+from seq2seq.data.prepare import Prepared, is_prepared, open_corpus, prepare
 from seq2seq.errors import UserError
 from seq2seq.tokenizer import LineBreaks, TokenizerConfig, TokenizerKind
 from seq2seq.tokenizer_base import LINE_BREAK_ID
@@ -271,3 +271,13 @@ def test_a_file_changed_just_now_is_not_remembered(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     HashCache(tmp_path / "hashes.json").state(tmp_path / "x", "x")
     assert not (tmp_path / "hashes.json").exists()
+
+
+def test_whether_it_is_prepared_is_known_without_preparing(data: DataConfig, tmp_path: Path) -> None:
+    settings = {"cache_root": tmp_path / "cache", "seed": 1}
+    assert not is_prepared(data, TOKENIZER, **settings)
+    assert not (tmp_path / "cache" / "tokenizers").exists()
+    run(data, tmp_path / "cache")
+    assert is_prepared(data, TOKENIZER, **settings)
+    assert not is_prepared(replace(data, max_source_length=9), TOKENIZER, **settings)
+    assert not is_prepared(data, replace(TOKENIZER, vocab_size=400), **settings)
