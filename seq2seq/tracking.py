@@ -8,18 +8,17 @@ import html
 import json
 import logging
 import math
-import os
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from tensorboard.compat.proto.summary_pb2 import Summary
+from seq2seq.event_file import EventFile
+from seq2seq.files import write_bytes
+from seq2seq.log_file import Kept, LogFile
 
 logger = logging.getLogger(__name__)
 
@@ -57,40 +56,20 @@ class Tracker(NullTracker):
 
         Args:
             folder: The run folder; made if it does not exist.
-            resume_step: Last step that the resumed run keeps: lines of later steps, written before the run
-                was killed, are removed and TensorBoard is told to drop them. None starts with empty logs.
+            resume_step: Step of the checkpoint that the run goes on from; the logs are brought to where an
+                uninterrupted run had them then, see `log_file.Kept`. None starts with empty logs.
         """
-        metrics, events = folder / "metrics.jsonl", folder / "tensorboard"
-        last_step = -1 if resume_step is None else resume_step
-        had_events = any(events.glob("events.out.tfevents.*"))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _cut_back(metrics, last_step)
-        except OSError as error:
-            logger.warning("%s could not be cut back to step %d: %s", metrics, last_step, error)
-        self._lines = _LogFile(metrics)
-        self._events = _open_events(events, purge_from=last_step + 1 if had_events else None)
+        self._lines = _MetricsFile(folder / "metrics.jsonl", Kept(resume_step))
+        self._events = _open_events(folder / "tensorboard", Kept(resume_step))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Records scalars by tag at a step.
+        """Records scalars by tag at a step; a tag that is there at that step keeps its first value.
 
         In metrics.jsonl a value that is not finite is null, because JSON has no such numbers.
         """
         now = time.time()
         numbers = {tag: float(value) for tag, value in values.items()}
-        lines = (
-            json.dumps(
-                {
-                    "step": step,
-                    "tag": tag,
-                    "value": number if math.isfinite(number) else None,
-                    "wall_time": now,
-                },
-                ensure_ascii=False,
-            )
-            for tag, number in numbers.items()
-        )
-        self._lines.write("".join(f"{line}\n" for line in lines).encode())
+        self._lines.add(numbers, step, now)
         if self._events is None:
             return
         summary = _summaries()
@@ -127,14 +106,14 @@ class Tracker(NullTracker):
 
     def flush(self) -> None:
         """Brings everything recorded so far to the disk (fsync)."""
-        self._lines.sync()
+        self._lines.file.sync()
         if self._events is not None:
             self._events.file.sync()
 
     def close(self) -> None:
         """Flushes and closes; closing again does nothing."""
         self.flush()
-        self._lines.close()
+        self._lines.file.close()
         if self._events is not None:
             self._events.file.close()
 
@@ -196,126 +175,46 @@ def _hparam(value: Any) -> float | str:
     return value if isinstance(value, int | float | str) else str(value)
 
 
-def _cut_back(path: Path, last_step: int) -> None:
-    """Removes lines of steps after the last, and what a killed process may have left half written."""
-    if not path.exists():
-        return
-    rest = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        with path.open("rb") as old, rest.open("wb") as new:
-            for line in old:
-                step = _step_of(line)
-                if step is not None and step <= last_step:
-                    new.write(line if line.endswith(b"\n") else line + b"\n")
-        rest.replace(path)
-    finally:
-        rest.unlink(missing_ok=True)
+class _MetricsFile:
+    """`metrics.jsonl`: a line for each value."""
+
+    def __init__(self, path: Path, kept: Kept) -> None:
+        self._kept = kept
+        try:
+            if path.is_file():
+                write_bytes(path, b"".join(_surviving(path, kept)))
+        except OSError as error:
+            logger.warning("%s could not be cut back to step %d: %s", path, kept.last_step, error)
+        self.file = LogFile(path)
+
+    def add(self, values: Mapping[str, float], step: int, wall_time: float) -> None:
+        """Appends the values of a step in one go, but those that are there."""
+        lines = (
+            {"step": step, "tag": tag, "value": value if math.isfinite(value) else None, "wall_time": wall_time}
+            for tag, value in values.items()
+            if self._kept.new(step, tag)
+        )
+        self.file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
 
 
-def _step_of(line: bytes) -> int | None:
-    """Returns the step of a line of metrics.jsonl, None for a damaged one."""
+def _surviving(path: Path, kept: Kept) -> list[bytes]:
+    """The lines of metrics.jsonl that stay; those that a crash of the machine damaged do not."""
+    with path.open("rb") as file:
+        read = [(line, at) for line in file if (at := _step_and_tag(line)) is not None]
+    stays = kept.survivors([at for _, at in read])
+    return [line.rstrip(b"\n") + b"\n" for (line, _), stay in zip(read, stays, strict=True) if stay]
+
+
+def _step_and_tag(line: bytes) -> tuple[int, str] | None:
+    """Where a line of metrics.jsonl belongs, None for a damaged one."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        record = json.loads(line)
+    except (ValueError, RecursionError):
         return None
-
-
-class _LogFile:
-    """An append-only file whose failures cost one warning.
-
-    A record is written whole or taken back, so that what follows a full disk is readable; once there is
-    space again, records go on. A file that was deleted is given up.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._warned = False
-        self._descriptor: int | None = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            self._warn(error)
-
-    def write(self, record: bytes) -> None:
-        """Appends a record and hands it to the operating system."""
-        if self._descriptor is None:
-            return
-        end: int | None = None
-        try:
-            end = os.fstat(self._descriptor).st_size
-            written = 0
-            while written < len(record):
-                written += os.write(self._descriptor, record[written:])
-            os.stat(self.path)  # writing to a deleted file raises nothing
-        except FileNotFoundError as error:
-            self._warn(error)
-            self.close()
-        except OSError as error:
-            self._warn(error)
-            self._take_back(end)
-
-    def sync(self) -> None:
-        """Waits until the disk has it."""
-        if self._descriptor is None:
-            return
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            self._warn(error)
-
-    def close(self) -> None:
-        """Closes the file; closing again does nothing."""
-        if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
-            try:
-                os.close(descriptor)
-            except OSError as error:  # network file systems report a full disk here
-                self._warn(error)
-
-    def _take_back(self, end: int | None) -> None:
-        if self._descriptor is None or end is None:
-            return
-        try:
-            os.ftruncate(self._descriptor, end)
-        except OSError as error:
-            self._warn(error)
-
-    def _warn(self, error: OSError) -> None:
-        if not self._warned:
-            logger.warning("%s cannot be written, training goes on without: %s", self.path, error)
-        self._warned = True
-
-
-class _EventFile:
-    """A TensorBoard event file, written in this thread.
-
-    Differs from `SummaryWriter`, whose writer thread prints a traceback and fails every later call when the
-    folder vanishes or the disk is full.
-    """
-
-    def __init__(self, folder: Path, *, purge_from: int | None) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
-        # The name that TensorBoard looks for; its files are read in the order of their names. The counter of
-        # nanoseconds keeps two openings within one second in order.
-        now = time.time_ns()
-        name = f"events.out.tfevents.{now // 10**9:010d}.{now % 10**9:09d}.{socket.gethostname()}.{os.getpid()}"
-        self.file = _LogFile(folder / name)
-        self._event = Event
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        if purge_from is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._write(Event(wall_time=time.time(), step=purge_from, session_log=start))
-
-    def add(self, summary: "Summary", step: int, wall_time: float) -> None:
-        """Appends a summary."""
-        self._write(self._event(wall_time=wall_time, step=step, summary=summary))
-
-    def _write(self, event: Any) -> None:
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        RecordWriter(self.file).write(event.SerializeToString())
+    if not isinstance(record, dict):
+        return None
+    step, tag = record.get("step"), record.get("tag")
+    return (step, tag) if isinstance(step, int) and isinstance(tag, str) else None
 
 
 def _summaries() -> Any:
@@ -325,9 +224,9 @@ def _summaries() -> Any:
     return summary
 
 
-def _open_events(folder: Path, *, purge_from: int | None) -> _EventFile | None:
+def _open_events(folder: Path, kept: Kept) -> EventFile | None:
     try:
-        return _EventFile(folder, purge_from=purge_from)
+        return EventFile(folder, kept)
     except ImportError as error:
         logger.warning("no TensorBoard events are written: %s", error)
         return None

@@ -12,7 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdown_to_safe_html
 
-from seq2seq.tracking import NullTracker, Tracker, _LogFile, copied_markdown, escape_markdown, samples_markdown
+from seq2seq.tracking import NullTracker, Tracker, copied_markdown, escape_markdown, samples_markdown
 
 
 def lines_of(folder):
@@ -90,6 +90,112 @@ def test_resume_twice_and_start_over(tmp_path):
     assert "x" not in events.Tags()["scalars"] or events.Scalars("x") == []
 
 
+def evaluate(tracker, step):
+    """Logs what an evaluation does, each thing in a write of its own."""
+    pixels = np.full((1, 1, 3), step, dtype=np.uint8)
+    tracker.text(step, "samples", f"of {step}")
+    tracker.image(step, "attention/0", pixels)
+    tracker.log(step, {"valid/loss": 1.0 / step, "valid/bleu": float(step)})
+
+
+def shown(folder):
+    """What the two readers see of a run: by tag, the steps and values, in order."""
+    events = events_of(folder)
+    tags = events.Tags()
+    lines = [(x["step"], x["tag"], x["value"]) for x in lines_of(folder)]
+    return (
+        lines,
+        {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags["scalars"]},
+        {tag: [(e.step, e.tensor_proto.string_val[:]) for e in events.Tensors(tag)] for tag in tags["tensors"]},
+        {tag: [(e.step, e.encoded_image_string) for e in events.Images(tag)] for tag in tags["images"]},
+    )
+
+
+def test_killed_at_any_byte_the_resumed_log_equals_an_uninterrupted_one(tmp_path):
+    """The checkpoint is that of step 2, saved before its evaluation, which the resumed run makes up for."""
+    folder = tmp_path / "run"
+    tracker = Tracker(folder)
+    tracker.hparams({"optim.lr": 0.1}, ["valid/bleu"])
+    tracker.log(1, {"train/loss": 3.0})
+    evaluate(tracker, 1)
+    tracker.log(2, {"train/loss": 2.0})
+    events = next((folder / "tensorboard").iterdir())
+    before = events.stat().st_size, (folder / "metrics.jsonl").stat().st_size
+    evaluate(tracker, 2)
+    tracker.log(3, {"train/loss": 1.0})
+    tracker.log(3, {"test/news/bleu": 30.0})
+    tracker.close()
+    written = events.read_bytes(), (folder / "metrics.jsonl").read_bytes()
+    expected = shown(folder)
+    for cut in range(before[0], len(written[0]) + 1):
+        share = (cut - before[0]) / (len(written[0]) - before[0])
+        shutil.rmtree(folder / "tensorboard")
+        (folder / "tensorboard").mkdir()
+        events.write_bytes(written[0][:cut])
+        (folder / "metrics.jsonl").write_bytes(written[1][: before[1] + round(share * (len(written[1]) - before[1]))])
+        tracker = Tracker(folder, resume_step=2)
+        evaluate(tracker, 2)
+        tracker.log(3, {"train/loss": 1.0})
+        tracker.log(3, {"test/news/bleu": 30.0})
+        tracker.close()
+        assert shown(folder) == expected, cut
+
+
+def test_scores_of_test_sets_are_those_of_the_last_scoring(tmp_path):
+    """A scoring that was killed is repeated; one before a limit was raised does not belong to the longer run."""
+    tracker = Tracker(tmp_path)
+    tracker.log(5, {"train/loss": 1.0})
+    tracker.log(5, {"test/news/bleu": 1.0})
+    tracker.close()
+    tracker = Tracker(tmp_path, resume_step=5)
+    assert [line["tag"] for line in lines_of(tmp_path)] == ["train/loss"]
+    assert "test/news/bleu" not in events_of(tmp_path).Tags()["scalars"]
+    tracker.log(6, {"test/news/bleu": 2.0})
+    tracker.close()
+    assert [(e.step, e.value) for e in events_of(tmp_path).Scalars("test/news/bleu")] == [(6, 2.0)]
+
+
+def test_a_kill_between_renaming_and_clearing_away_doubles_nothing(tmp_path):
+    Tracker(tmp_path).log(1, {"x": 1.0})
+    (old,) = (tmp_path / "tensorboard").iterdir()
+    content = old.read_bytes()
+    Tracker(tmp_path, resume_step=1).close()
+    old.write_bytes(content)  # not yet deleted
+    old.with_name(f".{old.name}.123").write_bytes(content[:40])  # nor the temporary file of a process before
+    Tracker(tmp_path, resume_step=1).close()
+    assert [(e.step, e.value) for e in events_of(tmp_path).Scalars("x")] == [(1, 1.0)]
+    for _ in range(2):
+        Tracker(tmp_path, resume_step=1).close()
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2  # the file and its emptied predecessor
+
+
+def test_a_reader_that_watches_sees_the_resumed_log_too(tmp_path):
+    tracker = Tracker(tmp_path)
+    for step in range(1, 8):
+        tracker.log(step, {"x": float(step)})
+    watching = events_of(tmp_path)
+    assert [e.step for e in watching.Scalars("x")] == [1, 2, 3, 4, 5, 6, 7]
+    tracker.close()
+    tracker = Tracker(tmp_path, resume_step=4)
+    tracker.log(5, {"x": 50.0})
+    for _ in range(2):
+        watching.Reload()
+    assert [(e.step, e.value) for e in watching.Scalars("x")] == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 50)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\xff\xfe", b"[1]", b"3", b'{"step": 1e999, "tag": "x"}', b'{"step": "1", "tag": "x"}', b'{"step": 1}',
+     b"[" * 10**5, b"\x00" * 500],
+)  # fmt: skip
+def test_a_damaged_line_is_dropped(tmp_path, line):
+    Tracker(tmp_path).log(1, {"x": 1.0})
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    Tracker(tmp_path, resume_step=1).log(2, {"x": 2.0})
+    assert [x["step"] for x in lines_of(tmp_path)] == [1, 2]
+
+
 def test_text_image_and_hparams(tmp_path):
     pixels = np.zeros((4, 6, 3), dtype=np.uint8)
     pixels[:, 3:, 0] = 255
@@ -149,18 +255,6 @@ def test_full_disk_costs_one_warning_and_leaves_whole_records(tmp_path, caplog):
     tracker.close()
     assert [x["step"] for x in lines_of(tmp_path)] == [1, 4]
     assert [s.step for s in events_of(tmp_path).Scalars("train/loss")] == [1, 4]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
-def test_full_device(tmp_path, caplog):
-    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    file = _LogFile(tmp_path / "metrics.jsonl")
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            file.write(b"record")
-        file.close()
-    assert len(caplog.records) == 1
-    assert "No space left" in caplog.text
 
 
 def test_folder_that_cannot_be_made_costs_warnings_only(tmp_path, caplog):
