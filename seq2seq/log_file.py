@@ -108,5 +108,26 @@ class LogFile:
 
     def _warn(self, error: OSError) -> None:
         if not self._warned:
+            self._warned = True  # first, because the warning may be logged to this very file
             logger.warning("%s cannot be written, training goes on without: %s", self.path, error)
-        self._warned = True
+
+
+class LogFileHandler(logging.Handler):
+    """Writes log messages to a file; logging's own handler prints a traceback for each one that a full disk refuses.
+
+    Args:
+        path: Appended to.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self._file = LogFile(path)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a message; what is no text (a file name of other bytes) is escaped."""
+        self._file.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+        super().close()

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "seq2seq"
 
 # Layers from the ground up; within a layer, a module may import those named before it on the same line.
 LAYERS = [
-    [["seq2seq"], ["seq2seq.errors", "seq2seq.runtime", "seq2seq.signals"], ["seq2seq.files"], ["seq2seq.distributed"],
+    [["seq2seq"], ["seq2seq.errors", "seq2seq.log_file", "seq2seq.runtime", "seq2seq.signals"], ["seq2seq.files"],
+     ["seq2seq.distributed"], ["seq2seq.config_file"],
      ["seq2seq.progress"], ["seq2seq.background"]],
     [
         ["seq2seq.models"],
@@ -21,11 +22,11 @@ LAYERS = [
         ["seq2seq.metrics", "seq2seq.significance"],
     ],
     [["seq2seq.search"], ["seq2seq.run_folder", "seq2seq.provenance"], ["seq2seq.checkpoint"],
-     ["seq2seq.log_file", "seq2seq.event_file", "seq2seq.tracking"], ["seq2seq.plots"],
+     ["seq2seq.event_file", "seq2seq.tracking"], ["seq2seq.plots"],
      ["seq2seq.report", "seq2seq.comparison"]],
-    [["seq2seq.alarms", "seq2seq.inference", "seq2seq.evaluation", "seq2seq.results", "seq2seq.validation",
-      "seq2seq.trainer_config", "seq2seq.train_state", "seq2seq.window", "seq2seq.train_step", "seq2seq.trainer"]],
-    [["seq2seq.config", "seq2seq.api"]],
+    [["seq2seq.alarms", "seq2seq.portions", "seq2seq.inference", "seq2seq.evaluation", "seq2seq.results",
+      "seq2seq.validation", "seq2seq.trainer_config", "seq2seq.train_state", "seq2seq.window", "seq2seq.train_step", "seq2seq.trainer"]],
+    [["seq2seq.config_rules", "seq2seq.config", "seq2seq.api"]],
     [["seq2seq.cli"]],
 ]  # fmt: skip
 

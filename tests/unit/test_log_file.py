@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from seq2seq.log_file import Kept, LogFile
+from seq2seq.log_file import Kept, LogFile, LogFileHandler
 
 
 def test_survivors_are_those_up_to_the_checkpoint_once_without_test_scores():
@@ -34,3 +34,29 @@ def test_full_device(tmp_path, caplog):
         file.close()
     assert len(caplog.records) == 1
     assert "No space left" in caplog.text
+
+
+def test_messages_to_a_full_device_cost_one_warning_on_the_console(tmp_path, capsys):
+    (tmp_path / "train.log").symlink_to("/dev/full")
+    log = logging.getLogger("seq2seq")
+    handlers = [LogFileHandler(tmp_path / "train.log"), logging.StreamHandler(sys.stderr)]
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        for number in range(3):
+            log.warning("message %d", number)
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+    told = capsys.readouterr().err.splitlines()
+    assert sorted(told) == sorted([*(f"message {n}" for n in range(3)), told[0]])
+    assert "train.log" in told[0]
+    assert "No space left" in told[0]
+
+
+def test_a_file_name_of_other_bytes_can_be_logged(tmp_path):
+    handler = LogFileHandler(tmp_path / "train.log")
+    handler.emit(logging.makeLogRecord({"msg": "caf\udce9 ü"}))
+    handler.close()
+    assert (tmp_path / "train.log").read_text(encoding="utf-8") == "caf\\udce9 ü\n"
