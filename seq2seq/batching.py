@@ -52,6 +52,23 @@ class Batch:
         """The same batch in page-locked memory, from where copies to a GPU need not be waited for."""
         return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
 
+    def halves(self) -> "tuple[Batch, Batch]":
+        """The first and the second half of the examples, of which there are at least two."""
+        middle, width = len(self.indices) // 2, self.tgt_in.size(1)
+        split = int((self.rows < middle * width).sum())
+        return (
+            Batch(
+                self.src[:middle], self.tgt_in[:middle], self.rows[:split], self.labels[:split], self.indices[:middle]
+            ),
+            Batch(
+                self.src[middle:],
+                self.tgt_in[middle:],
+                self.rows[split:] - middle * width,
+                self.labels[split:],
+                self.indices[middle:],
+            ),
+        )
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch on a device."""
         return Batch(*(getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)))

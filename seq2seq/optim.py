@@ -225,6 +225,18 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
+def update(optimizer: torch.optim.Optimizer, *, skip: Tensor) -> None:
+    """Make one update, unless `skip` [] bool on the parameters' device is true: then nothing changes.
+
+    A fused optimizer reads it on the device, as it does what torch.amp.GradScaler tells it.
+    """
+    if optimizer.defaults["fused"]:
+        optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+        optimizer.step()
+    elif not skip:
+        optimizer.step()
+
+
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, nn.Parameter]]
 ) -> dict[str, Tensor]:

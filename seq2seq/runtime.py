@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from seq2seq.errors import UserError
+from seq2seq.errors import Interrupted, TrainingError, UserError
+from seq2seq.log_file import LogFileHandler
 
 LOGGER = logging.getLogger("seq2seq")
 
@@ -215,7 +216,7 @@ def console_log(*, quiet: bool = False, file: Path | None = None) -> Iterator[No
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     handlers[0].setLevel(logging.WARNING if quiet else logging.INFO)
     if file is not None:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(LogFileHandler(file))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     level, propagate = LOGGER.level, LOGGER.propagate
     LOGGER.setLevel(logging.INFO)
@@ -224,6 +225,10 @@ def console_log(*, quiet: bool = False, file: Path | None = None) -> Iterator[No
         LOGGER.addHandler(handler)
     try:
         yield
+    except (UserError, TrainingError, Interrupted) as error:
+        if file is not None:  # the console is told by the command itself
+            handlers[1].emit(LOGGER.makeRecord(LOGGER.name, logging.ERROR, __file__, 0, "%s", (error,), None))
+        raise
     finally:
         LOGGER.setLevel(level)
         LOGGER.propagate = propagate

@@ -13,6 +13,10 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 75}
 RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
+class Abandoned(BaseException):
+    """Somebody asked this process to stop while it did something that can be done again."""
+
+
 class StopRequest:
     """Whether somebody asked this process to stop, and how it should end.
 
@@ -22,12 +26,27 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.exit_code: int | None = None
+        self._abandoning = False
+
+    @contextmanager
+    def abandoning(self, enabled: bool = True) -> Iterator[None]:
+        """Within the context, the first signal raises ``Abandoned`` at once, wherever that is.
+
+        For work that changes nothing, such as an evaluation.
+        """
+        self._abandoning = enabled
+        try:
+            yield
+        finally:
+            self._abandoning = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Notes the first signal; a second one ends the process without saving."""
         code = EXIT_CODES[signal.Signals(number)]
         if self.exit_code is None:
             self.exit_code = code
+            if self._abandoning:
+                raise Abandoned
         elif "TORCHELASTIC_RUN_ID" not in os.environ:
             # torchrun passes on a signal that may have reached its processes already, and kills after half a minute.
             os._exit(code)

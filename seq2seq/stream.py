@@ -6,7 +6,10 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 
+import numpy as np
+
 from seq2seq.batching import Batch, EpochPlan, collate, plan_epoch
+from seq2seq.data.columns import Index
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
 
@@ -83,6 +86,18 @@ class BatchStream:
     def __init__(self, store_of_epoch: Callable[[int], TokenStore], config: StreamConfig):
         self._store_of_epoch = store_of_epoch
         self._config = config
+        self._plan_lock = threading.Lock()
+        self._planned: tuple[int, TokenStore, EpochPlan] | None = None
+
+    def heaviest(self, epoch: int) -> list[MicroBatch]:
+        """The micro-batches of an epoch that need most memory: by positions, and by pairs of them, as in attention."""
+        store, plan = self._plan(epoch)
+        examples = np.diff(plan.ends, prepend=0)
+        starts = plan.ends - examples
+        source = np.maximum.reduceat(store.source_lengths[plan.order], starts).astype(np.int64)
+        target = np.maximum.reduceat(store.target_lengths[plan.order], starts).astype(np.int64)
+        numbers = {int(np.argmax(examples * (source + target))), int(np.argmax(examples * (source + target) ** 2))}
+        return [MicroBatch(self._collate(store, plan[number]), 1.0) for number in sorted(numbers)]
 
     def steps(self, epoch: int, position: int) -> Generator[StepBatches, None, None]:
         """Yields steps from a position on, prepared in a thread; an error there is raised here."""
@@ -111,7 +126,7 @@ class BatchStream:
         thread.start()
         try:
             while True:
-                item = ready.get()
+                item = _next_of(ready, thread)
                 if isinstance(item, BaseException):
                     raise item
                 yield item
@@ -123,19 +138,38 @@ class BatchStream:
         config = self._config
         group = config.size * config.accumulate
         while True:
-            store = self._store_of_epoch(epoch)
-            plan = plan_epoch(
-                store.source_lengths,
-                store.target_lengths,
-                batch_tokens=config.batch_tokens,
-                seed=config.seed,
-                epoch=epoch,
-            )
-            if len(plan) == 0:
-                raise UserError("data.train: no example is left to train on; the data report says why")
+            store, plan = self._plan(epoch)
             for start in range(position, len(plan), group):
-                yield self._step(store, plan, epoch, start)
+                try:
+                    yield self._step(store, plan, epoch, start)
+                except Exception as error:
+                    error.add_note(f"while preparing micro-batch {start} of {len(plan)} of epoch {epoch}")
+                    raise
             epoch, position = epoch + 1, 0
+
+    def _plan(self, epoch: int) -> tuple[TokenStore, EpochPlan]:
+        """The examples and micro-batches of an epoch; the latest are kept, for whoever asks again."""
+        config = self._config
+        with self._plan_lock:
+            if self._planned is None or self._planned[0] != epoch:
+                store = self._store_of_epoch(epoch)
+                plan = plan_epoch(
+                    store.source_lengths,
+                    store.target_lengths,
+                    batch_tokens=config.batch_tokens,
+                    seed=config.seed,
+                    epoch=epoch,
+                )
+                if len(plan) == 0:
+                    raise UserError("data.train: no example is left to train on; the data report says why")
+                self._planned = epoch, store, plan
+            return self._planned[1:]
+
+    def _collate(self, store: TokenStore, numbers: Index) -> Batch:
+        config = self._config
+        return collate(
+            store, numbers, max_source_length=config.max_source_length, max_target_length=config.max_target_length
+        )
 
     def _step(self, store: TokenStore, plan: EpochPlan, epoch: int, start: int) -> StepBatches:
         config = self._config
@@ -145,12 +179,7 @@ class BatchStream:
             number = offset + config.rank
             if offset >= end:
                 break  # no rank has anything for this micro-batch
-            batch = collate(
-                store,
-                plan[number if number < end else start],
-                max_source_length=config.max_source_length,
-                max_target_length=config.max_target_length,
-            )
+            batch = self._collate(store, plan[number if number < end else start])
             micro_batches.append(MicroBatch(batch.pin_memory() if config.pinned else batch, float(number < end)))
         return StepBatches(
             micro_batches,
@@ -160,3 +189,13 @@ class BatchStream:
             position=end,
             epoch_size=len(plan),
         )
+
+
+def _next_of(ready: queue.Queue[StepBatches | BaseException], thread: threading.Thread) -> StepBatches | BaseException:
+    """What the thread prepared next; an error if it is gone without a word, where waiting would be for ever."""
+    while True:
+        try:
+            return ready.get(timeout=1.0)
+        except queue.Empty:
+            if not thread.is_alive() and ready.empty():
+                return RuntimeError("the thread that prepares batches has ended")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from seq2seq.alarms import AlarmState
 from seq2seq.trainer_config import TrainerConfig
 
 
@@ -21,7 +22,13 @@ class TrainState:
         step_seconds: Time in steps alone.
         epochs: Passes over the data, fractional.
         history: The step of each evaluation and the value of ``trainer.metric`` then.
+        unscheduled: Steps saved because the run was stopped there. A run that was not stopped has no such
+            checkpoints, so they count for nothing but going on.
+        skipped: Updates that were skipped.
+        alarms: What the alarms remember.
+        windows: Figures since the last log, of each rank.
         scaler: State of the fp16 gradient scaler.
+        machine: What else decides the last bits of the weights: device, ranks and the like.
     """
 
     step: int = 0
@@ -32,7 +39,17 @@ class TrainState:
     step_seconds: float = 0.0
     epochs: float = 0.0
     history: list[tuple[int, float]] = field(default_factory=list)
+    unscheduled: list[int] = field(default_factory=list)
+    skipped: int = 0
+    alarms: AlarmState = field(default_factory=AlarmState)
+    windows: list[dict[str, Any]] = field(default_factory=list)
     scaler: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether the weights of this step were evaluated."""
+        return any(step == self.step for step, _ in self.history)
 
     def best(self, mode: str) -> tuple[int, float] | None:
         """The step and value of the best evaluation, the earliest of equals; None before the first."""
@@ -51,7 +68,7 @@ class TrainState:
     def from_json(cls, values: Mapping[str, Any]) -> "TrainState":
         """The state that ``dataclasses.asdict`` and JSON made of one."""
         history = [(int(step), math.nan if value is None else float(value)) for step, value in values["history"]]
-        return cls(**{**values, "history": history})
+        return cls(**{**values, "history": history, "alarms": AlarmState(**values["alarms"])})
 
     def to_json(self) -> dict[str, Any]:
         """Values that JSON can hold: a metric that is not finite becomes null."""

@@ -4,31 +4,32 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from seq2seq import optim
-from seq2seq.checkpoint import Checkpoint, CheckpointStore
+from seq2seq.alarms import Alarms
+from seq2seq.background import Background
+from seq2seq.checkpoint import Checkpoint, CheckpointSaveError, CheckpointStore
 from seq2seq.checkpoint import average as average_checkpoints
 from seq2seq.distributed import World
 from seq2seq.errors import Interrupted, TrainingError
 from seq2seq.models.base import Seq2Seq
-from seq2seq.models.objective import Objective
-from seq2seq.models.output import LossSums
 from seq2seq.optim import OptimConfig
 from seq2seq.progress import Progress
-from seq2seq.runtime import Precision, Runtime, seed_step
-from seq2seq.signals import RESUMABLE, StopRequest, signal_name, stop_requests
+from seq2seq.runtime import Runtime
+from seq2seq.signals import RESUMABLE, Abandoned, StopRequest, signal_name, stop_requests
 from seq2seq.stream import BatchStream, StepBatches
 from seq2seq.tracking import NullTracker
 from seq2seq.train_state import TrainState, finished
-from seq2seq.trainer_config import Averaging, TrainerConfig
+from seq2seq.train_step import TrainStep
+from seq2seq.trainer_config import Averaging, SaveFailure, TrainerConfig
 from seq2seq.validation import Validator
 
 LOGGER = logging.getLogger("seq2seq")
@@ -78,36 +79,19 @@ class Trainer:
         surroundings: Surroundings,
     ):
         self.model = model
-        self.state = TrainState()
+        self.state = TrainState(machine=_machine(surroundings))
         self._stream = stream
         self._validator = validator
         self._config = config
         self._optim = optim_config
         self._to = surroundings
         self._horizon = optim.resolve_horizon(optim_config, max_steps=config.max_steps)
-        runtime = surroundings.runtime
-        self._optimizer = optim.build_optimizer(model.named_parameters(), optim_config, device_type=runtime.device.type)
-        self._scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision is Precision.fp16)
-        self._ema = optim.ExponentialMovingAverage(model, optim_config.ema_decay) if optim_config.ema_decay else None
-        model.checkpoint_activations = config.checkpoint_activations
-        self._objective = self._wrap(Objective(model))
-        # Since the last log: the sums of the loss, then gradient norm and updates that the fp16 scaler skipped.
-        self._window = torch.zeros(len(LossSums._fields) + 2, device=runtime.device)
-        self._window_seconds = 0.0
-        self._window_padding = 0.0
-        self._window_steps = 0
-
-    def _wrap(self, objective: nn.Module) -> nn.Module:
-        if self._config.compile:
-            objective.compile(dynamic=True)
-        if self._to.world.size > 1:
-            device = self._to.runtime.device
-            objective = DistributedDataParallel(
-                objective,
-                device_ids=[device.index] if device.type == "cuda" else None,
-                broadcast_buffers=False,  # constant tables, which may have grown on one rank only
-            )
-        return objective
+        self._step = TrainStep(
+            model, config, optim_config, runtime=surroundings.runtime, world=surroundings.world, seed=surroundings.seed
+        )
+        self._alarms = Alarms(self.state.alarms)
+        self._background = Background()
+        self._unsaved: CheckpointSaveError | None = None
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
@@ -119,34 +103,46 @@ class Trainer:
 
         Raises:
             Interrupted: If it was asked to stop before; a checkpoint is saved.
-            TrainingError: If the loss is no longer a finite number.
+            TrainingError: If it cannot go on.
         """
         config, state = self._config, self.state
         clock = _Clock(before=state.seconds)
         self.model.train()
-        steps = self._stream.steps(state.epoch, state.position)
+        self._step.rehearse(self._stream.heaviest(state.epoch))
         progress = Progress(state.step, config.max_steps, enabled=self._to.world.is_main)
-        with stop_requests() as request, progress, closing(steps):
-            if self._ends() and state.step not in dict(state.history):  # a limit was lowered
-                self._evaluate()
-                self._save()
+        steps = self._stream.steps(state.epoch, state.position)
+        with stop_requests() as request, progress, self._background, closing(steps):
+            if state.step and self._evaluation_due() and not state.evaluated:
+                self._evaluate(request)  # it was abandoned, or a limit was lowered
+                self._save(scheduled=self._save_due())
             while (reason := finished(state, config)) is None:
-                self._train_step(next(steps))
+                batches = next(steps)
+                self._step.run(batches, step=state.step, lr=self._learning_rate())
+                self._advance(batches)
                 progress.update(state.step)
                 stop = self._agree(request, clock)
-                if self._due(config.log_every) or self._ends() or stop:
-                    self._log(progress)
-                if self._due(config.eval_every) or self._ends():
-                    self._evaluate()
+                if self._due(config.log_every) or self._ends():
+                    self._log(batches, progress)
+                if self._evaluation_due() and not stop:
+                    self._evaluate(request)
                     stop = self._agree(request, clock)
-                if self._due(config.save_every) or self._best_is_now() or self._ends() or stop:
-                    self._save()
-                if stop and not self._ends():
+                if self._save_due() or stop:
+                    self._save(scheduled=self._save_due())
+                if stop:
                     raise stop
+        if self._unsaved is not None:
+            raise self._unsaved
+        self._to.world.barrier()
         return reason
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0
+
+    def _evaluation_due(self) -> bool:
+        return self._due(self._config.eval_every) or self._ends()
+
+    def _save_due(self) -> bool:
+        return self._due(self._config.save_every) or self._best_is_now() or self._ends()
 
     def _ends(self) -> bool:
         return finished(self.state, self._config) is not None
@@ -166,49 +162,6 @@ class Trainer:
         return Interrupted(
             f"stopped by {why} after step {self.state.step}; the same command goes on", int(code) or RESUMABLE
         )
-
-    # -- one step ----------------------------------------------------------------------------------------------
-
-    def _train_step(self, batches: StepBatches) -> None:
-        """One optimizer step: the gradient of the summed loss over the step's global count of target tokens."""
-        began = time.perf_counter()
-        state, runtime, world = self.state, self._to.runtime, self._to.world
-        seed_step(self._to.seed, state.step, world.rank)
-        scale = world.size / batches.target_tokens  # DistributedDataParallel divides by the number of ranks
-        covering = self._config.coverage_loss_weight if state.step >= self._config.coverage_loss_start else 0.0
-        for number, micro in enumerate(batches.micro_batches):
-            batch = micro.batch.to(runtime.device, non_blocking=runtime.pinned)
-            last = number == len(batches.micro_batches) - 1
-            with self._no_sync() if not last else nullcontext():
-                with runtime.autocast():
-                    sums = self._objective(
-                        batch.src, batch.tgt_in, batch.rows, batch.labels, self._config.label_smoothing
-                    )
-                loss = sums.loss + covering * sums.repetition if sums.repetition.requires_grad else sums.loss
-                self._scaler.scale(loss * (scale * micro.weight)).backward()
-            self._window[:-2] += torch.stack(list(sums)).detach() * micro.weight
-        self._scaler.unscale_(self._optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._optim.clip_norm or math.inf)
-        optim.set_learning_rate(self._optimizer, self._learning_rate())
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
-        if self._ema is not None:
-            self._ema.update(self.model)
-        self._advance(batches)
-        self._window[-2:] += self._norm_and_skipped(norm.detach())
-        self._window_padding += batches.padding_share
-        self._window_steps += 1
-        self._window_seconds += time.perf_counter() - began
-
-    def _norm_and_skipped(self, norm: Tensor) -> Tensor:
-        """The gradient's norm and 0; 0 and 1 where it overflowed in fp16, for then the scaler skipped the update."""
-        skipped = ~norm.isfinite() if self._scaler.is_enabled() else torch.zeros_like(norm, dtype=torch.bool)
-        return torch.stack([norm.masked_fill(skipped, 0.0), skipped.to(norm.dtype)])
-
-    def _no_sync(self) -> Any:
-        wrapped = self._objective
-        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
     def _learning_rate(self) -> float:
         scale = 1.0
@@ -230,113 +183,163 @@ class Trainer:
 
     # -- what is due -------------------------------------------------------------------------------------------
 
-    def _log(self, progress: Progress) -> None:
+    def _log(self, batches: StepBatches, progress: Progress) -> None:
         """Logs the figures since the last log; the only place where the loop waits for the device."""
-        runtime, world = self._to.runtime, self._to.world
-        steps, began = self._window_steps, time.perf_counter()
-        sums = world.sum(self._window.detach().to("cpu", torch.float64))
-        self._window_seconds += time.perf_counter() - began  # work that was still under way on the device
-        loss, nll, correct, tokens, repetition, norm, skipped = sums.tolist()
-        self._require_finite(loss + norm)
-        if skipped == steps * world.size and self._scaler.get_scale() < 1.0:
-            raise TrainingError(
-                f"fp16 gradients overflow at every step (by step {self.state.step}, loss scale "
-                f"{self._scaler.get_scale():g}); use trainer.precision=bf16 or fp32, or a smaller optim.lr"
-            )
-        self.state.step_seconds += self._window_seconds
-        rate = tokens / max(self._window_seconds, 1e-9)
+        window, state = self._step.window, self.state
+        began = time.perf_counter()
+        figures = window.read(self._to.world)
+        window.seconds += time.perf_counter() - began  # work that was still under way on the device
+        state.step_seconds += window.seconds
+        state.skipped += figures.skipped
+        tokens, scale = figures.tokens or math.nan, self._step.loss_scale
         values = {
-            "train/loss": loss / tokens,
-            "train/ppl": math.exp(min(nll / tokens, 700.0)),
-            "train/accuracy": 100 * correct / tokens,
-            "train/lr": self._optimizer.param_groups[0]["lr"],
-            "train/grad_norm": norm / max(steps * world.size - skipped, 1),
-            "train/epoch": self.state.epochs,
-            "perf/target_tokens_per_sec": rate,
-            "perf/padding_share": self._window_padding / steps,
-            "system/peak_memory_mb": runtime.peak_memory_mb(),
+            "train/loss": figures.loss / tokens,
+            "train/ppl": math.exp(min(figures.nll / tokens, 700.0)),
+            "train/accuracy": 100 * figures.correct / tokens,
+            "train/lr": self._step.lr,
+            "train/grad_norm": figures.grad_norm,
+            "train/epoch": state.epochs,
+            "perf/target_tokens_per_sec": figures.tokens / max(window.seconds, 1e-9),
+            "perf/padding_share": window.padding / window.steps,
+            "system/peak_memory_mb": self._to.runtime.peak_memory_mb(),
         }
-        if repetition:
-            values["train/coverage_loss"] = repetition / tokens
-        if self._scaler.is_enabled():
-            values["train/loss_scale"] = self._scaler.get_scale()
-            values["train/skipped_updates"] = skipped / world.size
-        self._to.tracker.log(self.state.step, values)
+        if figures.repetition:
+            values["train/coverage_loss"] = figures.repetition / tokens
+        if scale is not None:
+            values["train/loss_scale"] = scale
+        if figures.skipped or scale is not None:
+            values["train/skipped_updates"] = figures.skipped
+        self._to.tracker.log(state.step, values)
         LOGGER.info(
             "step %d  epoch %.2f  loss %.4f  ppl %.2f  lr %.2e  grad %.2f  %s target tokens/s%s",
-            self.state.step, self.state.epochs, values["train/loss"], values["train/ppl"], values["train/lr"],
-            values["train/grad_norm"], f"{rate:,.0f}", progress.remaining(self.state.step),
+            state.step, state.epochs, values["train/loss"], values["train/ppl"], values["train/lr"],
+            values["train/grad_norm"], f"{values['perf/target_tokens_per_sec']:,.0f}", progress.remaining(state.step),
         )  # fmt: skip
-        self._window.zero_()
-        self._window_seconds = self._window_padding = 0.0
-        self._window_steps = 0
+        self._require_progress(batches)
+        if self._to.world.is_main:
+            self._warn(figures.skipped, values)
+        window.clear()
 
-    def _require_finite(self, figure: float) -> None:
-        if not math.isfinite(figure):
-            raise TrainingError(
-                f"the loss or the gradient is not a finite number (by step {self.state.step}); the last checkpoint is "
-                "good. Try a smaller optim.lr, more optim.warmup_steps, or trainer.precision=fp32"
+    def _warn(self, skipped: int, values: Mapping[str, float]) -> None:
+        if skipped and self._step.loss_scale is None:  # in fp16 the first scales are tried out in this way
+            LOGGER.warning(
+                "%d of these %d updates were skipped: no finite loss and gradient", skipped, self._step.window.steps
             )
+        self._alarms.training(self.state.step, values)
 
-    def _evaluate(self) -> None:
-        self._require_finite(self._window[-2].item())  # the norm is the same on all ranks
-        with self._weights_for_use():
-            values = self._validator.run(self.model, self.state.step)
-        values = self._to.world.broadcast(values)
-        self.state.history.append((self.state.step, values[self._config.metric]))
-        self._to.tracker.log(self.state.step, values)
+    def _require_progress(self, batches: StepBatches) -> None:
+        """Ends the run after too many skipped updates in a row, with the last batch in ``checkpoints/failed``."""
+        skipped, scale = self._step.window.skipped_in_a_row(), self._step.loss_scale
+        if skipped < self._config.max_skipped_steps or (scale is not None and scale >= 1.0):
+            return
+        state, store = self.state, self._to.checkpoints
+        tensors = {
+            f"rank{rank}.micro{number}.{name}": tensor
+            for rank, micro_batches in enumerate(self._to.world.gather(_batch_tensors(batches)))
+            for number, named in enumerate(micro_batches)
+            for name, tensor in named.items()
+        }
+        kept = "could not be saved"
+        if self._to.world.is_main:
+            try:
+                weights = dict(self.model.state_dict())
+                kept = f"is in {store.save(state.step, {'model': weights, 'batch': tensors}, {}, name='failed')}"
+            except CheckpointSaveError as error:
+                LOGGER.warning("%s", error)
+        precision = self._to.runtime.precision.value
+        advice = "a smaller optim.lr, more optim.warmup_steps, or trainer.precision=fp32"
+        if scale is not None:
+            advice = f"trainer.precision=bf16 or fp32 (the loss scale has fallen to {scale:g}), or a smaller optim.lr"
+        raise TrainingError(
+            f"the loss or the gradient is not a finite number: {skipped} updates in a row were skipped, in "
+            f"{precision}, up to step {state.step} (trainer.max_skipped_steps={self._config.max_skipped_steps}). "
+            f"The weights and the last checkpoint are good; the batch {kept}. Try {advice}"
+        )
+
+    def _evaluate(self, request: StopRequest) -> None:
+        """Evaluates. A signal abandons it and the resumed run evaluates first; several ranks see it through."""
+        self._step.require_finite_weights()
+        alone = self._to.world.size == 1
+        try:
+            with self._step.weights_for_use(), request.abandoning(alone):
+                found = self._validator.run(self.model)
+        except Abandoned:
+            self.model.train()
+            LOGGER.info("the evaluation at step %d is abandoned; the same command begins with it", self.state.step)
+            return
+        values = self._to.world.broadcast(found.values)
+        watched = values.get(self._config.metric, math.nan)  # absent if the loss is not a finite number
+        self.state.history.append((self.state.step, watched))
+        self._validator.show(found, self.state.step)
         shown = "  ".join(f"{name.removeprefix('valid/')} {value:.4g}" for name, value in values.items())
         LOGGER.info("valid %d  %s%s", self.state.step, shown, "  (best)" if self._best_is_now() else "")
+        if not math.isfinite(watched):
+            LOGGER.warning("%s is not a finite number: it counts as worse than any other value", self._config.metric)
+        if self._to.world.is_main:
+            self._alarms.outputs(self.state.step, found.outputs, found.references)
 
     def _best_is_now(self) -> bool:
         best = self.state.best(self._config.mode)
         return best is not None and best[0] == self.state.step
 
-    def _weights_for_use(self) -> Any:
-        return self._ema.applied(self.model) if self._ema is not None else nullcontext()
-
     # -- checkpoints -------------------------------------------------------------------------------------------
 
-    def _save(self) -> None:
-        self._require_finite(self._window[-2].item())
-        self._to.tracker.flush()
-        if self._to.world.is_main:
-            store, state = self._to.checkpoints, self.state
-            state.scaler = self._scaler.state_dict()
-            tensors: dict[str, dict[str, Tensor]] = {
-                "optimizer": optim.optimizer_tensors(self._optimizer, self.model.named_parameters())
-            }
-            if self._ema is not None:
-                tensors["training"] = {name: t.clone() for name, t in self.model.state_dict().items()}
-                tensors["ema"] = self._ema.tensors()
-            with self._weights_for_use():
-                tensors["model"] = dict(self.model.state_dict())
-                path = store.save(state.step, tensors, state.to_json(), belongs_to=self._to.fingerprints)
-            store.link("last", path)
-            if self._best_is_now():
-                store.link("best", path)
-            store.prune(keep=self._kept(store.steps()))
-        self._to.world.barrier()
+    def _save(self, *, scheduled: bool) -> None:
+        """Copies what a checkpoint holds, and writes it in the background.
 
-    def _kept(self, steps: list[int]) -> set[int]:
+        Args:
+            scheduled: Whether a run that is not stopped would save here.
+        """
+        self._step.require_finite_weights()
+        state = self.state
+        state.unscheduled = [step for step in state.unscheduled if step != state.step]
+        if not scheduled:
+            state.unscheduled.append(state.step)
+        state.windows = self._to.world.gather(self._step.window.to_json())
+        state.scaler = self._step.scaler_state()
+        if self._to.world.is_main:
+            self._background.submit(partial(self._write, self._step.tensors(), state.to_json(), self._best_is_now()))
+
+    def _write(self, tensors: dict[str, dict[str, Tensor]], values: dict[str, Any], is_best: bool) -> None:
+        """Writes a checkpoint, in the background: nothing here may touch what training changes."""
+        store, state = self._to.checkpoints, TrainState.from_json(values)
+        self._to.tracker.flush()
+        try:
+            path = store.save(state.step, tensors, values, belongs_to=self._to.fingerprints)
+            store.link("last", path)
+            if is_best:
+                store.link("best", path)
+            store.prune(keep=self._kept(store.steps(), state))
+        except CheckpointSaveError as error:
+            if self._config.save_failure is SaveFailure.stop:
+                raise
+            self._unsaved = error
+            LOGGER.warning("%s; training goes on without it (trainer.save_failure=warn)", error)
+            return
+        self._unsaved = None
+
+    def _kept(self, steps: list[int], state: TrainState) -> set[int]:
         config = self._config
         last = config.average_checkpoints if config.average is Averaging.last else config.keep_last
         best = config.average_checkpoints if config.average is Averaging.best else config.keep_best
-        there = set(steps)
-        ranked = [step for step in self.state.ranked(config.mode) if step in there]
-        return {*steps[-max(last, config.keep_last) :], *ranked[: max(best, config.keep_best)]}
+        regular = [step for step in steps if step not in state.unscheduled]
+        ranked = [step for step in state.ranked(config.mode) if step in set(regular)]
+        return {state.step, *regular[-max(last, config.keep_last) :], *ranked[: max(best, config.keep_best)]}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Goes on from a checkpoint of this run; later ones, which were passed over as damaged, are deleted."""
-        training = checkpoint.tensors.get("training", checkpoint.tensors["model"])
-        self.model.load_state_dict(training)
-        optim.restore_optimizer(self._optimizer, self.model.named_parameters(), checkpoint.tensors["optimizer"])
-        if self._ema is not None:
-            self._ema.restore(checkpoint.tensors["ema"])
+        here = self.state.machine
         self.state = TrainState.from_json(checkpoint.state)
-        if self._scaler.is_enabled() and self.state.scaler:
-            self._scaler.load_state_dict(self.state.scaler)
-        if self._to.world.is_main:
+        self._step.restore(checkpoint, self.state.scaler)
+        self._alarms = Alarms(self.state.alarms)
+        changed = [f"{key} {old} then, {here[key]} now" for key, old in self.state.machine.items() if old != here[key]]
+        if changed:
+            LOGGER.warning("going on with %s: not bit for bit what it would have been", "; ".join(changed))
+        self.state.machine = here
+        world, windows = self._to.world, self.state.windows
+        if len(windows) == world.size:
+            self._step.window.restore(windows[world.rank])
+        if world.is_main:
             store = self._to.checkpoints
             steps = [step for step in store.steps() if step <= checkpoint.step]
             store.link("last", checkpoint.path)  # a kill between a save and its links leaves these behind
@@ -350,14 +353,14 @@ class Trainer:
         config, store, state = self._config, self._to.checkpoints, self.state
         if config.average is Averaging.none:
             return
-        there = store.steps()
+        there = [step for step in store.steps() if step not in state.unscheduled]
         ranked = there if config.average is Averaging.last else state.ranked(config.mode)[::-1]
         chosen = [step for step in ranked if step in set(there)][-config.average_checkpoints :]
         if not chosen:
             return  # best of none: no evaluation gave a finite value
         weights = average_checkpoints([store.resolve(str(step)) for step in chosen])
         self.model.load_state_dict(weights)
-        value = self._to.world.broadcast(self._validator.run(self.model, state.step))[config.metric]
+        value = self._to.world.broadcast(self._validator.run(self.model).values).get(config.metric, math.nan)
         best = state.best(config.mode)
         better = best is None or (value < best[1] if config.mode == "min" else value > best[1])
         LOGGER.info(
@@ -383,6 +386,25 @@ class _Clock:
 
     def here(self) -> float:
         return time.perf_counter() - self._began
+
+
+def _machine(around: Surroundings) -> dict[str, Any]:
+    """What decides the last bits of the weights besides data, configuration and seed."""
+    return {
+        "device": around.runtime.device.type,
+        "precision": around.runtime.precision.value,
+        "ranks": around.world.size,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _batch_tensors(batches: StepBatches) -> list[dict[str, Tensor]]:
+    """The tensors of each micro-batch by their names."""
+    return [
+        {field.name: getattr(micro.batch, field.name) for field in fields(micro.batch)}
+        for micro in batches.micro_batches
+    ]
 
 
 def initial_weights(path: Path) -> dict[str, Tensor]:

@@ -1,10 +1,14 @@
 """The `trainer` section of the configuration."""
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
 from seq2seq.errors import UserError
 from seq2seq.runtime import Device, Precision
+
+_MOST_THREADS = 1024
+_LONGEST_TIMEOUT = 7 * 24 * 60  # minutes
 
 
 class Averaging(str, Enum):
@@ -21,6 +25,13 @@ class MetricMode(str, Enum):
     auto = "auto"
     min = "min"
     max = "max"
+
+
+class SaveFailure(str, Enum):
+    """What a checkpoint that cannot be written does, on a full disk for one: end the run, or warn and train on."""
+
+    stop = "stop"
+    warn = "warn"
 
 
 @dataclass
@@ -51,6 +62,7 @@ class TrainerConfig:
         samples: Validation examples shown at each evaluation.
         attention_images: Attention heat maps drawn at each evaluation, at most 4.
         save_every: Steps between checkpoints.
+        save_failure: What becomes of the run when a checkpoint cannot be written.
         keep_last: Checkpoints kept besides the best.
         keep_best: Best checkpoints kept.
         metric: What early stopping and the choice of the best checkpoint watch: a ``valid/`` tag.
@@ -58,6 +70,8 @@ class TrainerConfig:
         patience: Evaluations without gain that end the run; null is no such end.
         average: Which checkpoints are averaged at the end; the average is kept if it is better than the best.
         average_checkpoints: How many of them.
+        max_skipped_steps: So many updates in a row without a finite loss and gradient end the run; looked at when
+            figures are logged. Fewer are skipped and counted.
         init_from: A run folder or checkpoint whose weights and tokenizer the run starts from.
         timeout_minutes: How long ranks wait for each other.
     """
@@ -83,6 +97,7 @@ class TrainerConfig:
     samples: int = 4
     attention_images: int = 2
     save_every: int = 1000
+    save_failure: SaveFailure = SaveFailure.stop
     keep_last: int = 1
     keep_best: int = 1
     metric: str = "valid/loss"
@@ -90,21 +105,28 @@ class TrainerConfig:
     patience: int | None = None
     average: Averaging = Averaging.none
     average_checkpoints: int = 5
+    max_skipped_steps: int = 10
     init_from: str | None = None
     timeout_minutes: float = 30.0
 
     def __post_init__(self) -> None:
         for key in ("batch_tokens", "accumulate", "log_every", "eval_every", "save_every", "keep_last",
-                    "keep_best", "average_checkpoints"):  # fmt: skip
+                    "keep_best", "average_checkpoints", "max_skipped_steps"):  # fmt: skip
             _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
-        for key in ("threads", "max_steps", "max_epochs", "patience"):
+        _require(
+            self.threads is None or 1 <= self.threads <= _MOST_THREADS, "threads", self.threads,
+            f"from 1 to {_MOST_THREADS}, or null",
+        )  # fmt: skip
+        for key in ("max_steps", "max_epochs", "patience"):
             value = getattr(self, key)
             _require(value is None or value >= 1, key, value, "at least 1, or null")
         for key in ("max_minutes", "stop_after_minutes"):
             value = getattr(self, key)
-            _require(value is None or value > 0, key, value, "above 0, or null")
+            _require(value is None or 0 < value < math.inf, key, value, "above 0, or null for no limit")
+        _require(0 < self.timeout_minutes <= _LONGEST_TIMEOUT, "timeout_minutes", self.timeout_minutes,
+                 f"above 0, at most {_LONGEST_TIMEOUT} (a week)")  # fmt: skip
         for key in ("eval_examples", "samples", "coverage_loss_weight", "coverage_loss_start"):
-            _require(getattr(self, key) >= 0, key, getattr(self, key), "at least 0")
+            _require(0 <= getattr(self, key) < math.inf, key, getattr(self, key), "at least 0, and finite")
         _require(0 <= self.attention_images <= 4, "attention_images", self.attention_images, "0 to 4")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0, below 1")
         _require(self.metric.startswith("valid/"), "metric", self.metric, "a tag such as valid/loss or valid/bleu")

@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+import math
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from seq2seq.runtime import (
     build_runtime,
     console_log,
     deterministic,
+    is_out_of_memory,
     keep_freed_memory,
     seed_step,
     set_threads,
@@ -46,29 +49,47 @@ LOGGER = logging.getLogger("seq2seq")
 def run(arguments: list[str]) -> None:
     """Runs the verb."""
     swept: set[Path] = set()
+    failed: list[Path] = []
     try:
-        application.run("train", lambda values: train(values, swept), arguments, schema=Config)
+        application.run("train", lambda values: _job(values, swept, failed), arguments, schema=Config)
     finally:
         leave()
     for folder in sorted(swept):
         print(report.sweep_table(folder))
+    if failed:
+        raise TrainingError(f"jobs that could not go on (their train.log says why): {', '.join(map(str, failed))}")
 
 
-def train(values: DictConfig, swept: set[Path]) -> float:
-    """Trains one run, or goes on with it, and scores it.
+def _job(values: DictConfig, swept: set[Path], failed: list[Path]) -> float:
+    """Trains one run; as a job of a sweep, one that cannot go on is the worst of all instead of the end of the others.
 
     Args:
         values: The composed configuration.
         swept: Receives the folder of the sweep that the run is a job of, on the rank that reports.
-
-    Returns:
-        The objective: the best value of ``trainer.metric``, finite whatever happened, for sweepers.
+        failed: Receives the folder of a job that could not go on.
     """
     config = configuration.parse(values)
     folder = RunFolder(run_path(config))
     world = world_from_environment()
-    if world.is_main and application.overrides_of_job()[1]:
+    in_sweep = application.overrides_of_job()[1]
+    if world.is_main and in_sweep:
         swept.add(folder.path.parent)
+    try:
+        return train(config, folder, world)
+    except TrainingError as error:
+        if not in_sweep or world.size > 1:  # the other ranks are in the middle of something
+            raise
+        print(f"seq2seq: error: {error}", file=sys.stderr)
+        failed.append(folder.path)
+        return finite_objective(None, config.trainer.mode)
+
+
+def train(config: Config, folder: RunFolder, world: World) -> float:
+    """Trains one run, or goes on with it, and scores it.
+
+    Returns:
+        The objective: the best value of ``trainer.metric``, finite whatever happened, for sweepers.
+    """
     set_threads(config.trainer.threads)
     keep_freed_memory()
     runtime = build_runtime(config.trainer.device, config.trainer.precision, local_rank=world.local_rank)
@@ -82,10 +103,12 @@ def train(values: DictConfig, swept: set[Path]) -> float:
                 return _run(config, folder, runtime=runtime, world=world)
         with console_log(quiet=True), deterministic(config.trainer.deterministic):
             return _run(config, folder, runtime=runtime, world=world)
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0]
         raise TrainingError(
-            f"out of GPU memory: {reason} Lower trainer.batch_tokens={config.trainer.batch_tokens} and raise "
+            f"out of memory: {reason} Lower trainer.batch_tokens={config.trainer.batch_tokens} and raise "
             f"trainer.accumulate by as much; or lower search.batch_size={config.search.batch_size} if it was scoring"
         ) from error
     except Interrupted as stop:
@@ -281,6 +304,11 @@ def _finish(
     evaluator = build_evaluator(config, prepared.tokenizers, runtime=runtime, world=world)
     LOGGER.info("scoring the checkpoint of step %d on %d test sets", best_step, len(prepared.test))
     valid = evaluator.loss(model, prepared.valid)
+    if not math.isfinite(valid["loss"]):
+        raise TrainingError(
+            f"the loss on the validation set is not a finite number, even at step {best_step}: the run has diverged. "
+            "Start over (overwrite=true) with a smaller optim.lr or more optim.warmup_steps"
+        )
     outputs = evaluator.generate([model], prepared.valid, examples=config.trainer.eval_examples, greedy=True)
     if outputs:
         valid |= evaluator.score(outputs, prepared.valid)
@@ -295,6 +323,7 @@ def _finish(
         "model": {"parameters": sum(p.numel() for p in model.parameters())},
         "train": {
             "steps": state.step,
+            "skipped_updates": state.skipped,
             "epochs": round(state.epochs, 4),
             "seconds": round(state.seconds, 2),
             "target_tokens": state.target_tokens,

@@ -96,13 +96,10 @@ def test_stop_and_resume_equals_training_through(corpus: Path, tmp_path: Path, m
             train(*arguments(corpus, parts, "trainer.stop_after_minutes=1e-9", model=model))
         except Interrupted as stop:
             stops.append(stop.exit_code)
-    assert stops == 11 * [75]
+    assert stops == 12 * [75]  # the last one leaves the scoring to do
     assert_equal(weights(whole), weights(parts))
     assert_equal(weights(whole, "best"), weights(parts, "best"))
-    # training figures are sums since the last stop, so only evaluations can be compared after each single step
-    assert [c for c in curves(whole) if c[1].startswith("valid/")] == [
-        c for c in curves(parts) if c[1].startswith("valid/")
-    ]
+    assert curves(whole) == curves(parts)
 
 
 def test_killed_run_goes_on_bit_for_bit(corpus: Path, tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ LAYERS = [
      ["seq2seq.event_file", "seq2seq.tracking"], ["seq2seq.plots"],
      ["seq2seq.report", "seq2seq.comparison"]],
     [["seq2seq.alarms", "seq2seq.portions", "seq2seq.inference", "seq2seq.evaluation", "seq2seq.results",
-      "seq2seq.validation", "seq2seq.trainer_config", "seq2seq.train_state", "seq2seq.window", "seq2seq.train_step", "seq2seq.trainer"]],
+      "seq2seq.validation", "seq2seq.trainer_config", "seq2seq.train_state", "seq2seq.window",
+      "seq2seq.train_step", "seq2seq.trainer"]],
     [["seq2seq.config_rules", "seq2seq.config", "seq2seq.api"]],
     [["seq2seq.cli"]],
 ]  # fmt: skip

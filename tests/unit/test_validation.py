@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,6 +63,10 @@ class Recorder(NullTracker):
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
         self.images: dict[str, NDArray[np.uint8]] = {}
+        self.values: dict[str, float] = {}
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self.values = dict(values)
 
     def text(self, step: int, tag: str, markdown: str) -> None:
         self.texts[tag] = markdown
@@ -76,7 +80,11 @@ def run(*, copied: list[float] | None, **sizes: int) -> tuple[dict[str, float], 
     settings: dict[str, Any] = {"examples": 80, "samples": 3, "images": 2} | sizes
     validator = Validator(evaluator, Store(), tracker=tracker, **settings)  # type: ignore[arg-type]
     model: Any = SimpleNamespace(output=SimpleNamespace(copies=copied is not None))
-    return validator.run(model, 7), evaluator, tracker
+    found = validator.run(model)
+    assert not tracker.texts, "nothing is written before all is known"
+    validator.show(found, 7)
+    assert tracker.values == found.values
+    return found.values, evaluator, tracker
 
 
 def test_a_curve_for_each_metric() -> None:

@@ -1,0 +1,222 @@
+"""One optimizer step: gradients of its micro-batches, clipping, the update. What to skip is decided on the device."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from seq2seq import optim
+from seq2seq.checkpoint import Checkpoint, snapshot
+from seq2seq.distributed import World
+from seq2seq.errors import TrainingError
+from seq2seq.models.base import Seq2Seq
+from seq2seq.models.objective import Objective
+from seq2seq.models.output import LossSums
+from seq2seq.optim import OptimConfig
+from seq2seq.runtime import Precision, Runtime, free_memory, is_out_of_memory, seed_step
+from seq2seq.stream import MicroBatch, StepBatches
+from seq2seq.trainer_config import TrainerConfig
+from seq2seq.window import Window
+
+LOGGER = logging.getLogger("seq2seq")
+
+
+class TrainStep:
+    """Makes updates of a model, and holds all that changes with them.
+
+    A loss that is not a finite number gives no gradient that is one, on any rank, so the gradient's norm tells
+    whether to skip an update; nobody waits for the device to know.
+
+    Args:
+        model: On its device, with its first weights.
+        config: The trainer's section.
+        optim_config: The optimizer's section.
+        runtime: Device and precision.
+        world: The processes of the run.
+        seed: The run's seed.
+
+    Attributes:
+        model: The model, with the weights that training goes on with.
+        window: Figures since the last log.
+        splits: Micro-batches that did not fit into memory and were halved, in this process.
+    """
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        config: TrainerConfig,
+        optim_config: OptimConfig,
+        *,
+        runtime: Runtime,
+        world: World,
+        seed: int,
+    ):
+        self.model = model
+        self.window = Window(runtime.device)
+        self.splits = 0
+        self._config = config
+        self._optim = optim_config
+        self._runtime, self._world, self._seed = runtime, world, seed
+        self._optimizer = optim.build_optimizer(model.named_parameters(), optim_config, device_type=runtime.device.type)
+        self._scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision is Precision.fp16)
+        self._ema = optim.ExponentialMovingAverage(model, optim_config.ema_decay) if optim_config.ema_decay else None
+        model.checkpoint_activations = config.checkpoint_activations
+        self._objective = self._wrap(Objective(model))
+
+    def _wrap(self, objective: nn.Module) -> nn.Module:
+        if self._config.compile:
+            objective.compile(dynamic=True)
+        if self._world.size > 1:
+            device = self._runtime.device
+            objective = DistributedDataParallel(
+                objective,
+                device_ids=[device.index] if device.type == "cuda" else None,
+                broadcast_buffers=False,  # constant tables, which may have grown on one rank only
+            )
+        return objective
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the last update."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    @property
+    def loss_scale(self) -> float | None:
+        """The scale of losses in fp16; None in other precisions."""
+        return self._scaler.get_scale() if self._scaler.is_enabled() else None
+
+    def run(self, batches: StepBatches, *, step: int, lr: float) -> None:
+        """Makes one update, or skips it: the gradient of the summed loss over the step's global count of target tokens.
+
+        Args:
+            batches: This rank's share.
+            step: Number of updates behind, skipped ones counted.
+            lr: Learning rate of this update.
+        """
+        began = time.perf_counter()
+        covering = self._config.coverage_loss_weight if step >= self._config.coverage_loss_start else 0.0
+        scale = self._world.size / batches.target_tokens  # DistributedDataParallel divides by the number of ranks
+        losses = self._gradients(batches.micro_batches, step=step, scale=scale, covering=covering)
+        self._scaler.unscale_(self._optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._optim.clip_norm or math.inf).detach()
+        optim.set_learning_rate(self._optimizer, lr)
+        skip = ~norm.isfinite()
+        if self._scaler.is_enabled():
+            self._scaler.step(self._optimizer)  # looks at each gradient itself
+            self._scaler.update()
+        else:
+            optim.update(self._optimizer, skip=skip)
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._ema is not None:
+            self._ema.update(self.model)
+        self.window.add(losses, norm, skip)
+        self.window.padding += batches.padding_share
+        self.window.seconds += time.perf_counter() - began
+
+    def rehearse(self, micro_batches: Sequence[MicroBatch]) -> None:
+        """Computes the gradients of micro-batches and drops them: what does not fit into memory shows now.
+
+        Raises:
+            TrainingError: If one example alone does not fit.
+        """
+        for micro in micro_batches:
+            with self._no_sync():
+                self._gradients([micro], step=-1, scale=1.0, covering=self._config.coverage_loss_weight)
+            self._optimizer.zero_grad(set_to_none=True)
+
+    def _gradients(self, micro_batches: Sequence[MicroBatch], *, step: int, scale: float, covering: float) -> Tensor:
+        """Accumulates gradients and returns the sums [5] of the losses.
+
+        Where memory runs out, one process halves the micro-batch and begins the step anew: the gradient is the same
+        sum. Several ranks cannot, for each waits for the others' gradients.
+        """
+        parts = list(micro_batches)
+        while True:
+            seed_step(self._seed, step, self._world.rank)
+            losses = torch.zeros(len(LossSums._fields), device=self._runtime.device)
+            for number, micro in enumerate(parts):
+                try:
+                    losses += self._accumulate(micro, scale=scale, covering=covering, last=number == len(parts) - 1)
+                except (RuntimeError, MemoryError) as error:
+                    if self._world.size > 1 or not is_out_of_memory(error):
+                        raise
+                    parts[number : number + 1] = self._halves(micro)
+                    break
+            else:
+                return losses
+            self._optimizer.zero_grad(set_to_none=True)
+            free_memory(self._runtime.device)
+
+    def _accumulate(self, micro: MicroBatch, *, scale: float, covering: float, last: bool) -> Tensor:
+        """Forward and backward of one micro-batch; returns the sums [5] of its losses."""
+        batch = micro.batch.to(self._runtime.device, non_blocking=self._runtime.pinned)
+        with nullcontext() if last else self._no_sync():
+            with self._runtime.autocast():
+                sums = self._objective(batch.src, batch.tgt_in, batch.rows, batch.labels, self._config.label_smoothing)
+            loss = sums.loss + covering * sums.repetition if sums.repetition.requires_grad else sums.loss
+            spoilt = 1 + 0 * loss.detach()  # 1, and NaN where the loss is not finite: all gradients become NaN with it
+            self._scaler.scale(loss * spoilt * (scale * micro.weight)).backward()
+        return torch.stack(list(sums)).detach() * micro.weight
+
+    def _halves(self, micro: MicroBatch) -> list[MicroBatch]:
+        examples, batch = len(micro.batch.indices), micro.batch
+        if examples == 1:
+            raise TrainingError(
+                f"out of memory with a single example of {batch.src.size(1)} source and {batch.tgt_in.size(1)} target "
+                "tokens: lower data.max_source_length and data.max_target_length, take a smaller model, or set "
+                "trainer.checkpoint_activations=true"
+            )
+        self.splits += 1
+        LOGGER.warning(
+            "out of memory: a batch of %d examples (%d source, %d target tokens each at most) is computed in halves; "
+            "lower trainer.batch_tokens=%d and raise trainer.accumulate by as much",
+            examples, batch.src.size(1), batch.tgt_in.size(1), self._config.batch_tokens,
+        )  # fmt: skip
+        return [MicroBatch(half, micro.weight) for half in batch.halves()]
+
+    def _no_sync(self) -> Any:
+        wrapped = self._objective
+        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
+
+    # -- what a checkpoint holds of it -------------------------------------------------------------------------
+
+    def weights_for_use(self) -> Any:
+        """Within the context the model holds the weights to evaluate and keep: the moving average if there is one."""
+        return self._ema.applied(self.model) if self._ema is not None else nullcontext()
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Copies of all tensors that a checkpoint holds, by its files."""
+        live: dict[str, dict[str, Tensor]] = {
+            "optimizer": optim.optimizer_tensors(self._optimizer, self.model.named_parameters())
+        }
+        if self._ema is not None:
+            live |= {"training": dict(self.model.state_dict()), "ema": self._ema.tensors()}
+        copies = snapshot(live)
+        with self.weights_for_use():
+            return copies | snapshot({"model": dict(self.model.state_dict())})
+
+    def scaler_state(self) -> dict[str, Any]:
+        """State of the fp16 scaler; empty in other precisions."""
+        return self._scaler.state_dict()
+
+    def restore(self, checkpoint: Checkpoint, scaler: Mapping[str, Any]) -> None:
+        """Goes on from what ``tensors`` and ``scaler_state`` gave."""
+        tensors = checkpoint.tensors
+        self.model.load_state_dict(tensors.get("training", tensors["model"]))
+        optim.restore_optimizer(self._optimizer, self.model.named_parameters(), tensors["optimizer"])
+        if self._ema is not None:
+            self._ema.restore(tensors["ema"])
+        if self._scaler.is_enabled() and scaler:
+            self._scaler.load_state_dict(dict(scaler))
+
+    def require_finite_weights(self) -> None:
+        """Raises a TrainingError if a weight is not a finite number; waits for the device."""
+        largest = torch.stack(torch._foreach_norm([p.detach() for p in self.model.parameters()], math.inf))
+        if not bool(largest.isfinite().all()):
+            raise TrainingError("a weight is no longer a finite number; the last checkpoint is good. Lower optim.lr")
