@@ -9,12 +9,15 @@ import torch
 
 from seq2seq import metrics
 from seq2seq.batching import collate, evaluation_batches
+from seq2seq.data.columns import Index
 from seq2seq.data.store import TokenStore
 from seq2seq.distributed import World
 from seq2seq.inference import Generator, Output
 from seq2seq.metrics import MetricsConfig, Score
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.objective import Objective
+from seq2seq.models.output import LossSums
+from seq2seq.portions import Portions
 from seq2seq.runtime import Runtime
 from seq2seq.search import SearchConfig
 from seq2seq.tokenizer import Tokenizers
@@ -65,6 +68,8 @@ class Evaluator:
         self.tokenizers = tokenizers
         self._runtime = runtime
         self._world = world or World()
+        self._loss_portions = Portions(runtime.device, work="computing the loss of")
+        self._search_portions = Portions(runtime.device, work="searching the outputs of")
 
     @torch.inference_mode()
     def loss(self, model: Seq2Seq, store: TokenStore) -> dict[str, float]:
@@ -77,9 +82,9 @@ class Evaluator:
         objective = Objective(model)
         was_training = model.training
         model.eval()
-        sums = torch.zeros(3, dtype=torch.float64)
-        batches = evaluation_batches(store.source_lengths, store.target_lengths, batch_tokens=self.config.batch_tokens)
-        for indices in batches[self._world.rank :: self._world.size]:
+        totals = torch.zeros(3, dtype=torch.float64)
+
+        def summed(indices: Index) -> LossSums:
             batch = collate(
                 store,
                 indices,
@@ -87,10 +92,19 @@ class Evaluator:
                 max_target_length=self.config.max_target_length,
             ).to(self._runtime.device)
             with self._runtime.autocast():
-                part = objective(batch.src, batch.tgt_in, batch.rows, batch.labels, 0.0)
-            sums += torch.stack([part.nll, part.correct, part.tokens]).double().cpu()
+                sums: LossSums = objective(batch.src, batch.tgt_in, batch.rows, batch.labels, 0.0)
+            return sums
+
+        mend = (
+            f"lower data.max_source_length={self.config.max_source_length} or "
+            f"data.max_target_length={self.config.max_target_length}"
+        )
+        batches = evaluation_batches(store.source_lengths, store.target_lengths, batch_tokens=self.config.batch_tokens)
+        for indices in batches[self._world.rank :: self._world.size]:
+            for _, part in self._loss_portions.each(indices, summed, mend=mend):
+                totals += torch.stack([part.nll, part.correct, part.tokens]).double().cpu()
         model.train(was_training)
-        nll, correct, tokens = self._world.sum(sums).tolist()
+        nll, correct, tokens = self._world.sum(totals).tolist()
         if tokens == 0:
             return {"loss": math.inf, "ppl": math.inf, "accuracy": 0.0}
         loss = nll / tokens
@@ -135,7 +149,7 @@ class Evaluator:
         if greedy:
             # The coverage penalty ranks hypotheses, of which there is one.
             search = replace(search, beam_size=1, n_best=1, sampling=False, coverage_penalty=0.0)
-        return Generator(
+        generator = Generator(
             models,
             self.tokenizers,
             search,
@@ -143,6 +157,8 @@ class Evaluator:
             max_source_length=self.config.max_source_length,
             seed=self.config.seed,
         )
+        generator.portions = self._search_portions
+        return generator
 
     def score(self, outputs: Sequence[str], store: TokenStore) -> dict[str, float]:
         """Scores outputs of the store's first ``len(outputs)`` examples by the configured metrics, and no more."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +10,16 @@ import numpy.typing as npt
 import torch
 
 from seq2seq.models.base import Seq2Seq
+from seq2seq.portions import Portions
 from seq2seq.search import Hypothesis, SearchConfig, search
-from seq2seq.tokenizer import EOS_ID, PAD_ID, Tokenizers
+from seq2seq.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizers
 
 # Batches a block: sorted by length, a block this large has hardly any padding in its batches.
 _BATCHES_PER_BLOCK = 32
+
+# Text is held and tokenized a block at a time, and lines may be long: beyond this many characters a block is closed
+# early. Batches of ordinary lines are never so long: 2048 of the longest news articles are.
+_CHARACTERS_PER_BLOCK = 1 << 22
 
 
 @dataclass
@@ -46,7 +50,7 @@ class Generator:
     """Translates or summarises lines of text with one model or an ensemble.
 
     A line's output does not depend on what else is in its batch. A blank line gives an empty output; a source
-    that is too long is truncated and counted.
+    that is too long is truncated and counted. Where memory runs out, batches are halved for good.
 
     Args:
         models: on `device` already.
@@ -58,6 +62,8 @@ class Generator:
 
     Attributes:
         truncated: how many sources have been truncated so far.
+        unknown: how many sources so far hold nothing but unknown tokens.
+        portions: how batches are cut where memory has run out; generators may share it.
     """
 
     def __init__(
@@ -77,6 +83,8 @@ class Generator:
         self.max_source_length = max_source_length
         self.seed = seed
         self.truncated = 0
+        self.unknown = 0
+        self.portions = Portions(device, work="searching the outputs of")
 
     def generate(self, texts: Sequence[str]) -> list[str]:
         """The best output of each text, in order."""
@@ -102,22 +110,18 @@ class Generator:
             need_attention: fill `Output.attention`, and `copied` where a model copies.
         """
         size = self.config.batch_size * _BATCHES_PER_BLOCK if block is None else block
-        iterator = iter(lines)
-        for number in itertools.count(0, size):
-            texts = list(itertools.islice(iterator, size))
-            if not texts:
-                return
+        number = 0
+        for texts in _blocks(lines, size):
             yield from self._block(texts, first=number, need_attention=need_attention)
+            number += len(texts)
 
     def _block(self, texts: Sequence[str], *, first: int, need_attention: bool) -> list[list[Output]]:
         """Outputs of texts that are numbers `first`, first + 1, ... of the whole input."""
         sources = self._encode(texts)
         outputs: list[list[Output]] = [[Output("", 0.0, 0.0, [], [])] for _ in texts]
-        # The longest first: what needs most memory fails at once or not at all.
-        filled = sorted((i for i, ids in enumerate(sources) if ids), key=lambda i: -len(sources[i]))
-        for start in range(0, len(filled), self.config.batch_size):
-            places = filled[start : start + self.config.batch_size]
-            found = search(
+
+        def searched(places: list[int]) -> list[list[Hypothesis]]:
+            return search(
                 self.models,
                 _pad([sources[i] for i in places]).to(self.device),
                 self.config,
@@ -125,19 +129,33 @@ class Generator:
                 numbers=torch.tensor(places) + first,
                 need_attention=need_attention,
             )
-            for place, hypotheses in zip(places, found, strict=True):
-                labels = self.tokenizers.source.pieces(sources[place])
-                outputs[place] = [self._output(hypothesis, labels) for hypothesis in hypotheses]
+
+        mend = (
+            f"lower search.beam_size={self.config.beam_size}, search.max_length={self.config.max_length} or "
+            f"data.max_source_length={self.max_source_length}"
+        )
+        # The longest first: what needs most memory fails at once or not at all.
+        filled = sorted((i for i, ids in enumerate(sources) if ids), key=lambda i: -len(sources[i]))
+        for start in range(0, len(filled), self.config.batch_size):
+            batch = filled[start : start + self.config.batch_size]
+            for places, found in self.portions.each(batch, searched, mend=mend):
+                for place, hypotheses in zip(places, found, strict=True):
+                    labels = self.tokenizers.source.pieces(sources[place])
+                    outputs[place] = [self._output(hypothesis, labels) for hypothesis in hypotheses]
         return outputs
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Source ids with end of sentence; none at all for a text in which the tokenizer sees nothing."""
-        sources = []
+        sources: list[list[int]] = []
         for text, ids in zip(texts, self.tokenizers.source.encode_batch(texts), strict=True):
+            if not ids or not text.strip():
+                sources.append([])
+                continue
+            self.unknown += all(token == UNK_ID for token in ids)
             if len(ids) >= self.max_source_length:
                 self.truncated += 1
                 ids = ids[: self.max_source_length - 1]
-            sources.append([*ids, EOS_ID] if ids and text.strip() else [])
+            sources.append([*ids, EOS_ID])
         return sources
 
     def _output(self, hypothesis: Hypothesis, source_tokens: list[str]) -> Output:
@@ -151,6 +169,20 @@ class Generator:
             attention=None if hypothesis.attention is None else hypothesis.attention.numpy(),
             copied=hypothesis.copied,
         )
+
+
+def _blocks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Up to `size` lines at a time, fewer where they are long."""
+    block: list[str] = []
+    characters = 0
+    for line in lines:
+        block.append(line)
+        characters += len(line)
+        if len(block) == size or characters >= _CHARACTERS_PER_BLOCK:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
 
 
 def _pad(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
