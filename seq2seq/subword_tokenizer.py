@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -12,6 +13,7 @@ import sentencepiece
 
 from seq2seq.errors import UserError
 from seq2seq.files import write_bytes
+from seq2seq.subword_sampling import Sampler, build_sampler
 from seq2seq.tokenizer_base import (
     BOS_ID,
     EOS_ID,
@@ -58,16 +60,16 @@ class SubwordTokenizer(Tokenizer):
         return ids
 
     def sample_batch(self, texts: Sequence[str], *, seed: int) -> list[list[int]]:
-        """See `Tokenizer.sample_batch`; one thread, because threads share SentencePiece's generator."""
+        """See `Tokenizer.sample_batch`, and `seq2seq.subword_sampling` for what is drawn."""
         if self._alpha == 0:
             return self.encode_batch(texts)
-        data = [to_utf8(text) for text in texts]
-        # Modulo the largest 32-bit number, which SentencePiece takes for "no seed given".
-        sentencepiece.set_random_generator_seed(seed % (2**32 - 1))
-        ids: list[list[int]] = self._processor.encode(
-            data, enable_sampling=True, alpha=self._alpha, nbest_size=self._nbest, num_threads=1
-        )
-        return ids
+        for text in texts:
+            to_utf8(text)  # refuses what encoding refuses
+        return self._sampler.sample_batch(texts, seed=seed)
+
+    @functools.cached_property
+    def _sampler(self) -> Sampler:
+        return build_sampler(self._model, alpha=self._alpha, nbest=self._nbest)
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`; bytes that are not UTF-8 become U+FFFD."""

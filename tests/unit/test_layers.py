@@ -14,7 +14,7 @@ LAYERS = [
      ["seq2seq.progress"], ["seq2seq.background"]],
     [
         ["seq2seq.models"],
-        ["seq2seq.tokenizer_base", "seq2seq.subword_tokenizer", "seq2seq.word_tokenizer",
+        ["seq2seq.tokenizer_base", "seq2seq.subword_sampling", "seq2seq.subword_tokenizer", "seq2seq.word_tokenizer",
          "seq2seq.multiline_tokenizer", "seq2seq.tokenizer",
          "seq2seq.data", "seq2seq.batching", "seq2seq.stream"],
         ["seq2seq.word_vectors"],

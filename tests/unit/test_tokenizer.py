@@ -209,7 +209,7 @@ def test_sampling_is_a_function_of_the_seed(tmp_path, kind):
     assert tokenizer.sample_batch(ENGLISH, seed=2**32 - 1) == others[2]
     assert [tokenizer.decode(ids) for ids in first] == ENGLISH
     assert tokenizer.encode_batch(ENGLISH) == plain
-    assert len({tuple(ids) for ids in tokenizer.sample_batch([ENGLISH[0]] * 20, seed=7)}) > 5
+    assert len({tuple(ids) for ids in tokenizer.sample_batch([ENGLISH[0]] * 20, seed=7)}) > 3
 
 
 def test_sampling_off_is_plain_encoding():
