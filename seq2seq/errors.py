@@ -13,8 +13,10 @@ class TrainingError(RuntimeError):
     """Training cannot go on (non-finite numbers, out of memory, disk full); what was saved stays good. Exit code 3."""
 
 
-class Interrupted(Exception):  # noqa: N818 - an orderly end, not an error
+class Interrupted(BaseException):
     """The run stopped in order before its end and can be resumed.
+
+    Like KeyboardInterrupt no ``Exception``: a signal may come while a library tries something and forgives failures.
 
     Attributes:
         exit_code: 75 (SIGUSR1, ``trainer.stop_after_minutes``), 130 (Ctrl-C) or 143 (SIGTERM).

@@ -1,0 +1,172 @@
+"""The run folder: who may write there, what an earlier process or a bad disk left there."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from seq2seq.errors import UserError
+from seq2seq.run_folder import RunFolder
+
+HOLD = """
+import os, pathlib, sys, time
+from seq2seq.run_folder import RunFolder
+folder = RunFolder(pathlib.Path(sys.argv[1]))
+folder.create()
+with folder.lock():
+    child = os.fork()
+    if child:
+        print(os.getpid(), child, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "a run=1 é")
+    run.create()
+    return run
+
+
+@contextmanager
+def held(folder: RunFolder) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process that holds the lock, and the number of its child."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder.path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    number, child = map(int, process.stdout.readline().split())
+    assert number == process.pid
+    try:
+        yield process, child
+    finally:
+        process.kill()
+        process.wait()
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
+def lock_error(folder: RunFolder) -> str:
+    with pytest.raises(UserError) as refusal, folder.lock():
+        pass
+    return str(refusal.value)
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(folder: RunFolder) -> None:
+    with held(folder) as (process, child):
+        message = lock_error(folder)
+        for word in (f"process {process.pid} on {socket.gethostname()} since 2", str(folder.path), "another name"):
+            assert word in message
+        process.kill()
+        process.wait()
+        message = lock_error(folder)  # what it left running still holds the lock
+        assert f"left of process {process.pid} on" in message
+        assert "which has ended" in message
+        assert Path(f"/proc/{child}").exists()
+    with (folder.path / "run.lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # comes once the child is gone
+    with folder.lock():
+        assert f"process {os.getpid()} " in (folder.path / "run.lock").read_text()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_where_the_file_system_has_no_locks(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    mark = folder.path / "run.lock.holder"
+    with folder.lock():
+        message = lock_error(folder)
+        assert f"process {os.getpid()} on" in message
+        assert str(mark) in message
+    assert not mark.exists()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    mark.write_text(f"process {ended.pid} on {socket.gethostname()} since yesterday")  # killed here: seen
+    with folder.lock():
+        assert f"process {os.getpid()} " in mark.read_text()
+    for holder in (f"process {ended.pid} on elsewhere since yesterday", "", "process 1 on"):
+        mark.write_text(holder)
+        assert f"delete {mark}" in lock_error(folder)
+
+
+def test_other_errors_of_the_lock_are_not_hidden(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(OSError, match="input/output"), folder.lock():
+        pass
+
+
+def test_the_lock_clears_away_what_killed_processes_were_writing(folder: RunFolder) -> None:
+    for name in (".config.yaml.123", ".probe.7", ".results.json.99", ".hidden", "config.yaml"):
+        (folder.path / name).write_text("x")
+    with folder.lock():
+        pass
+    assert {path.name for path in folder.path.iterdir()} == {".hidden", "config.yaml", "run.lock"}
+
+
+@pytest.mark.parametrize("place", ["file/run", "/proc/run"])
+def test_a_folder_that_cannot_be_made(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="output_root=DIR"):
+        RunFolder(tmp_path / place).create()
+
+
+def test_checkpoints_without_a_configuration_are_refused(folder: RunFolder) -> None:
+    (folder.checkpoints / "step_1").mkdir(parents=True)
+    with pytest.raises(UserError, match="has checkpoints but"):
+        folder.create()
+    folder.config.write_text("name: x\n")
+    folder.create()
+
+
+def test_clearing_ends_with_the_mark_of_a_run(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut short anywhere, there are no scores without checkpoints and nothing without config.yaml."""
+    gone = []
+    for entry in (folder.results, folder.config, folder.provenance, folder.log, folder.path / "run.lock"):
+        entry.write_text("{}")
+    (folder.checkpoints / "step_1").mkdir(parents=True)
+    (folder.path / "tensorboard").mkdir()
+    monkeypatch.setattr(
+        "shutil.rmtree", lambda path: (gone.append(path.name), os.rename(path, f"{folder.path}.{path.name}"))
+    )
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path, **kw: (gone.append(path.name), unlink(path, **kw))[1])
+    folder.clear()
+    assert gone[:2] == ["results.json", "checkpoints"]
+    assert gone[-1] == "config.yaml"
+    assert {path.name for path in folder.path.iterdir()} == {"train.log", "run.lock"}
+
+
+GOOD = {"objective": {"value": 1.5}, "test": {"news": {"bleu": {"score": 30, "signature": "s"}}}}
+
+
+def test_results_are_read(folder: RunFolder) -> None:
+    assert folder.read_results() is None
+    for results in (GOOD, {"objective": {"value": None}, "test": {}}):
+        folder.results.write_text(json.dumps(results))
+        assert folder.read_results() == results
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[" * 10**5, "[]", "3", "{}", '{"objective": 3, "test": {}}', '{"objective": {"value": "x"}, "test": {}}',
+     '{"objective": {"value": 1}}', '{"objective": {"value": 1}, "test": {"a": []}}',
+     '{"objective": {"value": 1}, "test": {"a": {"bleu": 3}}}', json.dumps(GOOD)[:-9]],
+)  # fmt: skip
+def test_damaged_results_count_as_none(folder: RunFolder, caplog: pytest.LogCaptureFixture, content: str) -> None:
+    folder.results.write_text(content)
+    assert folder.read_results() is None
+    assert str(folder.results) in caplog.text
+    folder.results.write_bytes(b"\xff\xfe")
+    assert folder.read_results() is None
