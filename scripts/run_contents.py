@@ -25,7 +25,7 @@ def contents(run: Path) -> dict[str, Any]:
             name = str(path.relative_to(run))
             if path.is_symlink():
                 found[name] = f"link to {os.readlink(path)}"
-            elif path.is_file() and path.parent.name != "tensorboard":
+            elif path.is_file() and not path.name.startswith("events.out.tfevents."):
                 found[name] = _content(path)
             elif path.is_dir() and not any(path.iterdir()):
                 found[name] = "empty folder"
