@@ -8,6 +8,7 @@ from torch import Tensor
 from seq2seq import config as configuration
 from seq2seq.checkpoint import CheckpointStore
 from seq2seq.config import Config
+from seq2seq.config_file import read_mapping
 from seq2seq.distributed import World
 from seq2seq.errors import UserError
 from seq2seq.evaluation import EvaluationConfig, Evaluator
@@ -139,7 +140,7 @@ def load(
     paths = [run] if isinstance(run, str | Path) else list(run)
     folders = [require_run(str(path)) for path in paths]
     values = OmegaConf.merge(
-        configuration.read_mapping(folders[0].config),
+        read_mapping(folders[0].config),
         {"trainer": {"device": Device.auto.value}},  # the machine may be another one
         OmegaConf.from_dotlist(list(overrides)),
     )

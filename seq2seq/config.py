@@ -2,18 +2,20 @@
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from seq2seq import config_rules
+from seq2seq.config_file import read_mapping
 from seq2seq.data.corpus import DataConfig
 from seq2seq.errors import UserError
-from seq2seq.metrics import MetricsConfig
+from seq2seq.metrics import MOST_RESAMPLES, MetricsConfig
 from seq2seq.models import FAMILIES
 from seq2seq.models.embedding import TieEmbeddings
 from seq2seq.models.gru import GRUConfig
@@ -31,8 +33,9 @@ FREE_KEYS = (
     "data.root", "data.train", "data.valid", "data.test", "data.source_language", "data.target_language",
     "trainer.device", "trainer.threads", "trainer.compile", "trainer.checkpoint_activations",
     "trainer.max_steps", "trainer.max_epochs", "trainer.max_minutes", "trainer.stop_after_minutes",
-    "trainer.patience", "trainer.log_every", "trainer.save_every", "trainer.keep_last", "trainer.keep_best",
-    "trainer.samples", "trainer.attention_images", "trainer.timeout_minutes",
+    "trainer.patience", "trainer.log_every", "trainer.save_every", "trainer.save_failure", "trainer.keep_last",
+    "trainer.keep_best", "trainer.max_skipped_steps", "trainer.samples", "trainer.attention_images",
+    "trainer.timeout_minutes",
 )  # fmt: skip
 
 
@@ -68,6 +71,7 @@ class Config:
             return  # a schema, not yet a configuration
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed={self.seed}: must be at least 0 and below 2^63")
+        _check_name(self.name)
         model = cast(GRUConfig | TransformerConfig, self.model)
         if model.copy and not self.tokenizer.joint:
             raise UserError(
@@ -92,6 +96,16 @@ class Config:
         _check_vectors(self.tokenizer, model)
         if isinstance(model, TransformerConfig) and model.positions is PositionKind.learned:
             _check_positions(self, model.max_positions)
+
+
+def _check_name(name: str | None) -> None:
+    """A run lies below `output_root`, and beside nothing that is hidden there."""
+    parts = () if name is None else Path(name).parts
+    if name and (not parts or Path(name).is_absolute() or any(part.startswith(".") for part in parts)):
+        raise UserError(
+            f"name={name}: must be a folder below output_root, without .. and hidden folders; "
+            "output_root=DIR moves where runs are"
+        )
 
 
 def _check_vectors(tokenizer: TokenizerConfig, model: GRUConfig | TransformerConfig) -> None:
@@ -241,10 +255,10 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        least = {"seed": 0, "resamples": 2, "trials": 1, "examples": 0}
-        for key, limit in least.items():
-            if getattr(self, key) < limit:
-                raise UserError(f"{key}={getattr(self, key)}: must be at least {limit}")
+        ranges = {"seed": (0, 2**63 - 1), "resamples": (2, MOST_RESAMPLES), "trials": (1, MOST_RESAMPLES)}
+        for key, (least, most) in (ranges | {"examples": (0, config_rules.LARGEST)}).items():
+            if not least <= getattr(self, key) <= most:
+                raise UserError(f"{key}={getattr(self, key)}: must be from {least:,} to {most:,}")
         if not self.metrics.names:
             raise UserError("metrics.names is empty: name the metrics to compare by, such as metrics.names=[bleu,chrf]")
 
@@ -279,8 +293,11 @@ def parse(values: Mapping[str, Any] | DictConfig, schema: type[Config] = Config)
     plain = OmegaConf.to_container(values, resolve=False) if isinstance(values, DictConfig) else dict(values)
     assert isinstance(plain, dict)
     base = OmegaConf.structured(schema)
-    family = (plain.get("model") or {}).get("family", TransformerConfig.family)
-    if family not in FAMILIES:
+    model = plain.get("model") or {}
+    if not isinstance(model, Mapping):
+        raise UserError(f"model={model}: is a section with keys of its own, not a value")
+    family = model.get("family", TransformerConfig.family)
+    if not isinstance(family, str) or family not in FAMILIES:
         raise UserError(f"model.family={family!s}: no such model; choose one of {', '.join(FAMILIES)}")
     base.model = OmegaConf.structured(FAMILIES[family][0])
     check_keys(plain, base)
@@ -291,6 +308,7 @@ def parse(values: Mapping[str, Any] | DictConfig, schema: type[Config] = Config)
         reason = str(error.msg or error).splitlines()[0]
         raise UserError(f"{key}: {reason}") from error
     assert isinstance(config, Config)
+    config_rules.check_values(flatten(asdict(config)))
     return config
 
 
@@ -301,6 +319,10 @@ def check_keys(values: Mapping[Any, Any], schema: DictConfig, prefix: str = "") 
         if key not in schema.keys():  # noqa: SIM118 - `in` denies keys whose value is missing
             raise UserError(unknown_key(full, [prefix + str(known) for known in schema.keys()]))  # noqa: SIM118
         node = schema._get_node(key)
+        if isinstance(node, ListConfig) and not isinstance(value, list | None):
+            raise UserError(f"{full}={value}: must be a list, such as {full}=[a,b]")
+        if isinstance(node, DictConfig) and not isinstance(value, Mapping | None):
+            raise UserError(f"{full}={value}: is a section with keys of its own, not a value")
         if not isinstance(value, Mapping) or not isinstance(node, DictConfig):
             continue
         element = node._metadata.element_type
@@ -361,32 +383,6 @@ def load(path: Path) -> Config:
         UserError: If it is no valid configuration.
     """
     return parse(read_mapping(path))
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Reads a saved configuration without checking its keys."""
-    try:
-        tree = OmegaConf.load(path)
-    except Exception as error:  # PyYAML's and OmegaConf's errors have no common base
-        raise UserError(f"{path} is no valid YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(tree, DictConfig):
-        raise UserError(f"{path} is no mapping of configuration keys")
-    # Keys without values of their own are checked by parse; interpolations of a file could read the environment.
-    values = OmegaConf.to_container(tree, resolve=False)
-    assert isinstance(values, dict)
-    _refuse_interpolations(values, path)
-    return cast(dict[str, Any], values)
-
-
-def _refuse_interpolations(value: object, path: Path, key: str = "") -> None:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            _refuse_interpolations(inner, path, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for inner in value:
-            _refuse_interpolations(inner, path, key)
-    elif isinstance(value, str) and "${" in value:
-        raise UserError(f"{path}: {key}={value}: a saved configuration has values only, no interpolations")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -26,6 +26,7 @@ LINE_BREAK_ID = 4  # of the symbol between two lines, where the training texts h
 LINE_BREAK_LABEL = "↵"
 UNK_SURFACE = "⁇"  # what an unknown token decodes to: U+2047, one character that real text hardly contains
 BYTE_PIECES = 256
+MOST_TOKENS = 2**21  # more than Unicode has characters; SentencePiece's trainer reserves memory by the size
 _BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 
 
@@ -142,6 +143,8 @@ class TokenizerConfig:
         return len(SPECIAL_TOKENS) + subword_bytes + len(self.user_symbols)
 
     def _check_size(self) -> None:
+        if self.vocab_size > MOST_TOKENS:
+            raise UserError(f"tokenizer.vocab_size={self.vocab_size} is above {MOST_TOKENS:,}.")
         if self.vocab_size <= self.reserved_size:
             raise UserError(
                 f"tokenizer.vocab_size={self.vocab_size} is too small: {self.reserved_size} places are taken "

@@ -1,6 +1,7 @@
 """Corpora as streams of examples: two aligned files, JSONL records, or tab-separated columns."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,6 +15,7 @@ from seq2seq.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _JSONL = (".jsonl", ".ndjson")
+_LONGEST_NAME = 200  # bytes; file systems take 255, and endings come behind
 
 
 class OnLong(str, Enum):
@@ -93,11 +95,26 @@ class DataConfig:
             value = getattr(self, key)
             if value < 2:
                 raise UserError(f"data.{key}={value}: must be at least 2 (one token and the end of sentence).")
-        if self.max_length_ratio is not None and not self.max_length_ratio >= 1:
+        for name in self.test:
+            if not _is_file_name(name):
+                raise UserError(
+                    f"data.test.{name}: a test set's name is a file's too: it must be printable, of at most "
+                    f"{_LONGEST_NAME} bytes, without slashes and without a dot in front."
+                )
+        if self.max_length_ratio is not None and not 1 <= self.max_length_ratio < math.inf:
             raise UserError(
                 f"data.max_length_ratio={self.max_length_ratio}: must be at least 1 (longer / shorter); "
                 "null switches the filter off."
             )
+
+
+def _is_file_name(name: str) -> bool:
+    return (
+        name.isprintable()
+        and 0 < len(name.encode("utf-8")) <= _LONGEST_NAME
+        and not name.startswith(".")
+        and not {"/", "\\"} & set(name)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ SACREBLEU_METRICS = ("bleu", "bleu_lc", "chrf", "ter")
 ROUGE_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 METRICS = SACREBLEU_METRICS + ROUGE_METRICS
 BASELINES = ("lead", "oracle")
+MOST_RESAMPLES = 1_000_000  # hours and gigabytes; p-values get no better
 LOWER_IS_BETTER = frozenset({"ter"})
 
 # sacrebleu's names; the last four fetch a SentencePiece model from the network on first use.
@@ -70,9 +71,10 @@ class MetricsConfig:
                 f"metrics.bleu_tokenize={self.bleu_tokenize} is unknown: choose null (by target language) or "
                 f"one of {', '.join(BLEU_TOKENIZERS)}"
             )
-        if self.bootstrap < 0 or self.bootstrap == 1:
+        if self.bootstrap != 0 and not 2 <= self.bootstrap <= MOST_RESAMPLES:
             raise UserError(
-                f"metrics.bootstrap={self.bootstrap} gives no interval: use 0 for none, or at least 2 (1000 is usual)"
+                f"metrics.bootstrap={self.bootstrap}: use 0 for no interval, or from 2 to {MOST_RESAMPLES:,} resamples "
+                "(1000 is usual)"
             )
         for name in self.baselines:
             if name not in BASELINES:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from seq2seq.errors import UserError
 from seq2seq.models.attention import AdditiveScore, DotScore, GeneralScore, attendable, score_bias
-from seq2seq.models.base import Hidden, Memory, Output, Seq2Seq, State, Vocabulary, beam_rows
+from seq2seq.models.base import LARGEST_SIZE, Hidden, Memory, Output, Seq2Seq, State, Vocabulary, beam_rows
 from seq2seq.models.copying import Copying, SourceTokens
 from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import TieEmbeddings, build_embeddings
@@ -80,8 +80,8 @@ class GRUConfig:
             "attention_size",
         )
         for name in sizes:
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name}={getattr(self, name)} must be at least 1")
+            if not 1 <= getattr(self, name) <= LARGEST_SIZE:
+                raise UserError(f"model.{name}={getattr(self, name)} must be from 1 to {LARGEST_SIZE:,}")
         if not 0.0 <= self.dropout < 1.0:
             raise UserError(f"model.dropout={self.dropout} must be at least 0 and below 1")
         if self.coverage and self.attention is not GRUAttention.additive:

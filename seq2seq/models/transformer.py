@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from seq2seq.errors import UserError
 from seq2seq.models.attention import MultiHeadAttention, attend, attendable, attention_weights, causal_mask
-from seq2seq.models.base import Hidden, Memory, Output, Seq2Seq, State, Vocabulary, beam_rows
+from seq2seq.models.base import LARGEST_SIZE, Hidden, Memory, Output, Seq2Seq, State, Vocabulary, beam_rows
 from seq2seq.models.copying import Copying, SourceTokens
 from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import LearnedPositions, SinusoidalPositions, TieEmbeddings, build_embeddings
@@ -98,8 +98,8 @@ class TransformerConfig:
             UserError: naming the key.
         """
         for name in ("d_model", "d_ff", "num_heads", "encoder_layers", "decoder_layers", "max_positions"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name}={getattr(self, name)} must be at least 1")
+            if not 1 <= getattr(self, name) <= LARGEST_SIZE:
+                raise UserError(f"model.{name}={getattr(self, name)} must be from 1 to {LARGEST_SIZE:,}")
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise UserError(f"model.{name}={getattr(self, name)} must be at least 0 and below 1")

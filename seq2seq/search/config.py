@@ -109,7 +109,8 @@ class SearchConfig:
                 ratio is None or 0 < ratio < math.inf,
                 "must be above 0, or null for no limit",
             ),
-            ("length_penalty", 0 <= self.length_penalty < math.inf, "must be 0 or more"),
+            # Longer lengths to higher powers leave the range of float32, and all hypotheses score the same.
+            ("length_penalty", 0 <= self.length_penalty <= 10, "must be from 0 to 10"),
             ("coverage_penalty", 0 <= self.coverage_penalty < math.inf, "must be 0 (off) or more"),
             (
                 "temperature",
@@ -119,6 +120,7 @@ class SearchConfig:
             ("top_k", self.top_k >= 0, "must be 0 (all tokens) or more"),
             ("top_p", 0 < self.top_p <= 1, "must be above 0 and at most 1 (all tokens)"),
             ("no_repeat_ngram", self.no_repeat_ngram >= 0, "must be 0 (off) or more"),
+            ("seed", self.seed is None or 0 <= self.seed < 2**63, "must be at least 0 and below 2^63, or null"),
             (
                 "n_best",
                 self.sampling or self.n_best <= self.beam_size,
