@@ -9,7 +9,9 @@ PACKAGE = Path(__file__).resolve().parents[2] / "seq2seq"
 
 # Layers from the ground up; within a layer, a module may import those named before it on the same line.
 LAYERS = [
-    [["seq2seq"], ["seq2seq.errors", "seq2seq.config_file", "seq2seq.log_file", "seq2seq.runtime", "seq2seq.signals"], ["seq2seq.files"],
+    [["seq2seq"],
+     ["seq2seq.errors", "seq2seq.config_file", "seq2seq.log_file", "seq2seq.runtime", "seq2seq.signals"],
+     ["seq2seq.files"],
      ["seq2seq.distributed"], ["seq2seq.progress"], ["seq2seq.background"]],
     [
         ["seq2seq.models"],
