@@ -7,7 +7,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,22 @@ class CheckpointStore:
         return not leftover and not _STEP_FOLDER.fullmatch(path.name) and (path / MANIFEST).is_file()
 
 
+def snapshot(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    """CPU copies of what `CheckpointStore.save` takes, which later updates of the originals leave alone.
+
+    Names that share a tensor, in one file or in several, share its copy.
+    """
+    copies: dict[Hashable, Tensor] = {}
+
+    def copied(tensor: Tensor) -> Tensor:
+        key = _identity(tensor)
+        if key not in copies:
+            copies[key] = tensor.detach().to("cpu", copy=True)
+        return copies[key]
+
+    return {stem: {name: copied(tensor) for name, tensor in named.items()} for stem, named in tensors.items()}
+
+
 def load(folder: Path, *, files: Sequence[str] | None = None) -> Checkpoint:
     """Read the checkpoint in `folder`; see `CheckpointStore.load`."""
     manifest = _read_manifest(folder)
@@ -314,19 +331,25 @@ def _without_aliases(named: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], di
     """CPU copies that share no memory, and for each name left out the one that holds the same tensor."""
     stored: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
-    owners: dict[object, str] = {}
+    owners: dict[Hashable, str] = {}
     for name, tensor in sorted(named.items()):
-        key = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        key = _identity(tensor)
         if tensor.numel() and key in owners:
             aliases[name] = owners[key]
             continue
         owners[key] = name
         stored[name] = tensor.detach().to("cpu").contiguous()
-    storages = [tensor.untyped_storage().data_ptr() for tensor in stored.values()]
-    for name, storage in zip(list(stored), storages, strict=True):
-        if storages.count(storage) > 1:  # views of one memory that are not the same tensor
+    storages = {name: tensor.untyped_storage().data_ptr() for name, tensor in stored.items()}
+    users = Counter(storages.values())
+    for name, storage in storages.items():
+        if users[storage] > 1:  # views of one memory that are not the same tensor
             stored[name] = stored[name].clone()
     return stored, aliases
+
+
+def _identity(tensor: Tensor) -> Hashable:
+    """Equal for two tensors exactly if they are the same view of the same memory, or both empty and alike."""
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _seal(path: Path) -> dict[str, Any]:

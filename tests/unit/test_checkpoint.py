@@ -21,6 +21,7 @@ from seq2seq.checkpoint import (
     NewerFormatError,
     average,
     load,
+    snapshot,
 )
 from seq2seq.errors import UserError
 
@@ -38,6 +39,10 @@ def tensors_of(step: int) -> dict[str, dict[str, Tensor]]:
         "model": {"weight": torch.randn(5, 7, generator=generator), "count": torch.tensor(step)},
         "optimizer": {"weight.exp_avg": torch.randn(5, 7, generator=generator)},
     }
+
+
+def tensors_of_all(tensors: dict[str, dict[str, Tensor]]) -> list[Tensor]:
+    return [tensor for named in tensors.values() for tensor in named.values()]
 
 
 def save(store: CheckpointStore, step: int) -> Path:
@@ -117,6 +122,33 @@ def test_tied_weights_are_stored_once_and_load_under_every_name(store: Checkpoin
     fresh.load_state_dict(store.load("3").tensors["model"], strict=True)
     assert fresh.output.weight is fresh.source.weight
     assert torch.equal(fresh.output.weight, model.output.weight)
+
+
+def test_a_snapshot_is_what_was_there_when_it_was_taken(store: CheckpointStore) -> None:
+    tensors = tensors_of(7)
+    whole = torch.arange(6.0).reshape(2, 3)
+    tensors["model"] |= {"transposed": whole.T, "tied": tensors["model"]["weight"], "none": whole[:0]}
+    tensors["ema"] = {"weight": tensors["model"]["weight"]}
+    expected = {file: {name: t.clone() for name, t in named.items()} for file, named in tensors.items()}
+    taken = snapshot(tensors)
+    for tensor in (whole, *tensors_of_all(tensors)):
+        tensor.fill_(-1)
+    for file, named in expected.items():
+        assert taken[file].keys() == named.keys()
+        for name, tensor in named.items():
+            assert torch.equal(taken[file][name], tensor), name
+    assert taken["model"]["tied"] is taken["model"]["weight"] is taken["ema"]["weight"]
+
+
+def test_a_snapshot_of_a_model_saves_the_same_bytes_as_the_model(store: CheckpointStore) -> None:
+    model = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 50, bias=False))
+    model[1].weight = model[0].weight
+    live = store.save(1, {"model": model.state_dict()}, {})
+    taken = snapshot({"model": model.state_dict()})
+    assert not any(tensor.requires_grad for tensor in taken["model"].values())
+    copied = store.save(1, taken, {}, name="copied")
+    for file in ("model.safetensors", "manifest.json"):
+        assert (live / file).read_bytes() == (copied / file).read_bytes()
 
 
 def test_only_the_files_asked_for_are_read(store: CheckpointStore) -> None:

@@ -12,7 +12,7 @@ LAYERS = [
     [["seq2seq"],
      ["seq2seq.errors", "seq2seq.config_file", "seq2seq.log_file", "seq2seq.runtime", "seq2seq.signals"],
      ["seq2seq.files"],
-     ["seq2seq.distributed"], ["seq2seq.progress"], ["seq2seq.background"]],
+     ["seq2seq.distributed"], ["seq2seq.progress"], ["seq2seq.background"], ["seq2seq.machine"]],
     [
         ["seq2seq.models"],
         ["seq2seq.tokenizer_base", "seq2seq.subword_sampling", "seq2seq.subword_tokenizer", "seq2seq.word_tokenizer",
@@ -24,11 +24,11 @@ LAYERS = [
     ],
     [["seq2seq.search"], ["seq2seq.run_folder", "seq2seq.provenance"], ["seq2seq.checkpoint"],
      ["seq2seq.event_file", "seq2seq.tracking"], ["seq2seq.plots"],
-     ["seq2seq.report", "seq2seq.comparison"]],
+     ["seq2seq.report", "seq2seq.comparison"], ["seq2seq.findings"]],
     [["seq2seq.alarms", "seq2seq.portions", "seq2seq.inference", "seq2seq.evaluation", "seq2seq.results",
       "seq2seq.validation", "seq2seq.trainer_config", "seq2seq.train_state", "seq2seq.window",
       "seq2seq.train_step", "seq2seq.trainer"]],
-    [["seq2seq.config_rules", "seq2seq.config", "seq2seq.api"]],
+    [["seq2seq.config_rules", "seq2seq.config", "seq2seq.api", "seq2seq.rehearsal", "seq2seq.preflight"]],
     [["seq2seq.cli"]],
 ]  # fmt: skip
 
