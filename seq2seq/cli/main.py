@@ -1,8 +1,11 @@
 """The command `seq2seq`: picks the verb and turns outcomes into exit codes."""
 
+import contextlib
 import errno
 import importlib
+import io
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -10,6 +13,7 @@ from seq2seq import __version__
 
 VERBS = {
     "train": "prepare the data, train, score the best checkpoint on every test set",
+    "check": "look at machine, data, memory and speed before training",
     "prepare": "only train the tokenizer and write the token store",
     "evaluate": "score a run's checkpoint on its test sets, or on others",
     "generate": "translate or summarise: one output line for each input line",
@@ -26,24 +30,49 @@ USAGE = (
 )
 
 
+# A full disk, a quota, and a limit on the size of files (`ulimit -f`).
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def main() -> NoReturn:
     """Runs the verb of the command line; ends with the exit code that the README documents."""
-    arguments = sys.argv[1:]
+    _prepare_streams()
+    try:
+        code = _dispatch(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:  # outside a verb; inside, its handler raises Interrupted
+        code = _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of our standard output has gone: it has what it wanted
+        code = 0
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            code = _fail(f"no space left: {_told(error)}; what was saved before is good", 3)
+        elif error.errno in _NO_PERMISSION:
+            code = _fail(f"cannot be read or written: {_told(error)}", 2)
+        else:
+            raise
+    _let_go_of_streams()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the interpreter ends shows no traceback
+    sys.exit(code)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    """Answers what needs no verb, or runs the verb; returns the exit code."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
-        sys.exit(0)
+        return 0
     verb, rest = arguments[0], arguments[1:]
     if verb in ("-V", "--version"):
         print(f"seq2seq {__version__}")
-        sys.exit(0)
+        return 0
     if verb not in VERBS:
         import difflib
 
         nearest = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else f"; choose one of {', '.join(VERBS)}"
-        print(f"seq2seq: error: no such verb: {verb}{hint}", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(_run(verb, rest))
+        return _fail(f"no such verb: {verb}{hint}", 2)
+    return _run(verb, rest)
 
 
 def _run(verb: str, arguments: list[str]) -> int:
@@ -62,21 +91,39 @@ def _run(verb: str, arguments: list[str]) -> int:
     except TrainingError as error:
         return _fail(str(error), 3)
     except Interrupted as stop:
-        print(f"seq2seq: {stop}", file=sys.stderr)
-        return stop.exit_code
-    except KeyboardInterrupt:
-        print("seq2seq: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our standard output has gone: it has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        return _fail(f"the disk is full: {error}; what was saved before is good", 3)
+        return _fail(str(stop), stop.exit_code, kind="")
     return 0
 
 
-def _fail(message: str, code: int) -> int:
-    print(f"seq2seq: error: {message}", file=sys.stderr)
+def _told(error: OSError) -> str:
+    """An error of the operating system in words; what has no file name went to standard output."""
+    return f"{error.filename or 'standard output'}: {error.strerror}"
+
+
+def _fail(message: str, code: int, *, kind: str = "error: ") -> int:
+    """Tells what happened, to whoever still listens."""
+    with contextlib.suppress(OSError):
+        print(f"seq2seq: {kind}{message}", file=sys.stderr, flush=True)
     return code
+
+
+def _prepare_streams() -> None:
+    """Makes output possible whatever the caller did to the standard streams.
+
+    A closed one becomes the null device: its number would otherwise go to the next file that is opened, and what is
+    meant for people would end there. Letters that the terminal's encoding lacks are escaped.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the lowest free number, which is the one that was closed
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _let_go_of_streams() -> None:
+    """Sends what a broken pipe or a full disk refuses to the null device: the interpreter would complain at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

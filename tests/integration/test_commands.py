@@ -28,14 +28,14 @@ def test_help_and_version(seq2seq: Command) -> None:
     assert "did you mean train?" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["train", "prepare", "evaluate", "generate", "average", "report", "compare"])
+@pytest.mark.parametrize("verb", ["train", "check", "prepare", "evaluate", "generate", "average", "report", "compare"])
 def test_help_of_each_verb_shows_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         importlib.import_module(f"seq2seq.cli.{verb}").run(["--help"])
     assert end.value.code in (0, None)
     shown = capsys.readouterr().out
     assert shown.count(f"  seq2seq {verb} ") + shown.count(f"| seq2seq {verb} ") >= 5
-    if verb in ("train", "prepare"):
+    if verb in ("train", "check", "prepare"):
         assert "transformer_tiny" in shown
         assert "experiment" in shown
 

@@ -1,0 +1,25 @@
+"""A large corpus thinned out, for what need not be known exactly."""
+
+import json
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from seq2seq.data.corpus import CorpusConfig, DataConfig, read_examples, resolve_root
+
+
+def thinned(data: DataConfig, folder: Path, *, every: int) -> DataConfig:
+    """The same data with every n-th training pair only, written as JSON Lines into a folder.
+
+    Args:
+        data: the whole.
+        folder: receives the file.
+        every: n.
+    """
+    root = resolve_root(data.root)
+    path = folder.absolute() / "train.jsonl"
+    examples = read_examples(data.train, root, "data.train", errors=data.encoding_errors)
+    with path.open("w", encoding="utf-8") as file:
+        for example in islice(examples, 0, None, every):
+            file.write(json.dumps({"source": example.source, "target": example.target}) + "\n")
+    return replace(data, train=CorpusConfig(path=str(path)))

@@ -1,0 +1,288 @@
+"""The report of `seq2seq check`: figures and findings, as text of one screen and as JSON."""
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+from seq2seq.config import Config
+from seq2seq.data.quality import Quality
+from seq2seq.data.report import SideReport, SplitReport
+from seq2seq.findings import Finding, Severity
+from seq2seq.rehearsal import Memory, Rehearsal, Speed
+from seq2seq.trainer_config import Averaging, TrainerConfig
+
+_WIDTH = 118
+_LOG_BYTES = 2_500  # of one log of a dozen values: JSON, TensorBoard and the line of text
+_IMAGE_BYTES = 60_000  # of an attention heat map
+_TIGHT = 0.9  # share of memory or disk that leaves no room for others
+
+
+class ReportFormat(str, Enum):
+    """How the report is written."""
+
+    text = "text"
+    json = "json"
+
+
+@dataclass
+class CheckConfig(Config):
+    """What `check` reads: what `train` does, and how to report.
+
+    Attributes:
+        format: ``text`` for people, ``json`` for one object with all figures.
+    """
+
+    format: ReportFormat = ReportFormat.text
+
+
+@dataclass
+class Preflight:
+    """What is known of a run before it starts; figures that could not be had are None.
+
+    Attributes:
+        name: of the run.
+        command: the command that trains it.
+        folder: where it goes, and what is there.
+        environment: as in `provenance.json`, and the GPUs.
+        free_disk: bytes.
+        cached_bytes: that preparing the data will still take on the disk.
+        splits: the data report by split.
+        qualities: of the texts by split.
+        thinned: where the training set was too large to prepare: every how many-th pair stands for it; else 1.
+        rehearsal: memory and speed.
+        findings: in the order found.
+    """
+
+    name: str
+    command: str
+    folder: str
+    environment: dict[str, Any]
+    free_disk: int
+    cached_bytes: int = 0
+    splits: Mapping[str, SplitReport] = field(default_factory=dict)
+    qualities: Mapping[str, Quality] = field(default_factory=dict)
+    thinned: int = 1
+    rehearsal: Rehearsal | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[Finding]:
+        """What has to be mended first."""
+        return [finding for finding in self.findings if finding.severity is Severity.error]
+
+    def verdict(self) -> str:
+        """Ready, or what to do first."""
+        if not self.errors:
+            return f"ready to train: {self.command}"
+        first, more = self.errors[0], len(self.errors) - 1
+        others = f", and {more} more" if more else ""
+        return f"not ready to train: {first.key}: {first.mend or first.message}{others}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a run takes in one process.
+
+    Attributes:
+        steps: that the limits of `trainer` allow; None where only time or patience ends it.
+        epochs: the same in passes over the data.
+        hours: with evaluations and saves; None where only patience ends it.
+        disk_bytes: of checkpoints, those being written too, and logs.
+    """
+
+    steps: int | None
+    epochs: float | None
+    hours: float | None
+    disk_bytes: int
+
+
+def budget(trainer: TrainerConfig, speed: Speed) -> Budget:
+    """What a run of this speed takes."""
+    limits = [trainer.max_steps, None if trainer.max_epochs is None else trainer.max_epochs * speed.steps_per_epoch]
+    steps = min((limit for limit in limits if limit is not None), default=None)
+    seconds_a_step = (
+        speed.step_seconds + speed.evaluation_seconds / trainer.eval_every + speed.save_seconds / trainer.save_every
+    )
+    hours = None if steps is None else steps * seconds_a_step / 3600
+    if trainer.max_minutes is not None:
+        hours = min(trainer.max_minutes / 60, hours if hours is not None else trainer.max_minutes / 60)
+    made = steps if steps is not None else int(3600 * (hours or 0) / seconds_a_step)
+    logs = made // trainer.log_every * _LOG_BYTES + made // trainer.eval_every * trainer.attention_images * _IMAGE_BYTES
+    return Budget(
+        steps,
+        None if steps is None else steps / speed.steps_per_epoch,
+        hours,
+        _checkpoints(trainer) * speed.checkpoint_bytes + logs,
+    )
+
+
+def _checkpoints(trainer: TrainerConfig) -> int:
+    """How many there are at most: those kept, the one being written, the average."""
+    last = trainer.average_checkpoints if trainer.average is Averaging.last else trainer.keep_last
+    best = trainer.average_checkpoints if trainer.average is Averaging.best else trainer.keep_best
+    return max(last, trainer.keep_last) + max(best, trainer.keep_best) + 1 + (trainer.average is not Averaging.none)
+
+
+def of_machine(trainer: TrainerConfig, report: Preflight) -> Iterator[Finding]:
+    """Findings about memory, disk and time."""
+    if report.rehearsal is None:
+        return
+    memory, speed = report.rehearsal.memory, report.rehearsal.speed
+    less = f"lower trainer.batch_tokens={trainer.batch_tokens}, and raise trainer.accumulate by as much"
+    if memory.needed > memory.room:
+        message = f"about {_bytes(memory.needed)} of memory are needed, {_bytes(memory.room)} are free"
+        yield Finding(Severity.error, "trainer.batch_tokens", message, less)
+    elif memory.splits:
+        message = f"the largest batches do not fit into {_bytes(memory.room)} of memory and would be computed in parts"
+        yield Finding(Severity.warning, "trainer.batch_tokens", message, less)
+    elif memory.needed > _TIGHT * memory.room:
+        message = f"the peak of memory, {_bytes(memory.needed)}, is close to the {_bytes(memory.room)} that are free"
+        yield Finding(Severity.warning, "trainer.batch_tokens", message, less)
+    if speed is None:
+        return
+    plan = budget(trainer, speed)
+    disk = plan.disk_bytes + report.cached_bytes
+    if disk > _TIGHT * report.free_disk:
+        yield Finding(
+            Severity.error if disk > report.free_disk else Severity.warning,
+            "output_root",
+            f"the run needs about {_bytes(disk)} of disk, {_bytes(report.free_disk)} are free",
+            f"free some, set output_root to another disk, or keep fewer than {_checkpoints(trainer)} checkpoints",
+        )
+    if plan.steps is not None and trainer.eval_every > plan.steps:
+        message = f"the run of {plan.steps:,} steps is evaluated at its end only (every {trainer.eval_every:,} steps)"
+        yield Finding(Severity.note, "trainer.eval_every", message, "lower trainer.eval_every")
+    if plan.epochs is not None and plan.epochs < 1:
+        message = f"the run of {plan.steps:,} steps sees only {plan.epochs:.0%} of the training data"
+        yield Finding(Severity.note, "trainer.max_steps", message, "raise trainer.max_steps")
+    if trainer.compile:
+        yield Finding(Severity.note, "trainer.compile", "the steps were measured without compiling them")
+
+
+def to_dict(report: Preflight, trainer: TrainerConfig) -> dict[str, Any]:
+    """All figures and findings as plain values, for JSON."""
+    rehearsal = report.rehearsal
+    speed = None if rehearsal is None else rehearsal.speed
+    return {
+        "name": report.name,
+        "ready": not report.errors,
+        "verdict": report.verdict(),
+        "findings": [asdict(finding) for finding in _by_severity(report.findings)],
+        "folder": report.folder,
+        "free_disk": report.free_disk,
+        "cached_bytes": report.cached_bytes,
+        "environment": report.environment,
+        "data": {name: asdict(split) for name, split in report.splits.items()},
+        "quality": {name: asdict(quality) for name, quality in report.qualities.items()},
+        "thinned": report.thinned,
+        "rehearsal": None if rehearsal is None else asdict(rehearsal),
+        "budget": None if speed is None else asdict(budget(trainer, speed)),
+    }
+
+
+def text(report: Preflight, trainer: TrainerConfig) -> str:
+    """The report for people: figures, findings by severity, the verdict. Plain ASCII but for what users named."""
+    figures = [*_environment(report), ("folder", report.folder), *_data(report)]
+    if report.rehearsal is not None:
+        figures += _rehearsed(report, report.rehearsal, trainer)
+    lines = [f"seq2seq check: {report.name}", ""]
+    for label, line in figures:
+        wrapped = textwrap.wrap(line, _WIDTH - 14, break_long_words=False, break_on_hyphens=False)
+        lines += [f"  {label if n == 0 else '':<12}{part}" for n, part in enumerate(wrapped)]
+    return "\n".join([*lines, "", *_findings(report.findings), "", report.verdict()])
+
+
+def _environment(report: Preflight) -> Iterator[tuple[str, str]]:
+    about, packages = report.environment, report.environment["packages"]
+    yield (
+        "software",
+        f"seq2seq {about['version']}, Python {about['python']}, torch {packages['torch']}, {about['platform']}",
+    )
+    device = about.get("device", "none that was asked for")
+    yield "device", f"{device} in {about.get('precision', '?')}"
+    for gpu in about["gpus"]:
+        yield "gpu", f"{gpu['name']}, {_bytes(gpu['free'])} of {_bytes(gpu['memory'])} free"
+
+
+def _data(report: Preflight) -> Iterator[tuple[str, str]]:
+    for name, quality in report.qualities.items():
+        split = report.splits.get(name)
+        if split is None:
+            yield name, f"{quality.pairs:,} pairs"
+            continue
+        kept = f"{quality.pairs:,} pairs" if report.thinned > 1 else f"{split.kept:,} of {split.read:,} pairs"
+        yield name, f"{kept}; tokens of sources: {_lengths(split.source)}; of targets: {_lengths(split.target)}"
+    if report.thinned > 1:
+        yield "", f"(lengths and vocabulary are those of every {report.thinned}th training pair)"
+
+
+def _lengths(side: SideReport) -> str:
+    known = {"median": "median", "p99": "99 % to", "longest": "longest"}
+    lengths = ", ".join(f"{word} {side.lengths[key]:,}" for key, word in known.items() if key in side.lengths)
+    odd = [
+        f"{count / max(side.tokens, 1):.1%} {what}"
+        for count, what in ((side.unknown, "unknown"), (side.byte_pieces, "bytes"))
+        if count
+    ]
+    cut = [f"{side.truncated:,} cut"] if side.truncated else []
+    return ", ".join([lengths, *odd, *cut])
+
+
+def _rehearsed(report: Preflight, rehearsal: Rehearsal, trainer: TrainerConfig) -> Iterator[tuple[str, str]]:
+    yield "model", f"{rehearsal.parameters:,} parameters"
+    yield "memory", _memory(rehearsal.memory)
+    speed = rehearsal.speed
+    if speed is None:
+        return
+    rate = speed.target_tokens / speed.step_seconds
+    yield (
+        "speed",
+        f"{_seconds(speed.step_seconds)} a step, {rate:,.0f} target tokens/s ({speed.steps} steps measured); "
+        f"an evaluation about {_seconds(speed.evaluation_seconds)}, a save {_seconds(speed.save_seconds)}",
+    )
+    plan = budget(trainer, speed)
+    length = (
+        f"{plan.steps:,} steps, {plan.epochs:.3g} epochs of {speed.steps_per_epoch:,}" if plan.steps else "no limit"
+    )
+    yield "time", f"about {_seconds(3600 * plan.hours)} ({length})" if plan.hours else "until trainer.patience ends it"
+    needed = _bytes(plan.disk_bytes + report.cached_bytes)
+    each = f"{_checkpoints(trainer)} checkpoints of {_bytes(speed.checkpoint_bytes)}"
+    yield "disk", f"about {needed} needed ({each}, logs), {_bytes(report.free_disk)} free"
+
+
+def _memory(memory: Memory) -> str:
+    shapes = " and ".join("{} x ({} + {})".format(*shape) for shape in memory.batches)
+    how = "measured" if memory.measured else "worked out from a part"
+    return (
+        f"{_bytes(memory.needed)} at the peak, {_bytes(memory.room)} free "
+        f"({how}: the largest batches, {shapes} tokens of sources and targets)"
+    )
+
+
+def _findings(findings: Sequence[Finding]) -> list[str]:
+    counts = [(severity, sum(finding.severity is severity for finding in findings)) for severity in Severity]
+    shown = [f"{count} {severity.value}{'s' if count > 1 else ''}" for severity, count in counts if count]
+    lines = [", ".join(shown) if shown else "nothing amiss was found"]
+    for finding in _by_severity(findings):
+        whole = f"{finding.key}: {finding.message}" + (f" -> {finding.mend}" if finding.mend else "")
+        wrapped = textwrap.wrap(whole, _WIDTH - 12, break_long_words=False, break_on_hyphens=False)
+        lines += [f"  {finding.severity.value if n == 0 else '':<10}{part}" for n, part in enumerate(wrapped)]
+    return lines
+
+
+def _by_severity(findings: Sequence[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: list(Severity).index(finding.severity))
+
+
+def _bytes(count: float) -> str:
+    unit = "MiB" if count < 2**30 else "GiB"
+    return f"{count / (2**20 if unit == 'MiB' else 2**30):,.1f} {unit}"
+
+
+def _seconds(seconds: float) -> str:
+    """A time with the unit that suits it."""
+    if seconds < 90:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

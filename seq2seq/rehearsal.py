@@ -1,0 +1,246 @@
+"""A few steps of a run, to know its memory and its speed: the real model, optimizer, precision and batches."""
+
+import multiprocessing
+import signal
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from seq2seq.api import build_evaluator, vocabulary
+from seq2seq.batching import Batch
+from seq2seq.checkpoint import CheckpointStore
+from seq2seq.config import Config
+from seq2seq.data.prepare import Prepared
+from seq2seq.data.store import TokenStore
+from seq2seq.distributed import World
+from seq2seq.errors import TrainingError, UserError
+from seq2seq.models import build_model
+from seq2seq.models.base import Seq2Seq
+from seq2seq.runtime import Runtime, build_runtime, is_out_of_memory, keep_freed_memory, seed_step, set_threads
+from seq2seq.stream import BatchStream, MicroBatch, StreamConfig
+from seq2seq.train_step import TrainStep
+
+_WARM_UP = 2  # steps that are slower than those to come
+_STEPS, _SECONDS = 20, 6.0  # measured: so many steps, or as many as fit into so many seconds, but three
+_PARTS = 4  # a heaviest batch is tried by so small a part first
+_FORWARD_SHARE = 1 / 3  # of a step's time: a backward pass takes two forward ones (Kaplan et al. 2020, section 2.1)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the batches that need most of it need.
+
+    Attributes:
+        batches: their examples, source and target tokens, padding counted.
+        needed: bytes; of the whole process on a CPU, of tensors on a GPU.
+        room: bytes that were free.
+        measured: false where `needed` is worked out from a part of the batch, for the whole would not have fitted.
+        splits: how often a batch did not fit and was computed in halves.
+    """
+
+    batches: list[tuple[int, int, int]]
+    needed: int
+    room: int
+    measured: bool
+    splits: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a run goes in one process.
+
+    Attributes:
+        steps: how many were measured.
+        step_seconds: of a step of average size.
+        target_tokens: of such a step, end of sentence counted.
+        steps_per_epoch: steps of a pass over the data.
+        evaluation_seconds: about; of the loss of the validation set and the greedy decoding of `trainer.eval_examples`.
+        save_seconds: of a checkpoint.
+        checkpoint_bytes: on disk.
+    """
+
+    steps: int
+    step_seconds: float
+    target_tokens: float
+    steps_per_epoch: int
+    evaluation_seconds: float
+    save_seconds: float
+    checkpoint_bytes: int
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What was measured.
+
+    Attributes:
+        parameters: of the model.
+        memory: its need.
+        speed: None where memory does not suffice.
+    """
+
+    parameters: int
+    memory: Memory
+    speed: Speed | None
+
+
+def rehearse(config: Config, prepared: Prepared, *, room: int) -> Rehearsal:
+    """Measures a run in a process of its own.
+
+    Its peak of memory is then that of training and nothing else, and should the kernel kill it for its memory, that is
+    an answer too. It writes one checkpoint, into a temporary folder below ``cache_root``.
+
+    Args:
+        config: Of the run.
+        prepared: Its data.
+        room: Bytes of memory that are free.
+
+    Raises:
+        TrainingError: Memory does not suffice for a single example.
+        UserError: The model cannot be built.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, config, prepared, room), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            raise TrainingError(
+                "the system killed the trial steps, as it does when memory runs out "
+                f"({room / 2**30:.1f} GiB were free); lower trainer.batch_tokens or take a smaller model"
+            ) from None
+        raise RuntimeError(f"the trial steps ended with code {process.exitcode}") from None
+    process.join()
+    if isinstance(answer, BaseException):
+        raise answer
+    assert isinstance(answer, Rehearsal)
+    return answer
+
+
+def _answer(sender: Connection, config: Config, prepared: Prepared, room: int) -> None:
+    """The body of the process: sends a rehearsal, or the error that has a message for the user."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent heeds Ctrl-C, and ends this process with itself
+    try:
+        sender.send(_rehearse(config, prepared, room))
+    except (UserError, TrainingError) as error:
+        sender.send(error)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).strip().split("\n")[0]
+        sender.send(TrainingError(f"out of memory: the model or its optimizer do not fit ({reason})"))
+
+
+def _rehearse(config: Config, prepared: Prepared, room: int) -> Rehearsal:
+    set_threads(config.trainer.threads)
+    keep_freed_memory()
+    runtime = build_runtime(config.trainer.device, config.trainer.precision)
+    seed_step(config.seed, step=-1)
+    model = build_model(config.model, vocabulary(prepared.tokenizers)).to(runtime.device)
+    trainer = replace(config.trainer, compile=False)  # minutes of compilation would tell little
+    step = TrainStep(model, trainer, config.optim, runtime=runtime, world=World(), seed=config.seed)
+    stream = _stream(config, prepared.train, runtime)
+    parameters = sum(p.numel() for p in model.parameters())
+    heaviest = stream.heaviest(0)
+    needed = max(_need(step, micro.batch, runtime) for micro in heaviest) + 2 * 4 * parameters  # Adam's two moments
+    fits = needed <= room
+    speed = None
+    if fits:
+        step.rehearse(heaviest)
+        speed = _speed(step, stream, config=config, prepared=prepared, runtime=runtime)
+        needed = _peak(runtime)
+    shapes = [(len(micro.batch.indices), micro.batch.src.size(1), micro.batch.tgt_in.size(1)) for micro in heaviest]
+    return Rehearsal(parameters, Memory(shapes, needed, room, measured=fits, splits=step.splits), speed)
+
+
+def _stream(config: Config, store: TokenStore, runtime: Runtime) -> BatchStream:
+    return BatchStream(
+        lambda epoch: store,
+        StreamConfig(
+            batch_tokens=config.trainer.batch_tokens,
+            accumulate=config.trainer.accumulate,
+            max_source_length=config.data.max_source_length,
+            max_target_length=config.data.max_target_length,
+            seed=config.seed,
+            pinned=runtime.pinned,
+        ),
+    )
+
+
+def _peak(runtime: Runtime) -> int:
+    return int(runtime.peak_memory_mb() * 2**20)
+
+
+def _need(step: TrainStep, batch: Batch, runtime: Runtime) -> int:
+    """The bytes of the peak within a batch, from that within a part of it: it grows with the number of examples.
+
+    A batch that is tried whole could take the machine down with it: the CPU's memory is everybody's.
+    """
+    step.rehearse([MicroBatch(_part(batch, 1), 1.0)])
+    before = _peak(runtime)
+    part = _part(batch, max(1, len(batch.indices) // _PARTS))
+    step.rehearse([MicroBatch(part, 1.0)])
+    return before + (_peak(runtime) - before) * len(batch.indices) // len(part.indices)
+
+
+def _part(batch: Batch, examples: int) -> Batch:
+    """About so many of the first examples, by halving; they are as wide as the whole batch."""
+    while len(batch.indices) > max(examples, 1):
+        batch = batch.halves()[0]
+    return batch
+
+
+def _speed(step: TrainStep, stream: BatchStream, *, config: Config, prepared: Prepared, runtime: Runtime) -> Speed:
+    seconds, tokens, count, size = 0.0, 0, 0, 0
+    with closing(stream.steps(0, 0)) as batches_of_steps:
+        for number, batches in enumerate(batches_of_steps):
+            began = _now(runtime)
+            step.run(batches, step=number, lr=0.0)
+            if number >= _WARM_UP:
+                seconds, tokens, count = seconds + _now(runtime) - began, tokens + batches.target_tokens, count + 1
+            size = -(-batches.epoch_size // config.trainer.accumulate)
+            if count >= _STEPS or (count >= 3 and seconds >= _SECONDS):
+                break
+    mean = float(prepared.train.target_lengths.sum()) / size
+    decoding = _decoding_seconds(step.model, config, prepared, runtime)
+    losses = _FORWARD_SHARE * seconds / tokens * float(prepared.valid.target_lengths.sum())
+    with tempfile.TemporaryDirectory(prefix="check-", dir=config.cache_root) as folder:
+        began = _now(runtime)
+        path = CheckpointStore(Path(folder)).save(0, step.tensors(), {})
+        saving = _now(runtime) - began
+        bytes_on_disk = sum(file.stat().st_size for file in path.iterdir())
+    return Speed(count, seconds / tokens * mean, mean, size, decoding + losses, saving, bytes_on_disk)
+
+
+def _decoding_seconds(model: Seq2Seq, config: Config, prepared: Prepared, runtime: Runtime) -> float:
+    """Of an evaluation's greedy search, by one batch of it.
+
+    A model that knows nothing never ends a sentence; it is stopped at the length of long references.
+    """
+    examples = min(config.trainer.eval_examples, len(prepared.valid))
+    tried = min(examples, config.search.batch_size)
+    if not tried:
+        return 0.0
+    longest = min(config.search.max_length, int(np.quantile(prepared.valid.target_lengths, 0.95)))
+    search = replace(config.search, max_length=longest, min_length=min(config.search.min_length, longest))
+    evaluator = build_evaluator(replace(config, search=search), prepared.tokenizers, runtime=runtime)
+    model.eval()
+    began = _now(runtime)
+    evaluator.generate([model], prepared.valid, examples=tried, greedy=True)
+    return (_now(runtime) - began) * examples / tried
+
+
+def _now(runtime: Runtime) -> float:
+    """Seconds, once the device has done what it was given."""
+    if runtime.device.type == "cuda":
+        torch.cuda.synchronize(runtime.device)
+    return time.perf_counter()
