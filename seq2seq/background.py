@@ -1,7 +1,7 @@
 """One task at a time in a thread of its own, so that writing a checkpoint does not keep training waiting."""
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Background:
@@ -38,8 +38,6 @@ class Background:
         Raises:
             BaseException: What the task raised.
         """
-        if self._pending is None:
-            return
-        wait([self._pending])  # a signal's exception raised here leaves the task pending, to be waited for again
-        done, self._pending = self._pending, None
-        done.result()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()

@@ -1,7 +1,5 @@
 """Tasks in the background: one at a time, none lost, errors raised once."""
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -79,35 +77,6 @@ def fail_beside(task: Callable[[], None]) -> None:
     with Background() as background:
         background.submit(task)
         raise ValueError("unrelated")
-
-
-def test_an_exception_of_a_signal_while_waiting_does_not_lose_the_task() -> None:
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    background, waiting, go, done = Background(), threading.Event(), threading.Event(), threading.Event()
-
-    def task() -> None:
-        waiting.wait()
-        os.kill(os.getpid(), signal.SIGUSR2)
-        go.wait()
-        done.set()
-
-    def wait() -> None:
-        waiting.set()
-        background.wait()
-
-    before = signal.signal(signal.SIGUSR2, stop)
-    try:
-        background.submit(task)
-        with pytest.raises(KeyboardInterrupt):
-            wait()
-    finally:
-        signal.signal(signal.SIGUSR2, before)
-    assert not done.is_set()
-    go.set()
-    background.wait()
-    assert done.is_set()
 
 
 ENDS_WITHOUT_WAITING = """
