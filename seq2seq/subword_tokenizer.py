@@ -6,7 +6,9 @@ import functools
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import sentencepiece
@@ -156,7 +158,8 @@ def _train(
 ) -> bytes:
     writer = io.BytesIO()
     lossless = config.normalization == Normalization.identity
-    sentencepiece.SentencePieceTrainer.train(
+    train = functools.partial(
+        sentencepiece.SentencePieceTrainer.train,
         sentence_iterator=iter(sentences),
         model_writer=writer,
         model_type=kind.value,
@@ -180,7 +183,26 @@ def _train(
         num_threads=_TRAINING_THREADS,
         minloglevel=_ERRORS_ONLY,
     )
+    _wait_for(train)
     return writer.getvalue()
+
+
+def _wait_for(task: Callable[[], None]) -> None:
+    """Calls a long C++ function in a thread: in the one that waits, Python acts on a signal at once.
+
+    What a signal's exception abandons goes on until it, or the process, is at its end.
+    """
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            task()
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="tokenizer training", daemon=True).start()
+    done.result()
 
 
 def _available_cores() -> int:

@@ -1,8 +1,10 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -346,3 +348,27 @@ def test_the_saved_model_is_plain_sentencepiece(tmp_path):
     oracle = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "joint.model"))
     assert [oracle.pad_id(), oracle.unk_id(), oracle.bos_id(), oracle.eos_id()] == [0, 1, 2, 3]
     assert oracle.encode(ENGLISH) == trained.source.encode_batch(ENGLISH)
+
+
+def test_a_signal_is_acted_on_while_the_tokenizer_is_trained():
+    """The exception comes while SentencePiece is still at work, not when it is done."""
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(number, frame):
+        raise StoppedError
+
+    def texts():
+        for i in range(60_000):
+            yield f"{WORDS[i % 150]}{i * 7919 % 9973} {WORDS[i * 7 % 150]}{i * 31 % 997}"
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR2)).start()
+
+    before = signal.signal(signal.SIGUSR2, stop)
+    try:
+        with pytest.raises(StoppedError):
+            train(texts(), [], vocab_size=8000)
+        (training,) = [thread for thread in threading.enumerate() if thread.name == "tokenizer training"]
+        training.join()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
