@@ -2,13 +2,14 @@
 
 A store is a folder. Ids and texts of all examples lie one behind the other in a file each, with an array of
 the places where they end beside it, so that opening costs about the same for ten examples as for ten
-millions, and reading needs no lock. ``meta.json`` is written last: a folder without it is no store. Integers
-are little-endian.
+millions, and reading needs no lock. ``meta.json`` is written last: a folder without it is no store. Whoever opens a
+store that was made earlier asks `is_store` first, which reads it once and compares hashes. Integers are
+little-endian.
 
 =====================  ===================================================================================
 file                   content
 =====================  ===================================================================================
-``meta.json``          format version, number of examples, limits, report, size in bytes of each other file
+``meta.json``          format version, number of examples, limits, report, size and sha256 of each other file
 ``source.ids``         uint16 (vocabularies up to 65,536) or uint32; neither BOS nor EOS; cut to the limits
 ``source.ids.ends``    int64 [N], where each example's ids end; so for every column
 ``source.text``        UTF-8, whole; likewise ``target.ids`` and ``target.text``
@@ -23,7 +24,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,10 +46,10 @@ from seq2seq.data.columns import (
 )
 from seq2seq.data.corpus import Example
 from seq2seq.data.publish import publish
-from seq2seq.data.report import SplitReport
+from seq2seq.data.report import SideCounter, SplitReport
 from seq2seq.tokenizer import Tokenizers
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _META = "meta.json"
 _SAMPLING_CHUNK = 8192  # examples sampled under one seed: a part of what (seed, epoch) means
 _EPOCHS_KEPT = 8  # of resampled ids; ranks are a few steps apart, but a step may be an epoch
@@ -96,7 +97,7 @@ class TokenStore:
         count = int(meta["count"])
         self.folder = folder
         self.limits = Limits(**meta["limits"])
-        self.report = SplitReport.from_dict(meta["report"])
+        self.report = SplitReport.from_dict(ids_meta["report"])
         self._ids_folder = ids_folder
         self.source_ids = open_column(where, "source.ids", np.dtype(ids_meta["source_dtype"]), count)
         self.target_ids = open_column(where, "target.ids", np.dtype(ids_meta["target_dtype"]), count)
@@ -145,7 +146,8 @@ class TokenStore:
     def resampled(self, tokenizers: Tokenizers, *, seed: int, epoch: int, folder: Path) -> "TokenStore":
         """The same examples, segmented anew at random (subword regularisation; Kudo 2018, arXiv:1804.10959).
 
-        A pure function of the texts, the tokenizers, `seed` and `epoch`. What exceeds the limits is cut.
+        A pure function of the texts, the tokenizers, `seed` and `epoch`. What exceeds the limits is cut, which the
+        report of the store counts.
 
         Args:
             tokenizers: with sampling switched on.
@@ -154,22 +156,28 @@ class TokenStore:
             folder: keeps the ids of the latest epochs in folders of their own, to be shared by several
                 processes.
         """
-        sides = [tokenizers.source.settings(), tokenizers.target.settings()]
-        made_of = json.dumps([str(self.folder.absolute()), tokenizers.fingerprint(), sides, seed])
+        settings = [tokenizers.source.settings(), tokenizers.target.settings()]
+        made_of = json.dumps([str(self.folder.absolute()), tokenizers.fingerprint(), settings, seed])
         series = hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
         def build(partial: Path) -> None:
+            sides = [SideCounter(tokenizers.source, limit=self.limits.source)]
+            sides += [SideCounter(tokenizers.target, limit=self.limits.target)]
             with StoreWriter(partial, tokenizers, self.limits, ids_only=True) as writer:
                 for chunk, start in enumerate(range(0, len(self), _SAMPLING_CHUNK)):
                     seeds = np.random.SeedSequence([seed, epoch, chunk]).generate_state(2).tolist()
                     numbers = range(start, min(start + _SAMPLING_CHUNK, len(self)))
                     source = [self.source_text(number) for number in numbers]
                     target = [self.target_text(number) for number in numbers]
-                    writer.add_ids(
-                        writer.source_sequences(tokenizers.source.sample_batch(source, seed=seeds[0])),
-                        writer.target_sequences(tokenizers.target.sample_batch(target, seed=seeds[1])),
-                    )
-                writer.finish({})
+                    sources = writer.source_sequences(tokenizers.source.sample_batch(source, seed=seeds[0]))
+                    targets = writer.target_sequences(tokenizers.target.sample_batch(target, seed=seeds[1]))
+                    for side, texts, drawn in zip(sides, (source, target), (sources, targets), strict=True):
+                        side.add_texts(texts)
+                        side.add_ids(drawn)
+                        side.add_kept(drawn)
+                    writer.add_ids(sources, targets)
+                report = replace(self.report, source=sides[0].result(), target=sides[1].result())
+                writer.finish({"report": asdict(report)})
 
         name = f"{series}-{epoch}"
         publish(folder / name, build, complete=is_store)
@@ -204,12 +212,20 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def is_store(folder: Path) -> bool:
-    """Whether the folder holds a complete token store of this format."""
+    """Whether the folder holds a complete token store of this format, of which no bit has changed.
+
+    All of it is read: a damaged id would end a training hours later, or silently train on another text.
+    """
     try:
-        read_meta(folder)
-    except DamagedStoreError:
+        meta = read_meta(folder)
+        return all(_sha256(folder / name) == expected for name, expected in meta["sha256"].items())
+    except (DamagedStoreError, OSError, KeyError, AttributeError):
         return False
-    return True
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class StoreWriter:
@@ -271,13 +287,15 @@ class StoreWriter:
     def finish(self, description: dict[str, Any]) -> None:
         """Puts everything on the disk, then writes ``meta.json`` with what is given added."""
         self._close()
+        files = sorted(self._folder.iterdir())
         meta = {
             "format_version": FORMAT_VERSION,
             "count": self._count,
             "limits": asdict(self._limits),
             "source_dtype": self._dtypes[0].str,
             "target_dtype": self._dtypes[1].str,
-            "sizes": {path.name: path.stat().st_size for path in sorted(self._folder.iterdir())},
+            "sizes": {path.name: path.stat().st_size for path in files},
+            "sha256": {path.name: _sha256(path) for path in files},
             **description,
         }
         with open(self._folder / _META, "w", encoding="utf-8") as file:

@@ -132,6 +132,17 @@ def test_damaged_cache_is_built_again(data: DataConfig, tmp_path: Path) -> None:
     assert len(lines) == 2
 
 
+def test_a_store_with_a_flipped_bit_is_built_again(data: DataConfig, tmp_path: Path) -> None:
+    """The highest bit of an id: beyond the vocabulary, it would end the training in the middle of an epoch."""
+    path = run(data, tmp_path / "cache").train.folder / "source.ids"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 0x80]))
+    lines: list[str] = []
+    assert run(data, tmp_path / "cache", lines).train.folder == path.parent
+    assert lines == ["Encoding data.train."]
+    assert path.read_bytes() == content
+
+
 def test_given_tokenizers_are_used(data: DataConfig, tmp_path: Path) -> None:
     other = run(data, tmp_path / "one", tokenizer=TokenizerConfig(kind=TokenizerKind.char, vocab_size=300))
     made = run(data, tmp_path / "two", tokenizers=other.tokenizers)

@@ -1,6 +1,8 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -130,6 +132,20 @@ def test_damage_is_noticed(tmp_path: Path, tokenizers: Tokenizers, damage: str) 
         TokenStore(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["source.ids", "source.ids.ends", "target.text", "positions"])
+def test_a_flipped_bit_is_noticed(tmp_path: Path, tokenizers: Tokenizers, name: str) -> None:
+    make(tmp_path, tokenizers)
+    assert is_store(tmp_path)
+    flip_a_bit(tmp_path / name)
+    assert not is_store(tmp_path)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x80
+    path.write_bytes(content)
+
+
 def test_threads_and_pickle(tmp_path: Path, tokenizers: Tokenizers) -> None:
     store = make(tmp_path, tokenizers)
     assert len(pickle.dumps(store)) < 1000
@@ -208,6 +224,53 @@ def test_resampling_is_a_function_of_seed_and_epoch(tmp_path: Path, sampling: To
     assert kept == sorted([0, *range(2, 10)])  # seed 6 has one of its own
     assert ids(first) == before  # its files are gone from the folder, not from the store
     shutil.rmtree(tmp_path / "epochs")
+
+
+RESAMPLE = """
+import sys
+from pathlib import Path
+from seq2seq.data.store import TokenStore
+from seq2seq.tokenizer import load_tokenizers
+folder = Path(sys.argv[1])
+store = TokenStore(folder / "store").resampled(
+    load_tokenizers(folder / "tokenizers"), seed=5, epoch=3, folder=folder / sys.argv[2]
+)
+print([[*store.source(i).tolist(), -1, *store.target(i).tolist()] for i in range(len(store))])
+"""
+
+
+def test_an_epoch_is_the_same_in_another_process_and_after_damage(tmp_path: Path, sampling: Tokenizers) -> None:
+    (tmp_path / "store").mkdir()
+    sampling.save(tmp_path / "tokenizers")
+    write_store(tmp_path / "store", [Example(s, s, (s,)) for s in SENTENCES], sampling, DataConfig(), training=True)
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", RESAMPLE, str(tmp_path), name], capture_output=True, text=True, check=True
+        ).stdout
+        for name in ("one", "two")
+    ]
+    assert outputs[0] == outputs[1]
+    (epoch,) = (tmp_path / "one").glob("*-3")
+    flip_a_bit(epoch / "source.ids")
+    drawn = TokenStore(tmp_path / "store").resampled(sampling, seed=5, epoch=3, folder=tmp_path / "one")
+    assert f"{ids(drawn)}\n" == outputs[0]
+
+
+def test_what_a_drawn_epoch_loses_to_the_limits_is_in_its_report(tmp_path: Path, sampling: Tokenizers) -> None:
+    (tmp_path / "store").mkdir()
+    examples = [Example(s, "a cat", ("a cat",)) for s in SENTENCES]
+    longest = max(len(sampling.source.encode(s)) for s in SENTENCES) + 1
+    write_store(tmp_path / "store", examples, sampling, DataConfig(max_source_length=longest), training=True)
+    store = TokenStore(tmp_path / "store")
+    assert store.report.source.truncated == 0
+    drawn = store.resampled(sampling, seed=5, epoch=0, folder=tmp_path / "epochs")
+    report = drawn.report
+    cut = [i for i in range(len(drawn)) if sampling.source.decode(drawn.source(i).tolist()) != SENTENCES[i]]
+    assert report.source.truncated >= len(cut) > 0
+    assert report.source.kept_tokens - report.source.cut_tokens == sum(map(len, map(drawn.source, range(len(drawn)))))
+    assert report.target.truncated == 0
+    assert (report.read, report.kept) == (store.report.read, store.report.kept)
+    assert len(report.warnings()) == (report.source.truncated > 0.1 * len(drawn))
 
 
 def test_what_is_cut_is_counted_by_hand(tmp_path: Path) -> None:
