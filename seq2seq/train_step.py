@@ -173,11 +173,13 @@ class TrainStep:
                 "trainer.checkpoint_activations=true"
             )
         self.splits += 1
-        LOGGER.warning(
-            "out of memory: a batch of %d examples (%d source, %d target tokens each at most) is computed in halves; "
-            "lower trainer.batch_tokens=%d and raise trainer.accumulate by as much",
-            examples, batch.src.size(1), batch.tgt_in.size(1), self._config.batch_tokens,
-        )  # fmt: skip
+        if self.splits == 1:
+            LOGGER.warning(
+                "out of memory: a batch of %d examples (at most %d source and %d target tokens) is computed in halves, "
+                "and so is each that does not fit from now on (perf/split_batches); it would be faster to lower "
+                "trainer.batch_tokens=%d and to raise trainer.accumulate by as much",
+                examples, batch.src.size(1), batch.tgt_in.size(1), self._config.batch_tokens,
+            )  # fmt: skip
         return [MicroBatch(half, micro.weight) for half in batch.halves()]
 
     def _no_sync(self) -> Any:

@@ -209,6 +209,8 @@ class Trainer:
             values["train/loss_scale"] = scale
         if figures.skipped or scale is not None:
             values["train/skipped_updates"] = figures.skipped
+        if self._step.splits:
+            values["perf/split_batches"] = self._step.splits
         self._to.tracker.log(state.step, values)
         LOGGER.info(
             "step %d  epoch %.2f  loss %.4f  ppl %.2f  lr %.2e  grad %.2f  %s target tokens/s%s",

@@ -1,0 +1,272 @@
+"""Numbers that go wrong, memory that runs out, disks that fill, signals at bad moments: what becomes of a run."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from seq2seq.errors import Interrupted, TrainingError
+from seq2seq.metrics import Score
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = (
+    "model=transformer_tiny", "model.d_model=16", "model.d_ff=32", "model.num_heads=2", "model.encoder_layers=1",
+    "model.decoder_layers=1", "tokenizer=char", "optim.warmup_steps=4", "optim.lr=0.002", "metrics.names=[bleu]",
+    "metrics.bootstrap=0", "trainer.device=cpu", "trainer.threads=1", "trainer.precision=fp32",
+    "trainer.attention_images=0", "trainer.eval_examples=4", "trainer.log_every=2", "trainer.max_steps=12",
+    "trainer.eval_every=5", "trainer.save_every=4", "trainer.batch_tokens=256",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random words and the same words backwards."""
+    folder = tmp_path_factory.mktemp("corpus")
+    random = np.random.default_rng(5)
+    for split, count in (("train", 150), ("valid", 8)):
+        lines = [" ".join(random.choice(list("abcde"), 3 * int(random.integers(1, 6)))) for _ in range(count)]
+        (folder / f"{split}.src").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        (folder / f"{split}.tgt").write_text("".join(f"{line[::-1]}\n" for line in lines), encoding="utf-8")
+    return folder
+
+
+def arguments(corpus: Path, out: Path, *overrides: str) -> list[str]:
+    files = [f"data.{split}.{side}={corpus}/{split}.{end}" for split in ("train", "valid")
+             for side, end in (("source", "src"), ("target", "tgt"))]  # fmt: skip
+    return [*TINY, *files, f"output_root={out}", "name=run", *overrides]
+
+
+def train(*args: str) -> None:
+    from seq2seq.cli.train import run
+
+    run(list(args))
+
+
+def curves(out: Path) -> list[tuple[int, str, float]]:
+    lines = (out / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    return [(r["step"], r["tag"], r["value"]) for r in records if not r["tag"].startswith(("perf/", "system/"))]
+
+
+def last_weights(out: Path) -> bytes:
+    return (out / "run" / "checkpoints" / "last" / "model.safetensors").read_bytes()
+
+
+def test_too_many_skipped_updates_end_the_run_with_the_batch(corpus: Path, tmp_path: Path) -> None:
+    """A learning rate that destroys the model at its first update; the batch that showed it can be computed again."""
+    overrides = ("optim.lr=1e30", "trainer.max_skipped_steps=3", "trainer.eval_every=1000", "trainer.max_steps=1000")
+    with pytest.raises(TrainingError, match=r"(?s)not a finite number: \d+ updates in a row.*failed") as caught:
+        train(*arguments(corpus, tmp_path, *overrides))
+    assert "trainer.max_skipped_steps=3" in str(caught.value)
+    failed = tmp_path / "run/checkpoints/failed"
+    tensors = load_file(failed / "batch.safetensors")
+    assert {name.split(".", 2)[2] for name in tensors} == {"src", "tgt_in", "rows", "labels", "indices"}
+    assert all(bool(tensor.isfinite().all()) for tensor in load_file(failed / "model.safetensors").values())
+    shown = [value for _, tag, value in curves(tmp_path) if tag == "train/skipped_updates"]
+    assert sum(shown) >= 3
+    log = (tmp_path / "run/train.log").read_text()
+    assert "updates were skipped" in log
+    assert str(caught.value) in log, "the log of the run says why it ended"
+    done = subprocess.run([sys.executable, ROOT / "scripts/replay_batch.py", tmp_path / "run"], capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "without a finite loss of their own: " in done.stdout
+
+
+def test_fp16_that_overflows_at_every_step_advises(corpus: Path, tmp_path: Path) -> None:
+    """The scale falls below one before the run is given up: until then fp16 only looks for its scale."""
+    overrides = ("trainer.precision=fp16", "optim.lr=1e30", "trainer.eval_every=1000", "trainer.max_steps=1000")
+    with pytest.raises(TrainingError, match=r"trainer\.precision=bf16 or fp32 \(the loss scale has fallen to 0\.\d+\)"):
+        train(*arguments(corpus, tmp_path, *overrides))
+    scales = [value for _, tag, value in curves(tmp_path) if tag == "train/loss_scale"]
+    assert min(scales) < 1.0 <= scales[-2]
+
+
+def test_a_diverged_job_does_not_end_the_sweep(corpus: Path, tmp_path: Path) -> None:
+    jobs = ("optim.lr=1e30,0.002", "trainer.max_skipped_steps=2", "trainer.max_steps=6", "-m")
+    with pytest.raises(TrainingError, match="jobs that could not go on"):
+        train(*arguments(corpus, tmp_path, *jobs))
+    rates = {path.parent: "lr: 0.002\n" in path.read_text() for path in (tmp_path / "run").glob("*/config.yaml")}
+    assert {folder: (folder / "results.json").exists() for folder in rates} == rates
+    assert sorted(rates.values()) == [False, True]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_metric_that_is_no_number_counts_as_the_worst(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    from seq2seq import metrics
+
+    monkeypatch.setattr(metrics, "score", lambda *_, **__: {"bleu": Score(value, "none")})
+    overrides = ("trainer.metric=valid/bleu", "trainer.patience=2", "trainer.max_steps=6", "trainer.eval_every=2")
+    train(*arguments(corpus, tmp_path, *overrides))
+    assert json.loads((tmp_path / "run/results.json").read_text())["objective"]["value"] == -1e9
+    assert "counts as worse than any other" in (tmp_path / "run/train.log").read_text()
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_halves(corpus: Path, tmp_path: Path) -> None:
+    """A process that may have little more memory than it has before its first step: the kernel refuses, it goes on."""
+    random = np.random.default_rng(1)
+    for end in ("src", "tgt"):
+        lines = [" ".join(random.choice(list("abcde"), 250)) for _ in range(64)]
+        (tmp_path / f"long.{end}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    script = """
+import resource, sys, torch
+from seq2seq.cli import train as verb
+from seq2seq.train_step import TrainStep
+rehearse = TrainStep.rehearse
+def limited(self, micro_batches):
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (160 << 20),) * 2)
+    rehearse(self, micro_batches)
+TrainStep.rehearse = limited
+verb.run(sys.argv[1:])
+"""
+    overrides = [f"data.train.source={tmp_path}/long.src", f"data.train.target={tmp_path}/long.tgt",
+                 "data.max_source_length=600", "data.max_target_length=600", "trainer.batch_tokens=32064",
+                 "trainer.max_steps=4", "trainer.eval_every=4", "model.d_ff=256", "search.max_length=20"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments(corpus, tmp_path, *overrides)], capture_output=True, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "is computed in halves" in done.stderr
+    assert json.loads((tmp_path / "run/results.json").read_text())["train"]["steps"] == 4
+    assert [value for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+            if (value := json.loads(line))["tag"] == "perf/split_batches"]  # fmt: skip
+
+
+def test_a_full_disk_at_a_save_may_be_survived(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The kernel refuses to write larger files while the saves of steps 4 and 8 are under way."""
+    from seq2seq.checkpoint import CheckpointStore
+
+    save = CheckpointStore.save
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def refused(self: CheckpointStore, step: int, *args: Any, **kwargs: Any) -> Path:
+        if step < 10:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        try:
+            return save(self, step, *args, **kwargs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    train(*arguments(corpus, tmp_path / "whole"))
+    monkeypatch.setattr(CheckpointStore, "save", refused)
+    with pytest.raises(TrainingError, match="cannot write"):
+        train(*arguments(corpus, tmp_path / "stop"))
+    train(*arguments(corpus, tmp_path / "warn", "trainer.save_failure=warn"))
+    assert "training goes on without it" in (tmp_path / "warn/run/train.log").read_text()
+    assert last_weights(tmp_path / "warn") == last_weights(tmp_path / "whole")
+    assert curves(tmp_path / "warn") == curves(tmp_path / "whole")
+    monkeypatch.setattr(CheckpointStore, "save", save)
+    train(*arguments(corpus, tmp_path / "stop"))
+    assert last_weights(tmp_path / "stop") == last_weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_abandons_an_evaluation_and_the_resumed_run_begins_with_it(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    from seq2seq.evaluation import Evaluator
+
+    overrides = ("optim.ema_decay=0.9", "trainer.average=last")
+    train(*arguments(corpus, tmp_path / "whole", *overrides))
+    generate = Evaluator.generate
+    calls: list[int] = []
+
+    def disturbed(self: Evaluator, *args: Any, **kwargs: Any) -> list[str]:
+        calls.append(1)
+        if len(calls) == 2:  # the evaluation at step 10
+            os.kill(os.getpid(), number)
+        return generate(self, *args, **kwargs)
+
+    monkeypatch.setattr(Evaluator, "generate", disturbed)
+    with pytest.raises(Interrupted) as stop:
+        train(*arguments(corpus, tmp_path / "parts", *overrides))
+    assert stop.value.exit_code == {signal.SIGTERM: 143, signal.SIGUSR1: 75}[number]
+    state = json.loads((tmp_path / "parts/run/checkpoints/last/state.json").read_text())
+    assert state["step"] == 10
+    assert [step for step, _ in state["history"]] == [5]
+    train(*arguments(corpus, tmp_path / "parts", *overrides))
+    assert curves(tmp_path / "parts") == curves(tmp_path / "whole")
+    assert last_weights(tmp_path / "parts") == last_weights(tmp_path / "whole")
+    best = "run/checkpoints/best/model.safetensors"
+    assert (tmp_path / "parts" / best).read_bytes() == (tmp_path / "whole" / best).read_bytes()
+
+
+def test_another_machine_is_allowed_and_said(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(*arguments(corpus, tmp_path, "trainer.stop_after_minutes=1e-9"))
+    train(*arguments(corpus, tmp_path, "trainer.threads=2"))
+    log = (tmp_path / "run/train.log").read_text()
+    assert "going on with threads 1 then, 2 now: not bit for bit" in log
+    assert (tmp_path / "run/results.json").exists()
+
+
+def test_the_thread_that_prepares_batches_never_leaves_training_waiting(corpus: Path, tmp_path: Path) -> None:
+    from seq2seq.stream import BatchStream, StreamConfig, _next_of
+
+    class Store:
+        """Its files are gone once the epoch has been planned."""
+
+        source_lengths = target_lengths = np.full(30, 5, dtype=np.int32)
+
+        @property
+        def source_ids(self) -> Any:
+            raise OSError("the file has vanished")
+
+    stream = BatchStream(lambda epoch: Store(), StreamConfig(50, 1, 9, 9, seed=1))  # type: ignore[arg-type,return-value]
+    with pytest.raises(OSError, match="vanished") as caught:
+        next(stream.steps(0, 0))
+    assert caught.value.__notes__ == ["while preparing micro-batch 0 of 3 of epoch 0"]
+    dead = threading.Thread(target=lambda: None)
+    dead.start()
+    dead.join()
+    empty: Queue[Any] = Queue()
+    assert "has ended" in str(_next_of(empty, dead))
+
+
+def test_the_heaviest_batches_are_found(corpus: Path, tmp_path: Path) -> None:
+    from itertools import islice
+
+    from seq2seq.stream import BatchStream, StreamConfig
+
+    stream = _stream(corpus, tmp_path, StreamConfig(300, 1, 256, 256, seed=1))
+    heaviest = [micro.batch for micro in stream.heaviest(0)]
+    positions: Callable[[Any], int] = lambda batch: batch.src.numel() + batch.tgt_in.numel()  # noqa: E731
+    steps = stream.steps(0, 0)
+    batches = [step.micro_batches[0].batch for step in islice(steps, 100) if step.epoch == 0]
+    steps.close()
+    assert isinstance(stream, BatchStream)
+    assert max(map(positions, heaviest)) == max(map(positions, batches))
+    assert max(batch.src.size(1) for batch in heaviest) == max(batch.src.size(1) for batch in batches)
+
+
+def _stream(corpus: Path, cache: Path, config: Any) -> Any:
+    from seq2seq.data.corpus import CorpusConfig, DataConfig
+    from seq2seq.data.prepare import prepare
+    from seq2seq.stream import BatchStream
+    from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
+
+    data = DataConfig(
+        root=str(corpus),
+        train=CorpusConfig(source="train.src", target="train.tgt"),
+        valid=CorpusConfig(source="valid.src", target="valid.tgt"),
+    )
+    tokenizer = TokenizerConfig(kind=TokenizerKind.char, vocab_size=400)
+    prepared = prepare(data, tokenizer, cache_root=cache, seed=1, log=lambda text: None)
+    return BatchStream(lambda epoch: prepared.train, config)

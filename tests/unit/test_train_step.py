@@ -1,0 +1,189 @@
+"""One update: what is skipped, what is halved, and that neither leaves a trace."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from seq2seq.batching import Batch
+from seq2seq.checkpoint import CheckpointStore
+from seq2seq.distributed import World
+from seq2seq.errors import TrainingError
+from seq2seq.models import build_model
+from seq2seq.models.base import Memory, Seq2Seq, Vocabulary
+from seq2seq.models.embedding import TieEmbeddings
+from seq2seq.models.transformer import Transformer, TransformerConfig
+from seq2seq.optim import OptimConfig
+from seq2seq.runtime import Precision, Runtime
+from seq2seq.stream import MicroBatch, StepBatches
+from seq2seq.train_step import TrainStep
+from seq2seq.trainer_config import TrainerConfig
+
+BAD = 9  # a token whose embedding is too large to compute with
+CPU = torch.device("cpu")
+
+
+def model() -> Seq2Seq:
+    torch.manual_seed(3)
+    config = TransformerConfig(d_model=16, d_ff=32, num_heads=2, encoder_layers=1, decoder_layers=1, dropout=0.0,
+                               tie_embeddings=TieEmbeddings.none)  # fmt: skip
+    return build_model(config, Vocabulary(12, 12, joint=False))
+
+
+def batch(examples: int, *, token: int = 5, length: int = 4) -> Batch:
+    """Sources of one token, targets of another, no padding."""
+    src = torch.full((examples, length + 1), token)
+    src[:, -1] = 3
+    tgt = torch.randint(4, 8, (examples, length), generator=torch.Generator().manual_seed(examples))
+    labels = torch.cat([tgt, torch.full((examples, 1), 3)], dim=1)
+    tgt_in = torch.cat([torch.full((examples, 1), 2), tgt], dim=1)
+    return Batch(src, tgt_in, torch.arange(labels.numel()), labels.flatten(), torch.arange(examples))
+
+
+def step_of(*batches: Batch) -> StepBatches:
+    return StepBatches(
+        [MicroBatch(b, 1.0) for b in batches], sum(b.tokens for b in batches), 0.0, epoch=0, position=1, epoch_size=9
+    )
+
+
+def train_step(own: Seq2Seq, precision: Precision = Precision.fp32, **optim: Any) -> TrainStep:
+    return TrainStep(
+        own, TrainerConfig(label_smoothing=0.0), OptimConfig(**optim), runtime=Runtime(CPU, precision), world=World(),
+        seed=1,
+    )  # fmt: skip
+
+
+def tensors(step: TrainStep) -> dict[str, torch.Tensor]:
+    return {f"{file}.{name}": t for file, named in step.tensors().items() for name, t in named.items()}
+
+
+@pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
+def test_a_step_without_a_finite_loss_leaves_no_trace(precision: Precision) -> None:
+    """The reference never saw the bad batch; its other steps are the same, bit for bit."""
+    first = model()
+    with torch.no_grad():
+        first.source_embedding.weight[BAD] = 3e38  # finite itself
+    second = copy.deepcopy(first)
+    disturbed, undisturbed = train_step(first, precision), train_step(second, precision)
+    good, other, bad = step_of(batch(3)), step_of(batch(4)), step_of(batch(2), batch(2, token=BAD))
+    disturbed.run(good, step=0, lr=0.01)
+    before = tensors(disturbed)
+    disturbed.run(bad, step=1, lr=0.01)
+    assert all(torch.equal(before[name], tensor) for name, tensor in tensors(disturbed).items())
+    assert disturbed.window.skipped_in_a_row() == 1
+    disturbed.run(other, step=2, lr=0.01)
+    undisturbed.run(good, step=0, lr=0.01)
+    undisturbed.run(other, step=2, lr=0.01)
+    after, expected = tensors(disturbed), tensors(undisturbed)
+    assert all(torch.equal(expected[name], tensor) for name, tensor in after.items())
+    seen, wanted = disturbed.window.read(World()), undisturbed.window.read(World())
+    assert (seen.loss, seen.tokens, seen.grad_norm) == (wanted.loss, wanted.tokens, wanted.grad_norm)
+    assert (seen.skipped, wanted.skipped) == (1, 0)
+    assert disturbed.window.skipped_in_a_row() == 0
+
+
+def test_an_infinite_gradient_of_a_finite_loss_is_skipped() -> None:
+    own = model()
+    next(own.parameters()).register_hook(lambda gradient: gradient * torch.inf)
+    step = train_step(own)
+    before = tensors(step)
+    step.run(step_of(batch(3)), step=0, lr=0.01)
+    assert all(torch.equal(before[name], tensor) for name, tensor in tensors(step).items())
+    assert step.window.read(World()).skipped == 1
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A machine on which more than two examples do not fit: torch's own allocator fails, in the forward pass."""
+    sizes: list[int] = []
+    encode = Transformer.encode
+
+    def greedy(self: Transformer, src: torch.Tensor, mask: torch.Tensor) -> Memory:
+        sizes.append(len(src))
+        if len(src) > 2:
+            torch.empty(1 << 60, dtype=torch.uint8)
+        return encode(self, src, mask)
+
+    monkeypatch.setattr(Transformer, "encode", greedy)
+    return sizes
+
+
+def test_a_batch_that_does_not_fit_is_halved(little_memory: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    halved, whole = train_step(model()), train_step(model())
+    with caplog.at_level("WARNING", logger="seq2seq"):
+        halved.run(step_of(batch(2), batch(7)), step=0, lr=0.01)
+    assert halved.splits == 3  # 7 = 3 + 4, 3 = 1 + 2, 4 = 2 + 2, each found out by a failure
+    assert len(caplog.records) == 1, "counted each time, said once"
+    assert max(little_memory[-5:]) <= 2
+    assert "trainer.batch_tokens=4096" in caplog.text
+    parts = [batch(2), *[h for half in batch(7).halves() for h in half.halves()]]
+    whole.run(step_of(*parts), step=0, lr=0.01)
+    got, expected = tensors(halved), tensors(whole)
+    for name, tensor in got.items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=1e-5)
+
+
+def test_one_example_that_does_not_fit_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(self: Transformer, src: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return torch.empty(1 << 60, dtype=torch.uint8)
+
+    monkeypatch.setattr(Transformer, "encode", greedy)
+    with pytest.raises(TrainingError, match=r"single example of 5 source and 5 target tokens.*data\.max_source_length"):
+        train_step(model()).rehearse([MicroBatch(batch(3), 1.0)])
+
+
+def test_several_ranks_end_together_instead(little_memory: list[int]) -> None:
+    step = train_step(model())
+    step._world = World(rank=0, size=2)
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        step.run(step_of(batch(7)), step=0, lr=0.01)
+
+
+def test_a_rehearsal_changes_nothing() -> None:
+    rehearsed, plain = train_step(model()), train_step(model())
+    rehearsed.rehearse([MicroBatch(batch(5), 1.0)])
+    for step in (rehearsed, plain):
+        step.run(step_of(batch(3)), step=0, lr=0.01)
+    got, expected = tensors(rehearsed), tensors(plain)
+    assert all(torch.equal(expected[name], tensor) for name, tensor in got.items())
+    assert rehearsed.window.steps == 1
+
+
+def test_halves_hold_each_example_once() -> None:
+    whole = batch(5)
+    first, second = whole.halves()
+    assert torch.equal(torch.cat([first.src, second.src]), whole.src)
+    assert torch.equal(torch.cat([first.labels, second.labels]), whole.labels)
+    assert torch.equal(torch.cat([first.rows, second.rows + first.tgt_in.numel()]), whole.rows)
+    assert (len(first.indices), len(second.indices)) == (2, 3)
+
+
+def test_weights_that_are_no_numbers_are_told() -> None:
+    own = model()
+    train_step(own).require_finite_weights()
+    with torch.no_grad():
+        own.output.weight.view(-1)[3] = 3e38  # large, not infinite
+    train_step(own).require_finite_weights()
+    with torch.no_grad():
+        own.output.weight.view(-1)[3] = torch.nan
+    with pytest.raises(TrainingError, match="finite"):
+        train_step(own).require_finite_weights()
+
+
+def test_a_checkpoint_holds_all_of_it(tmp_path: Any) -> None:
+    """Saved and restored between two steps: the second is the same as without."""
+    through, first, second = train_step(model(), ema_decay=0.9), train_step(model(), ema_decay=0.9), None
+    for step in (through, first):
+        step.run(step_of(batch(3)), step=0, lr=0.01)
+    store = CheckpointStore(tmp_path)
+    store.save(1, first.tensors(), {})
+    second = train_step(model(), ema_decay=0.9)
+    second.restore(store.load("1"), {})
+    second.window.restore(first.window.to_json())
+    for step in (through, second):
+        step.run(step_of(batch(4)), step=1, lr=0.01)
+    got, expected = tensors(second), tensors(through)
+    assert got.keys() == expected.keys()
+    assert all(torch.equal(expected[name], tensor) for name, tensor in got.items())
+    assert second.window.read(World()) == through.window.read(World())
