@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
-
+from seq2seq.config_file import read_mapping
 from seq2seq.errors import UserError
+from seq2seq.run_folder import refuse_links_out
 
 _ABSENT = "–"
+# What JSON raises on its way to numbers if it is damaged or none of ours; the last two, numbers and nests without end.
+_UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 def parameter_table(parameters: Iterable[tuple[str, int]]) -> str:
@@ -152,23 +152,26 @@ def _run_folders(folder: Path, *, depth: int = 2) -> Iterator[Path]:
 def _read_run(path: Path, *, name: str) -> _Run:
     """Reads what there is; a damaged file makes a run that says so, so that the others can be ranked."""
     try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-    except (YAMLError, OmegaConfBaseException, ValueError, OSError):
+        refuse_links_out(path)
+    except UserError:
+        return _Run(name, {}, _ABSENT, None, None, None, "has a link that leads out of it")
+    try:
+        config = dict(_flatten(read_mapping(path / "config.yaml")))
+    except UserError:
         return _Run(name, {}, _ABSENT, None, None, None, "config.yaml is damaged")
-    config = dict(_flatten(loaded))
     watched = str(config.get("trainer.metric", _ABSENT))
     try:
         results = json.loads((path / "results.json").read_text(encoding="utf-8"))
         objective = results["objective"]
-        mode, metric, value = objective["mode"], objective["metric"], _finite(objective["value"])
+        mode, metric, value = str(objective["mode"]), str(objective["metric"]), _finite(objective["value"])
         status = "complete" if results["complete"] else "not complete"
-        return _Run(name, config, metric, mode, value, results["best_step"], status)
+        return _Run(name, config, metric, mode, value, int(results["best_step"]), status)
     except FileNotFoundError:
         step, value = _progress(path / "metrics.jsonl", watched)
         limit = config.get("trainer.max_steps")
         reached = f"step {step or 0}" + (f" of {limit}" if limit else "")
         return _Run(name, config, watched, None, value, step, f"not complete: {reached}")
-    except (ValueError, KeyError, TypeError):
+    except _UNREADABLE:
         return _Run(name, config, watched, None, None, None, "results.json is damaged")
 
 
@@ -181,9 +184,9 @@ def _progress(path: Path, tag: str) -> tuple[int | None, float | None]:
         for line in lines:
             try:
                 entry = json.loads(line)
-                step = max(step or 0, entry["step"])
+                step = max(step or 0, int(entry["step"]))
                 value = _finite(entry["value"]) if entry["tag"] == tag else value
-            except (ValueError, KeyError, TypeError):
+            except _UNREADABLE:
                 continue  # a line that is being written, or was when the run was killed
     return step, value
 
@@ -250,7 +253,8 @@ def _record(rank: int | None, run: _Run, keys: Sequence[str]) -> dict[str, Any]:
 
 def _cell(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text.replace("|", "\\|").replace("\n", " ")
+    text = "".join(char if char.isprintable() else " " for char in text)  # a terminal obeys some that are not
+    return text.replace("|", "\\|")
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:

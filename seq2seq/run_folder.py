@@ -52,6 +52,7 @@ class RunFolder:
         Raises:
             UserError: If it cannot, or if what is there is a run without its configuration.
         """
+        refuse_links_out(self.path)
         probe = self.path / f".probe.{os.getpid()}"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -214,7 +215,25 @@ def require_run(path: str, *, key: str = "run") -> RunFolder:
     if not folder.config.is_file():
         what = "has no config.yaml" if folder.path.is_dir() else "does not exist"
         raise UserError(f"{key}={path} is no run folder: it {what}; give the folder that `seq2seq train` wrote")
+    refuse_links_out(folder.path)
     return folder
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Keeps a run folder that came from elsewhere from having files outside it read or written.
+
+    Raises:
+        UserError: If a link in it, at any depth, leads out of it.
+    """
+    inside = os.path.realpath(folder)
+    for place, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            path = Path(place, name)
+            if path.is_symlink() and os.path.commonpath([inside, os.path.realpath(path)]) != inside:
+                raise UserError(
+                    f"{path} is a link that leads out of the run folder, to {os.readlink(path)}: nothing there is read "
+                    "or written; put what it stands for in its place, or move the whole folder and link that"
+                )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,6 +18,8 @@ from seq2seq import config
 from seq2seq.errors import UserError
 
 # Lines of Hydra's and OmegaConf's messages that speak to programmers.
+# What Hydra raises over overrides: the last two for an option that is no name, and for one of its own settings.
+_OF_OVERRIDES = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
 _NOISE = ("full_key:", "reference_type=", "object_type=", "Config search path:", "provider=")
 
 
@@ -59,7 +61,7 @@ def run(
             application()
     except _JobFailed as failure:
         raise failure.error from None
-    except (HydraException, OmegaConfBaseException) as error:
+    except _OF_OVERRIDES as error:
         raise UserError(_explain(error, arguments, schema)) from error
     finally:
         sys.argv = before
@@ -96,7 +98,7 @@ def _explain(error: Exception, arguments: list[str], schema: type) -> str:
             continue  # one of Hydra's flags, or a flag's value
         try:
             override = parser.parse_override(argument)
-        except HydraException:
+        except (HydraException, ValueError):
             return (
                 f"cannot read the override {argument!r}: a value with = , ( ) [ ] {{ }} or non-ASCII letters needs "
                 "inner quotes, such as 'data.root=\"a, b\"'"

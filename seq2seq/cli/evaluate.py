@@ -52,7 +52,8 @@ def evaluate(values: DictConfig) -> None:
             "baselines": score_baselines(evaluator, stores),
             "environment": environment(runtime),
         }
-        place = folders[0].path / "evaluations" / re.sub(r"[^A-Za-z0-9._-]+", "_", config.checkpoint)
+        checkpoint = re.sub(r"[^A-Za-z0-9._-]+", "_", config.checkpoint).lstrip(".")  # not `..`
+        place = folders[0].path / "evaluations" / (checkpoint or "checkpoint")
         write_json(place / "results.json", results)
         write_generations(place, outputs)
         print(report.results_table(results))
