@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from seq2seq.errors import Interrupted
@@ -70,14 +70,42 @@ def stop_requests() -> Iterator[StopRequest]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the context, the first signal raises ``Interrupted``, so that temporary files are cleared away."""
+    """Within the context, the first signal raises ``Interrupted``, so that temporary files are cleared away.
+
+    It may come inside a library that makes an error of its own of it: any error after a signal counts as one.
+    """
     request = StopRequest()
+
+    def interrupted() -> Interrupted:
+        assert request.exit_code is not None
+        return Interrupted(f"stopped by {signal_name(request.exit_code)}", request.exit_code)
 
     def handle(number: int, frame: FrameType | None) -> None:
         first = request.exit_code is None
         request.handle(number, frame)
         if first:
-            raise Interrupted(f"stopped by {signal.Signals(number).name}", EXIT_CODES[signal.Signals(number)])
+            raise interrupted()
+
+    with _handling(handle):
+        try:
+            yield
+        except Exception as error:
+            if request.exit_code is None:
+                raise
+            raise interrupted() from error
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Within the context, a signal ends the process with one line.
+
+    For imports: libraries forgive failures of what they import, and then go on broken.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        with suppress(OSError):
+            os.write(2, f"seq2seq: stopped by {signal.Signals(number).name}\n".encode())
+        os._exit(EXIT_CODES[signal.Signals(number)])
 
     with _handling(handle):
         yield

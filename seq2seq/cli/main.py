@@ -78,12 +78,14 @@ def _dispatch(arguments: list[str]) -> int:
 def _run(verb: str, arguments: list[str]) -> int:
     """Runs one verb and returns its exit code."""
     from seq2seq.errors import Interrupted, TrainingError, UserError
-    from seq2seq.signals import interruptible
+    from seq2seq.signals import interruptible, leaving_at_once
 
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     try:
+        with leaving_at_once():
+            module = importlib.import_module(f"seq2seq.cli.{verb}")
         with interruptible():
-            importlib.import_module(f"seq2seq.cli.{verb}").run(arguments)
+            module.run(arguments)
     except UserError as error:
         if wants_traceback:
             raise

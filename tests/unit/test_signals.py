@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from seq2seq.errors import Interrupted
-from seq2seq.signals import interruptible, stop_requests
+from seq2seq.signals import interruptible, leaving_at_once, stop_requests
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
@@ -19,6 +19,30 @@ def test_outside_the_loop_a_signal_interrupts(number: signal.Signals, code: int)
     assert stop.value.exit_code == code
     assert number.name in str(stop.value)
     assert signal.getsignal(number) is before
+
+
+def test_an_error_that_a_library_makes_of_a_signal_is_an_interruption() -> None:
+    with pytest.raises(Interrupted) as stop, interruptible():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            raise ImportError("a library that forgives nothing and tells nothing") from None
+    assert stop.value.exit_code == 143
+    with pytest.raises(ImportError), interruptible():
+        raise ImportError("without a signal")
+
+
+def test_during_imports_a_signal_leaves_with_one_line() -> None:
+    code = (
+        "import os, signal\nfrom seq2seq.signals import leaving_at_once\nwith leaving_at_once():\n"
+        "    try:\n        os.kill(os.getpid(), signal.SIGINT)\n    except BaseException:\n        pass\n"
+        "    print('still here')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "seq2seq: stopped by SIGINT\n")
+    with leaving_at_once():
+        pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_inside_the_loop_a_signal_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
