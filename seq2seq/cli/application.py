@@ -17,9 +17,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from seq2seq import config
 from seq2seq.errors import UserError
 
-# Lines of Hydra's and OmegaConf's messages that speak to programmers.
 # What Hydra raises over overrides: the last two for an option that is no name, and for one of its own settings.
 _OF_OVERRIDES = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
+# Lines of Hydra's and OmegaConf's messages that speak to programmers.
 _NOISE = ("full_key:", "reference_type=", "object_type=", "Config search path:", "provider=")
 
 
