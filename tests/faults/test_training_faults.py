@@ -119,7 +119,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_halves(corpus: Path, tmp_path:
     """A process that may have little more memory than it has before its first step: the kernel refuses, it goes on."""
     random = np.random.default_rng(1)
     for end in ("src", "tgt"):
-        lines = [" ".join(random.choice(list("abcde"), 250)) for _ in range(64)]
+        lines = [" ".join(random.choice(list("abcde"), 120)) for _ in range(64)]
         (tmp_path / f"long.{end}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     script = """
 import resource, sys, torch
@@ -128,13 +128,13 @@ from seq2seq.train_step import TrainStep
 rehearse = TrainStep.rehearse
 def limited(self, micro_batches):
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (160 << 20),) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
     rehearse(self, micro_batches)
 TrainStep.rehearse = limited
 verb.run(sys.argv[1:])
 """
     overrides = [f"data.train.source={tmp_path}/long.src", f"data.train.target={tmp_path}/long.tgt",
-                 "data.max_source_length=600", "data.max_target_length=600", "trainer.batch_tokens=32064",
+                 "search.batch_size=2", "trainer.batch_tokens=16384",
                  "trainer.max_steps=4", "trainer.eval_every=4", "model.d_ff=256", "search.max_length=20"]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments(corpus, tmp_path, *overrides)], capture_output=True, text=True,
@@ -210,8 +210,8 @@ def test_a_signal_abandons_an_evaluation_and_the_resumed_run_begins_with_it(
 
 def test_another_machine_is_allowed_and_said(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        train(*arguments(corpus, tmp_path, "trainer.stop_after_minutes=1e-9"))
-    train(*arguments(corpus, tmp_path, "trainer.threads=2"))
+        train(*arguments(corpus, tmp_path, "trainer.stop_after_minutes=1e-9", "trainer.eval_examples=0"))
+    train(*arguments(corpus, tmp_path, "trainer.threads=2", "trainer.max_steps=4", "trainer.eval_examples=0"))
     log = (tmp_path / "run/train.log").read_text()
     assert "going on with threads 1 then, 2 now: not bit for bit" in log
     assert (tmp_path / "run/results.json").exists()
