@@ -1,5 +1,6 @@
 """Progress on a terminal: a bar with rate and remaining time; silent elsewhere."""
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -13,7 +14,8 @@ class Progress:
     Args:
         step: Steps that are behind.
         total: Steps of the run; None if something else ends it.
-        enabled: False on ranks that stay silent; a standard error that is no terminal gets no bar either.
+        enabled: False on ranks that stay silent; a standard error that is no terminal, or one that cannot go
+            back to the start of a line, gets no bar either.
     """
 
     def __init__(self, step: int, total: int | None, *, enabled: bool):
@@ -22,7 +24,7 @@ class Progress:
             total=total,
             initial=step,
             unit="step",
-            disable=not (enabled and sys.stderr.isatty()),
+            disable=not (enabled and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"),
             dynamic_ncols=True,
             leave=False,
             file=sys.stderr,
