@@ -1,0 +1,83 @@
+"""One of several processes is killed or hangs: all of them end within the timeout, and the run can go on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+
+SECONDS = 6.0
+TINY = (
+    "model=gru_tiny", "model.d_model=32", "model.embedding_size=16", "model.encoder_size=16", "tokenizer=char",
+    "optim.warmup_steps=4", "optim.horizon_steps=1000", "metrics.names=[bleu]", "metrics.bootstrap=0",
+    "trainer.device=cpu", "trainer.threads=1", "trainer.precision=fp32", "trainer.attention_images=0",
+    "trainer.eval_examples=2", "trainer.log_every=5", "trainer.save_every=5", "trainer.eval_every=50",
+    "trainer.batch_tokens=256", f"trainer.timeout_minutes={SECONDS / 60}", "search.max_length=10", "name=run",
+)  # fmt: skip
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    """A run of two processes that would go on for minutes."""
+    random = np.random.default_rng(3)
+    for split, count in (("train", 400), ("valid", 4)):
+        lines = ["".join(random.choice(list("abcdefgh"), random.integers(2, 12))) for _ in range(count)]
+        (tmp_path / f"{split}.src").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    files = [f"data.{split}.{side}={tmp_path}/{split}.src" for split in ("train", "valid")
+             for side in ("source", "target")]  # fmt: skip
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "seq2seq", "train"]
+    return [sys.executable, *torchrun, *TINY, *files, f"output_root={tmp_path}"]
+
+
+def start(command: list[str], *overrides: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*command, *overrides],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def rank(torchrun: subprocess.Popen[bytes], number: int) -> psutil.Process:
+    children = psutil.Process(torchrun.pid).children(recursive=True)
+    return next(child for child in children if child.environ().get("RANK") == str(number))
+
+
+def wait_for(path: Path, torchrun: subprocess.Popen[bytes]) -> None:
+    while not path.exists():
+        assert torchrun.poll() is None, "it ended before it was disturbed"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
+def test_all_ranks_end_when_one_does(tmp_path: Path, command: list[str], victim: int, blow: signal.Signals) -> None:
+    checkpoints = tmp_path / "run" / "checkpoints"
+    torchrun = start(command, "trainer.max_steps=100000")
+    try:
+        wait_for(checkpoints / "step-00000010" / "manifest.json", torchrun)
+        ranks = [rank(torchrun, number) for number in (0, 1)]
+        ranks[victim].send_signal(blow)
+        # torchrun ends what is left with SIGTERM, and after 30 seconds with SIGKILL, which a stopped process needs
+        code = torchrun.wait(SECONDS + 30 + 60)
+    finally:
+        if torchrun.poll() is None:
+            os.killpg(torchrun.pid, signal.SIGKILL)
+    assert code != 0
+    psutil.wait_procs(ranks, timeout=10)
+    assert not any(process.is_running() for process in ranks)
+
+    reached = int((checkpoints / "last").resolve().name.removeprefix("step-"))
+    again = start(command, f"trainer.max_steps={reached + 3}")
+    assert again.wait(240) == 0
+    assert (tmp_path / "run" / "results.json").exists()
+    assert load_file(checkpoints / f"step-{reached + 3:08d}" / "model.safetensors")
