@@ -108,9 +108,10 @@ class RunFolder:
                     raise
                 locked = self._lock_by_name()
             with locked:
-                for leftover in self.path.iterdir():
-                    if _LEFTOVER.fullmatch(leftover.name):
-                        leftover.unlink()
+                for folder in (self.path, self.tokenizer, self.generations, self.path / "tensorboard"):
+                    for leftover in folder.glob(".*"):
+                        if _LEFTOVER.fullmatch(leftover.name):
+                            leftover.unlink()
                 _write_holder(file)
                 yield
 

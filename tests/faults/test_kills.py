@@ -38,7 +38,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "trainer.keep_best=2", "trainer.patience=2", "trainer.average=last", "trainer.average_checkpoints=2",
         "trainer.attention_images=1",
     ),
-    "sampling": (*TRANSFORMER, *SAMPLING),
+    "sampling": (*TRANSFORMER, *SAMPLING, "trainer.accumulate=2"),
 }  # fmt: skip
 
 # In the order of a run. Between them they hit each kind of file that a run writes, and each stage it goes through.
@@ -50,6 +50,7 @@ DEATHS: dict[str, Death] = {
     "head is written": Change(r"os\.rename run/.*config\.yaml"),
     "tokenizer is copied": Change(r"os\.rename run/tokenizer/.*model"),
     "logs are opened": Change(r"open run/metrics\.jsonl"),
+    "events are begun": Change(r"os\.rename run/tensorboard/"),
     "first update": Call("torch:Tensor.backward"),
     "first save begins": Change(r"open run/checkpoints/step-00000004\.tmp-"),
     "first save is whole": Change(r"os\.rename run/checkpoints/step-00000004\.tmp-"),
