@@ -93,6 +93,8 @@ class Generator:
     def generate_nbest(self, texts: Sequence[str], *, need_attention: bool = False) -> list[list[Output]]:
         """The `config.n_best` best outputs of each text, best first; a single one for a blank text.
 
+        No two have the same tokens, but subwords may spell one text in several ways.
+
         Args:
             texts: one source each.
             need_attention: fill `Output.attention`, and `copied` where a model copies.

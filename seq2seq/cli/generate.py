@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,10 +14,10 @@ from seq2seq import config as configuration
 from seq2seq.api import build_generator
 from seq2seq.cli import application, run_argument
 from seq2seq.config import Format, GenerateConfig
-from seq2seq.data.corpus import is_jsonl, read_records, text_field
+from seq2seq.data.corpus import CorpusConfig, is_jsonl, read_records, text_field
 from seq2seq.data.text import decode_lines, read_lines
 from seq2seq.errors import UserError
-from seq2seq.inference import Output
+from seq2seq.inference import Generator, Output
 from seq2seq.results import one_line
 from seq2seq.runtime import build_runtime, console_log, keep_freed_memory, set_threads
 
@@ -51,12 +51,19 @@ def generate(values: DictConfig) -> None:
             write(_line(outputs, config))
             if live:
                 sys.stdout.buffer.flush()
-        if generator.truncated:
-            LOGGER.warning(
-                "sources longer than data.max_source_length=%d tokens, which were truncated: %d",
-                config.data.max_source_length,
-                generator.truncated,
-            )
+        _warn(generator)
+
+
+def _warn(generator: Generator) -> None:
+    """Says once what happened to some of the sources."""
+    if generator.truncated:
+        LOGGER.warning(
+            "sources longer than data.max_source_length=%d tokens, which were truncated: %d",
+            generator.max_source_length,
+            generator.truncated,
+        )
+    if generator.unknown:
+        LOGGER.warning("sources of which the tokenizer knows no token: %d", generator.unknown)
 
 
 def _read(config: GenerateConfig) -> Iterable[str]:
@@ -70,38 +77,55 @@ def _read(config: GenerateConfig) -> Iterable[str]:
 
 
 def _read_sources(path: Path, config: GenerateConfig, errors: str) -> Iterator[str]:
-    field = config.data.train.source_field or "source"
+    field = _source_field(config.data.train)
     for number, record in read_records(path, errors=errors):
         yield text_field(record, field, f"{path}:{number}", key="data.train.source_field")
 
 
-def _writer(config: GenerateConfig, stack: ExitStack) -> tuple[Callable[[bytes], object], bool]:
-    """How a line is written, and whether each is to be flushed.
+def _source_field(train: CorpusConfig) -> str:
+    """The field of a JSONL input: the run's own, unless that is the number of a column of a TSV file."""
+    if train.source_field is None or (_is_tsv(train) and train.source_field.isdigit()):
+        return "source"
+    return train.source_field
 
-    A file is written under a temporary name and renamed once it is complete; a device or named pipe is written to.
+
+def _is_tsv(corpus: CorpusConfig) -> bool:
+    return corpus.path is not None and not is_jsonl(corpus.path)
+
+
+def _writer(config: GenerateConfig, stack: ExitStack) -> tuple[Callable[[bytes], object], bool]:
+    """How a line is written, and whether each is to be flushed."""
+    if config.output is not None:
+        return stack.enter_context(_output_file(Path(config.output))).write, False
+    stack.callback(sys.stdout.buffer.flush)
+    return sys.stdout.buffer.write, sys.stdout.isatty()
+
+
+@contextmanager
+def _output_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that is written under a temporary name and renamed once it is complete; a device or pipe as it is.
+
+    Raises:
+        UserError: If it cannot be made.
+        OSError: If it cannot be written to the end, named; what was there before is left.
     """
-    if config.output is None:
-        stack.callback(sys.stdout.buffer.flush)
-        return sys.stdout.buffer.write, sys.stdout.isatty()
-    path = Path(config.output)
     special = path.exists() and not path.is_file()
     temporary = path if special else path.with_name(f".{path.name}.part")
     try:
-        file: BinaryIO = temporary.open("wb")
+        file = temporary.open("wb")
     except OSError as error:
         raise UserError(f"output={path}: cannot be written: {error.strerror}") from error
-
-    def finish(kind: type[BaseException] | None, *_: object) -> None:
-        file.close()
-        if special:
-            return
-        if kind is None:
+    try:
+        with file:
+            yield file
+        if not special:
             temporary.replace(path)
-        else:
+    except OSError as error:
+        error.filename = error.filename or str(path)  # an error of writing knows no name
+        raise
+    finally:
+        if not special:
             temporary.unlink(missing_ok=True)
-
-    stack.push(finish)
-    return file.write, False
 
 
 def _line(outputs: list[Output], config: GenerateConfig) -> bytes:

@@ -145,6 +145,39 @@ def test_stream_reads_a_block_at_a_time(model: Seq2Seq) -> None:
     assert taken == 8
 
 
+def test_a_block_of_long_lines_ends_early(model: Seq2Seq) -> None:
+    taken = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield "é" * (1 << 21)
+
+    stream = generator(model).stream(endless())
+    for _ in range(3):
+        assert next(stream)[0].text == ""
+    assert taken == 4
+
+
+def test_texts_that_are_equal_stay_apart_as_hypotheses(model: Seq2Seq) -> None:
+    """Subwords spell a text in many ways; here all do, because every token decodes to the same letter."""
+
+    class OneLetter(Letters):
+        def decode(self, ids: Sequence[int]) -> str:
+            return "x"
+
+    class Both:
+        source, target, joint = Letters(), OneLetter(), True
+
+    many = generator(model, beam_size=4, n_best=4)
+    many.tokenizers = Both()  # type: ignore[assignment]
+    (outputs,) = many.generate_nbest(["the cat"])
+    assert [output.text for output in outputs] == ["x"] * 4
+    assert len({tuple(output.tokens) for output in outputs}) == 4
+    assert [output.score for output in outputs] == sorted((output.score for output in outputs), reverse=True)
+
+
 def test_long_sources_are_truncated_and_counted(model: Seq2Seq) -> None:
     short = generator(model, max_source_length=5)
     outputs = short.generate_nbest(["abcd", "abcde", "abcdefgh", ""])
