@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import math
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy.typing as npt
 from seq2seq.errors import UserError
 
 _MAX_LINE_BYTES = 1 << 20  # far more than a word and 10,000 numbers take: a longer "line" is not text
+_MOST_DIGITS = 18
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def load_vectors(path: Path, tokens: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
@@ -41,7 +42,7 @@ def load_vectors(path: Path, tokens: Sequence[str]) -> tuple[npt.NDArray[np.floa
     number, first = next(lines, (0, b""))
     if number == 0:
         raise UserError(f"{path} is empty: it holds no word vectors.")
-    header = _parse_header(first)
+    header = _parse_header(first, f"{path}:1")
     if header is None:
         count, dimension = None, len(first.split(b" ")) - 1
         lines = itertools.chain([(number, first)], lines)
@@ -51,19 +52,30 @@ def load_vectors(path: Path, tokens: Sequence[str]) -> tuple[npt.NDArray[np.floa
         raise UserError(f"{path}:1: {_quote(first)} is not a word followed by its numbers.")
 
     wanted = {token.encode("utf-8", "surrogatepass"): row for row, token in enumerate(tokens)}
-    vectors = np.zeros((len(tokens), dimension), dtype=np.float32)
-    found = np.zeros(len(tokens), dtype=np.bool_)
+    rows: dict[int, npt.NDArray[np.float32]] = {}
     held = 0
     for number, line in lines:
         held += 1
         word = _word(line, dimension, f"{path}:{number}")
         row = wanted.get(word)
-        if row is None or found[row]:
-            continue
-        vectors[row] = _numbers(line, dimension, f"{path}:{number}")
-        found[row] = True
+        if row is not None and row not in rows:
+            rows[row] = np.array(_numbers(line, dimension, f"{path}:{number}"), dtype=np.float32)
     if count is not None and held != count:
         raise UserError(f"{path}:1 announces {count} vectors, but {held} follow; fetch the file again.")
+    if not held:
+        raise UserError(f"{path} is empty: it holds no word vectors.")
+    return _matrix(rows, (len(tokens), dimension))
+
+
+def _matrix(
+    rows: dict[int, npt.NDArray[np.float32]], shape: tuple[int, int]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Takes memory only now: the dimension that a header announces is that of lines which were there."""
+    vectors = np.zeros(shape, dtype=np.float32)
+    found = np.zeros(shape[0], dtype=np.bool_)
+    for row, vector in rows.items():
+        vectors[row] = vector
+        found[row] = True
     return vectors, found
 
 
@@ -82,11 +94,13 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise UserError(f"{path}: the word vectors cannot be read ({error}).") from None
 
 
-def _parse_header(line: bytes) -> tuple[int, int] | None:
+def _parse_header(line: bytes, place: str) -> tuple[int, int] | None:
     fields = line.split(b" ")
-    if len(fields) == 2 and all(field.isdigit() for field in fields):
-        return int(fields[0]), int(fields[1])
-    return None
+    if len(fields) != 2 or not all(field.isdigit() for field in fields):
+        return None
+    if max(map(len, fields)) > _MOST_DIGITS:
+        raise UserError(f"{place}: {_quote(line)} is no number of vectors and their dimension.")
+    return int(fields[0]), int(fields[1])
 
 
 def _word(line: bytes, dimension: int, place: str) -> bytes:
@@ -106,8 +120,8 @@ def _numbers(line: bytes, dimension: int, place: str) -> list[float]:
         numbers = [float(field) for field in fields]
     except ValueError:
         raise UserError(f"{place} does not end in {dimension} numbers: {_quote(line)}.") from None
-    if not all(map(math.isfinite, numbers)):
-        raise UserError(f"{place} holds a number that is not finite: {_quote(line)}.")
+    if not all(abs(number) <= _LARGEST for number in numbers):
+        raise UserError(f"{place} holds a number that is not finite in 32 bits: {_quote(line)}.")
     return numbers
 
 
