@@ -162,6 +162,13 @@ class TokenizerConfig:
                     f"tokenizer.user_symbols: {symbol!r} holds a line break, which tokenizer.line_breaks=symbol makes "
                     "a token of its own: leave the symbol out."
                 )
+            if (
+                " " in symbol and self.kind != TokenizerKind.word
+            ):  # in the text there stands SentencePiece's mark in its place
+                raise UserError(
+                    f"tokenizer.user_symbols: {symbol!r} holds a space, at which every token ends; give its words as "
+                    "symbols of their own."
+                )
             if not symbol or symbol in SPECIAL_TOKENS or _BYTE_PIECE.fullmatch(symbol):
                 raise UserError(
                     f"tokenizer.user_symbols: {symbol!r} cannot be a symbol: it is empty, or one of the "

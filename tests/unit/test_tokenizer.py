@@ -192,6 +192,12 @@ def test_user_symbols_are_one_token(kind):
         assert tokenizer.decode(ids) == f"a cat {symbol} runs"
 
 
+def test_a_user_symbol_with_a_space_is_refused():
+    """SentencePiece would take it and never find it: in the text that it searches, spaces are written otherwise."""
+    with pytest.raises(UserError, match=r"tokenizer\.user_symbols: 'a cat' holds a space"):
+        TokenizerConfig(user_symbols=["a cat"])
+
+
 def test_a_line_feed_can_be_kept_as_a_user_symbol():
     plain, kept = train().source, train(user_symbols=["\n"], line_breaks=LineBreaks.space).source
     assert plain.decode(plain.encode("a cat\na dog")) == "a cat a dog"
