@@ -12,7 +12,7 @@ from seq2seq.errors import TrainingError, UserError
 from seq2seq.files import sync_folder
 
 _PARTIAL = ".partial"
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of a file
 _NO_LOCKS = (
     errno.ENOLCK,
     errno.ENOSYS,
