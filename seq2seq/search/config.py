@@ -55,7 +55,7 @@ class SearchConfig:
         min_length: no hypothesis ends before this many tokens.
         max_length: a hypothesis is cut off here.
         max_length_ratio: if given, also at most 10 + ratio × source tokens.
-        batch_size: sentences searched at once.
+        batch_size: sentences searched at once; halved for good where memory runs out.
         n_best: hypotheses returned a sentence (with sampling: samples drawn).
         sampling: draw tokens at random instead of searching for the best; the beam settings play no part.
         temperature: log-probabilities are divided by it before a draw.
