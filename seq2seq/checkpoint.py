@@ -1,6 +1,5 @@
 """Checkpoints on disk: whole or not there, checked when read, and never pickled."""
 
-import hashlib
 import json
 import logging
 import os
@@ -8,7 +7,8 @@ import re
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,14 @@ from torch import Tensor
 
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.files import sync_folder
+from seq2seq.manifest import MANIFEST, STATE, CheckpointError, Manifest, NewerFormatError, read_manifest, seal
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
-STATE = "state.json"
-_STEP_FOLDER = re.compile(r"step-(\d{8,})")
-_RETIRED_FOLDER = re.compile(r"step-(\d{8,})\.old-\w+")
-
-
-class CheckpointError(UserError):
-    """A checkpoint that is absent, damaged, or written by a newer version."""
-
-
-class NewerFormatError(CheckpointError):
-    """A checkpoint that a newer version of the program wrote: sound, but not for this one to read."""
+_STEP_FOLDER = re.compile(r"step-(\d{8,18})", re.ASCII)
+_STEP = re.compile(r"\d{1,18}", re.ASCII)
+# What saves work with beside the final names. The mark keeps them apart from any name that a user would give.
+_LEFTOVER = re.compile(r"(.+)\.(tmp|old)-\d+x[0-9a-f]{8}", re.ASCII)
 
 
 class CheckpointSaveError(TrainingError):
@@ -92,19 +84,19 @@ class CheckpointStore:
             name: folder name, if it is to be another than `step-<8 digits>`.
 
         Raises:
-            CheckpointSaveError: the disk is full or not writable; nothing is left behind.
+            CheckpointSaveError: the disk is full or not writable; nothing is left behind, and what was there stays.
         """
         final = self.root / (name or f"step-{step:08d}")
-        mark = f"{os.getpid()}x{secrets.token_hex(4)}"
-        temporary = final.with_name(f"{final.name}.tmp-{mark}")
+        temporary = _beside(final, "tmp")
         try:
-            temporary.mkdir(parents=True)
-            _write_folder(temporary, step, tensors, state=state, belongs_to=belongs_to or {})
-            _swap_in(temporary, final, retired=final.with_name(f"{final.name}.old-{mark}"))
+            try:
+                temporary.mkdir(parents=True)
+                _write_folder(temporary, step, tensors, state=state, belongs_to=belongs_to or {})
+                _swap_in(temporary, final)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
         except (OSError, SafetensorError) as error:
             raise CheckpointSaveError(_explain_write(error, final, tensors)) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return final
 
     def link(self, name: str, target: int | Path) -> None:
@@ -116,14 +108,14 @@ class CheckpointStore:
         folder = self._step_folder(target) if isinstance(target, int) else target
         if folder.parent.resolve() != self.root.resolve() or not (folder / MANIFEST).is_file():
             raise ValueError(f"{folder} is not a checkpoint in {self.root}")
-        mark = f"{os.getpid()}x{secrets.token_hex(4)}"
-        temporary = self.root / f"{name}.tmp-{mark}"
-        try:
+        link = self.root / name
+        if folder.name == name:
+            return  # a copy of the run that has folders in place of links
+        temporary = _beside(link, "tmp")
+        with _explained(f"cannot link {link} to {folder.name}"):
             # relative, so that the run folder can be moved
             temporary.symlink_to(folder.name, target_is_directory=True)
-            _swap_in(temporary, self.root / name, retired=self.root / f"{name}.old-{mark}")
-        except OSError as error:
-            raise CheckpointSaveError(f"cannot link {self.root / name} to {folder.name}: {error}") from error
+            _swap_in(temporary, link)
 
     def resolve(self, name: str) -> Path:
         """The folder of the checkpoint called `name`: a link's name, a step's number, or a path.
@@ -131,18 +123,15 @@ class CheckpointStore:
         Raises:
             CheckpointError: there is none; the message lists those there are.
         """
-        if name.isascii() and name.isdigit() and (self._step_folder(int(name)) / MANIFEST).is_file():
-            return self._step_folder(int(name))
-        inside = self.root / name
-        if inside.is_symlink():
-            inside = self._retired_or_same(self.root / os.readlink(inside))
-        given = Path(name).parent if Path(name).is_file() else Path(name)
-        for candidate in (inside, given):
-            if (candidate / MANIFEST).is_file():
-                return candidate
-        names = [path.name for path in sorted(self.root.glob("*")) if self._is_named(path)]
-        there = ", ".join(names + [str(step) for step in self.steps()])
-        raise CheckpointError(f"checkpoint={name}: not found in {self.root}; there is {there or 'none yet'}")
+        try:
+            found = self._find(name)
+        except OSError as error:  # a name that no file can have, a folder that is not ours to read
+            raise CheckpointError(f"checkpoint={name}: cannot be read ({error.strerror})") from error
+        if found is None:
+            names = [path.name for path in self._entries() if self._is_named(path)]
+            there = ", ".join(names + [str(step) for step in self.steps()])
+            raise CheckpointError(f"checkpoint={name}: not found in {self.root}; there is {there or 'none yet'}")
+        return found
 
     def load(self, name: str | Path, *, files: Sequence[str] | None = None) -> Checkpoint:
         """Read a checkpoint and check every byte of what is read against the manifest.
@@ -161,28 +150,38 @@ class CheckpointStore:
     def latest_valid(self, *, files: Sequence[str] | None = None) -> Checkpoint | None:
         """The newest sound checkpoint, with a warning for each damaged one passed over; None if none exist.
 
+        Only steps count, and `last` where a copy of the run has a folder in place of that link: they hold what
+        it takes to go on.
+
         Raises:
             CheckpointError: checkpoints exist and all of them are damaged.
             NewerFormatError: the newest sound one was written by a newer version.
         """
         damage: list[str] = []
-        for step in reversed(self.steps()):
+        candidates = [self._step_folder(step) for step in reversed(self.steps())]
+        candidates += [path for path in self._entries() if path.name == "last" and not path.is_symlink()]
+        for folder in candidates:
             try:
-                return load(self._step_folder(step), files=files)
+                return load(folder, files=files)
             except NewerFormatError:
                 raise
             except CheckpointError as error:
                 logger.warning("%s; trying the one before it", error)
                 damage.append(str(error))
         if damage:
-            raise CheckpointError("no valid checkpoint is left: " + "; ".join(damage))
+            raise CheckpointError(
+                f"no valid checkpoint is left: {'; '.join(damage)}; restore one from a copy, or start over in this "
+                "folder (overwrite=true)"
+            )
         return None
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint folder, in order, whether or not it is sound."""
         found = set()
-        for path in self.root.glob("step-*"):
-            match = _STEP_FOLDER.fullmatch(path.name) or _RETIRED_FOLDER.fullmatch(path.name)
+        for path in self._entries():
+            retired = _LEFTOVER.fullmatch(path.name)
+            name = retired[1] if retired and retired[2] == "old" else path.name
+            match = _STEP_FOLDER.fullmatch(name)
             if match and path.is_dir():
                 found.add(int(match[1]))
         return sorted(found)
@@ -191,27 +190,59 @@ class CheckpointStore:
         """Delete the checkpoints of all steps but those in `keep` and those that a link stands for.
 
         Also clears away what interrupted saves left behind.
+
+        Raises:
+            CheckpointSaveError: something cannot be deleted.
         """
         self.clean()
-        linked = {Path(os.readlink(path)).name for path in self.root.glob("*") if path.is_symlink()}
-        for step in self.steps():
-            folder = self._step_folder(step)
-            if step not in keep and folder.name not in linked:
-                # renamed first: a kill half-way through deleting must not leave half a checkpoint
-                doomed = folder.with_name(f"{folder.name}.tmp-{secrets.token_hex(4)}")
-                os.rename(folder, doomed)
-                shutil.rmtree(doomed)
+        links = [path for path in self._entries() if path.is_symlink() and not _STEP_FOLDER.fullmatch(path.name)]
+        linked = {Path(os.readlink(path)).name for path in links}
+        with _explained(f"cannot delete old checkpoints in {self.root}"):
+            for step in self.steps():
+                folder = self._step_folder(step)
+                if step not in keep and folder.name not in linked:
+                    # renamed first: a kill half-way through deleting must not leave half a checkpoint
+                    doomed = _beside(folder, "tmp")
+                    os.rename(folder, doomed)
+                    _remove(doomed)
 
     def clean(self) -> None:
-        """Finish or undo what a killed process left half done; only for the process that writes."""
-        for path in sorted(self.root.glob("*.old-*")):
-            original = path.with_name(path.name.split(".old-")[0])
-            if os.path.lexists(original):
-                _remove(path)
-            else:
-                os.rename(path, original)
-        for path in sorted(self.root.glob("*.tmp-*")):
-            _remove(path)
+        """Finish or undo what a killed process left half done; only for the process that writes.
+
+        Raises:
+            CheckpointSaveError: something cannot be renamed or deleted.
+        """
+        with _explained(f"cannot clear away in {self.root} what an interrupted save left"):
+            for path in self._entries():
+                match = _LEFTOVER.fullmatch(path.name)
+                if match and match[2] == "old" and not os.path.lexists(path.with_name(match[1])):
+                    os.rename(path, path.with_name(match[1]))
+                elif match:
+                    _remove(path)
+
+    def _entries(self) -> list[Path]:
+        """What lies in the store, in the order of names; nothing if it does not exist yet.
+
+        Raises:
+            CheckpointError: it is there and cannot be read. To take it for empty would be to start the run over.
+        """
+        try:
+            return sorted(self.root.iterdir())
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not self.root.is_symlink():
+                return []
+            raise CheckpointError(f"{self.root}: cannot be read ({error.strerror})") from error
+
+    def _find(self, name: str) -> Path | None:
+        """The folder of a step, behind a link, or at a path; whether it is sound shows when it is loaded."""
+        if _STEP.fullmatch(name) and self._step_folder(int(name)).is_dir():
+            return self._step_folder(int(name))
+        inside = self.root / name
+        if inside.is_symlink():
+            target = self._retired_or_same(self.root / os.readlink(inside))
+            return target if target.is_dir() else None
+        given = Path(name).parent if Path(name).is_file() else Path(name)
+        return next((folder for folder in (inside, given) if (folder / MANIFEST).is_file()), None)
 
     def _step_folder(self, step: int) -> Path:
         return self._retired_or_same(self.root / f"step-{step:08d}")
@@ -220,12 +251,13 @@ class CheckpointStore:
         """The folder, or its predecessor if a process was killed between the two renames that replace it."""
         if folder.exists():
             return folder
-        return next(iter(sorted(folder.parent.glob(f"{folder.name}.old-*"))), folder)
+        retired = sorted(path for path in folder.parent.glob(f"{folder.name}.old-*") if _LEFTOVER.fullmatch(path.name))
+        return retired[0] if retired else folder
 
     def _is_named(self, path: Path) -> bool:
         """Whether this is a checkpoint under a name such as `best`, a link or a folder of its own."""
-        leftover = ".tmp-" in path.name or ".old-" in path.name
-        return not leftover and not _STEP_FOLDER.fullmatch(path.name) and (path / MANIFEST).is_file()
+        other = _LEFTOVER.fullmatch(path.name) or _STEP_FOLDER.fullmatch(path.name)
+        return not other and (path / MANIFEST).is_file()
 
 
 def snapshot(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
@@ -246,19 +278,26 @@ def snapshot(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str,
 
 def load(folder: Path, *, files: Sequence[str] | None = None) -> Checkpoint:
     """Read the checkpoint in `folder`; see `CheckpointStore.load`."""
-    manifest = _read_manifest(folder)
-    stems = [Path(name).stem for name in manifest["files"] if name != STATE] if files is None else files
-    tensors: dict[str, dict[str, Tensor]] = {}
-    for stem in stems:
-        data = _read_checked(folder / f"{stem}.safetensors", manifest)
-        try:
-            tensors[stem] = safetensors.torch.load(data)
-        except SafetensorError as error:
-            raise CheckpointError(f"{folder / stem}.safetensors: not a safetensors file ({error})") from error
-        for alias, name in manifest["aliases"].get(stem, {}).items():
-            tensors[stem][alias] = tensors[stem][name]
-    state = json.loads(_read_checked(folder / STATE, manifest))
-    return Checkpoint(folder, manifest["step"], tensors, state, manifest["belongs_to"])
+    manifest = read_manifest(folder)
+    named = _STEP_FOLDER.fullmatch(folder.name)
+    if named and int(named[1]) != manifest.step:
+        raise CheckpointError(f"{folder / MANIFEST}: this is step {manifest.step} under the name of another")
+    tensors = {stem: _read_tensors(manifest, stem) for stem in (manifest.tensor_files if files is None else files)}
+    return Checkpoint(folder, manifest.step, tensors, manifest.read_state(), dict(manifest.belongs_to))
+
+
+def _read_tensors(manifest: Manifest, stem: str) -> dict[str, Tensor]:
+    path = manifest.folder / f"{stem}.safetensors"
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load(manifest.read(path.name))
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        # the last three for a dtype that torch lacks and for sizes beyond its integers
+        raise CheckpointError(f"{path}: not a safetensors file that can be used ({error})") from error
+    for alias, name in manifest.aliases.get(stem, {}).items():
+        if name not in tensors or alias in tensors:
+            raise CheckpointError(f"{manifest.folder / MANIFEST}: damaged, {path.name} has no {name} to call {alias}")
+        tensors[alias] = tensors[name]
+    return tensors
 
 
 def average(paths: Sequence[Path]) -> dict[str, Tensor]:
@@ -270,14 +309,15 @@ def average(paths: Sequence[Path]) -> dict[str, Tensor]:
         paths: checkpoint folders, at least one.
 
     Raises:
-        UserError: names, shapes or integer values differ; the message names both checkpoints.
+        UserError: names, shapes, types or integer values differ; the message names both checkpoints.
+        CheckpointError: one of them is damaged: the mean of the others would be another than was asked for.
     """
     if not paths:
         raise UserError("no checkpoints to average")
-    first = load(paths[0], files=["model"]).tensors["model"]
+    first = _weights_to_average(paths[0])
     sums = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in first.items()}
     for path in paths[1:]:
-        other = load(path, files=["model"]).tensors["model"]
+        other = _weights_to_average(path)
         _check_same_layout(first, other, paths[0], path)
         for name, tensor in other.items():
             if tensor.is_floating_point():
@@ -290,9 +330,20 @@ def average(paths: Sequence[Path]) -> dict[str, Tensor]:
     }
 
 
+def _weights_to_average(path: Path) -> dict[str, Tensor]:
+    try:
+        return load(path, files=["model"]).tensors["model"]
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot average: {error}; delete {path} to average the others") from error
+
+
 def _check_same_layout(first: Mapping[str, Tensor], other: Mapping[str, Tensor], path: Path, other_path: Path) -> None:
     odd = sorted(first.keys() ^ other.keys())
-    odd += sorted(name for name in first.keys() & other.keys() if first[name].shape != other[name].shape)
+    odd += sorted(
+        name
+        for name in first.keys() & other.keys()
+        if (first[name].shape, first[name].dtype) != (other[name].shape, other[name].dtype)
+    )
     if odd:
         raise UserError(
             f"cannot average {path} and {other_path}: their models differ in {', '.join(odd[:3])}"
@@ -314,16 +365,8 @@ def _write_folder(
         stored, aliases[stem] = _without_aliases(named)
         safetensors.torch.save_file(stored, folder / f"{stem}.safetensors")
     (folder / STATE).write_text(json.dumps(dict(state)), encoding="utf-8")
-    manifest = {
-        "format_version": FORMAT_VERSION,
-        "step": step,
-        "files": {path.name: _seal(path) for path in sorted(folder.iterdir())},
-        "aliases": {stem: names for stem, names in aliases.items() if names},
-        "belongs_to": dict(belongs_to),
-    }
-    manifest["sha256"] = _digest_of(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    _seal(folder / MANIFEST)
+    files = {path.name: seal(path) for path in sorted(folder.iterdir())}
+    Manifest(folder, step, files, {stem: names for stem, names in aliases.items() if names}, dict(belongs_to)).write()
     sync_folder(folder)
 
 
@@ -352,16 +395,14 @@ def _identity(tensor: Tensor) -> Hashable:
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
-def _seal(path: Path) -> dict[str, Any]:
-    """Flush the file to the disk and return its size and hash for the manifest."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"sha256": digest, "bytes": path.stat().st_size}
+def _beside(final: Path, what: str) -> Path:
+    """A name beside the final one for what is not whole yet (`tmp`) or steps aside (`old`)."""
+    return final.with_name(f"{final.name}.{what}-{os.getpid()}x{secrets.token_hex(4)}")
 
 
-def _swap_in(temporary: Path, final: Path, *, retired: Path) -> None:
+def _swap_in(temporary: Path, final: Path) -> None:
     """Rename `temporary` to `final`; only a link can replace a link, so anything else steps aside first."""
+    retired = _beside(final, "old")
     if os.path.lexists(final) and not (final.is_symlink() and temporary.is_symlink()):
         os.rename(final, retired)
     os.replace(temporary, final)
@@ -370,55 +411,24 @@ def _swap_in(temporary: Path, final: Path, *, retired: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_symlink():
-        path.unlink()
-    elif path.exists():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointSaveError(f"{what}: {error}") from error
 
 
 def _explain_write(error: Exception, final: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> str:
     sizes = {tensor.data_ptr(): tensor.nbytes for named in tensors.values() for tensor in named.values()}
-    needed = sum(sizes.values())
-    return f"cannot write {final} ({needed:,} bytes): {error}"
-
-
-def _digest_of(manifest: Mapping[str, Any]) -> str:
-    """The sha256 of a manifest's content, its own `sha256` field left out."""
-    rest = {key: value for key, value in manifest.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both of this kind
-        raise CheckpointError(f"{path}: damaged, not JSON ({error})") from error
-    version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise NewerFormatError(
-            f"{path}: checkpoint format {version} is newer than this version of the program, "
-            f"which reads up to {FORMAT_VERSION}: update it"
-        )
-    if version != FORMAT_VERSION or manifest.get("sha256") != _digest_of(manifest):
-        raise CheckpointError(f"{path}: damaged, its checksum does not match")
-    checked: dict[str, Any] = manifest
-    return checked
-
-
-def _read_checked(path: Path, manifest: Mapping[str, Any]) -> bytes:
-    """The content of a checkpoint file, read once so that what was checked is what gets used."""
-    expected = manifest["files"].get(path.name)
-    if expected is None:
-        raise CheckpointError(f"{path}: this checkpoint holds no such file, only {', '.join(manifest['files'])}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    if len(data) != expected["bytes"]:
-        raise CheckpointError(f"{path}: damaged, {len(data)} bytes long instead of {expected['bytes']}")
-    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-        raise CheckpointError(f"{path}: damaged, its checksum does not match")
-    return data
+    message = f"cannot write {final}: {error}; it needs {sum(sizes.values()):,} bytes"
+    with suppress(OSError):  # a folder that is gone, or not ours to read, cannot say
+        there = next(folder for folder in final.parents if folder.exists())
+        message += f", and {there} has {shutil.disk_usage(there).free:,} free"
+    return message

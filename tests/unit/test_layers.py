@@ -22,7 +22,7 @@ LAYERS = [
         ["seq2seq.optim"],
         ["seq2seq.metrics", "seq2seq.significance"],
     ],
-    [["seq2seq.search"], ["seq2seq.checkpoint"],
+    [["seq2seq.search"], ["seq2seq.manifest", "seq2seq.checkpoint"],
      ["seq2seq.event_file", "seq2seq.tracking"], ["seq2seq.plots"],
      ["seq2seq.run_folder", "seq2seq.provenance", "seq2seq.report", "seq2seq.comparison"], ["seq2seq.findings"]],
     [["seq2seq.alarms", "seq2seq.portions", "seq2seq.inference", "seq2seq.evaluation", "seq2seq.results",
