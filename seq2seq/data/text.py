@@ -1,9 +1,9 @@
 r"""Text files and streams as lines: one rule for training data, test sets and standard input.
 
-A line ends at ``b"\n"`` and nowhere else; one ``b"\r"`` before it is dropped. Everything that other programs
-may take for a line end (a lone carriage return, VT, FF, U+0085, U+2028, U+2029) is a character of its line,
-so that two files that were aligned by counting newline bytes stay aligned. A byte order mark is stripped
-once, at the start.
+A line ends at ``b"\n"`` and nowhere else; one ``b"\r"`` before it, or at the end of the file, is dropped.
+Everything that other programs may take for a line end (a lone carriage return, VT, FF, U+0085, U+2028, U+2029)
+is a character of its line, so that two files that were aligned by counting newline bytes stay aligned. A byte
+order mark is stripped once, at the start.
 """
 
 import gzip
