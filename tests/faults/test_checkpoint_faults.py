@@ -1,0 +1,229 @@
+"""Disks that fill, folders that turn read-only, checkpoints that are damaged: what is saved stays good and is found."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seq2seq.cli.main import _run
+
+TINY = (
+    "model=gru_tiny", "model.d_model=16", "model.embedding_size=8", "model.encoder_size=8", "tokenizer=char",
+    "optim.warmup_steps=4", "optim.lr=0.002", "metrics.names=[bleu]", "metrics.bootstrap=0", "trainer.device=cpu",
+    "trainer.threads=1", "trainer.precision=fp32", "trainer.attention_images=0", "trainer.eval_examples=0",
+    "trainer.log_every=4", "trainer.max_steps=12", "trainer.eval_every=4", "trainer.save_every=4",
+    "trainer.batch_tokens=256",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that name a small corpus: numbers, and the same written backwards."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for split, count in (("train", 120), ("valid", 6)):
+        lines = [str(7919 * number % 99991) for number in range(count)]
+        (folder / f"{split}.src").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        (folder / f"{split}.tgt").write_text("".join(f"{line[::-1]}\n" for line in lines), encoding="utf-8")
+    return [f"data.{split}.{side}={folder}/{split}.{end}" for split in ("train", "valid")
+            for side, end in (("source", "src"), ("target", "tgt"))]  # fmt: skip
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0b100
+    path.write_bytes(data)
+
+
+# --- damage, through the command ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output root of a run that keeps three checkpoints."""
+    root = tmp_path_factory.mktemp("trained")
+    assert _run("train", [*TINY, *files, "name=run", f"output_root={root}", "trainer.keep_last=3"]) == 0
+    return root
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that run, as it was before it was complete."""
+    shutil.copytree(trained / "run", tmp_path / "run", symlinks=True)
+    shutil.copytree(trained / ".cache", tmp_path / ".cache")
+    (tmp_path / "run" / "results.json").unlink()
+    return tmp_path / "run"
+
+
+def go_on(run: Path, files: list[str], *overrides: str) -> int:
+    return _run("train", [*TINY, *files, "name=run", f"output_root={run.parent}", "trainer.keep_last=3", *overrides])
+
+
+def test_no_valid_checkpoint_ends_with_code_2_naming_the_files(
+    run: Path, files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = run / "checkpoints"
+    os.truncate(checkpoints / "step-00000004" / "optimizer.safetensors", 100)
+    flip_a_bit(checkpoints / "step-00000008" / "model.safetensors")
+    (checkpoints / "step-00000012" / "state.json").write_bytes(b"")
+    before = sorted(checkpoints.rglob("*"))
+    assert go_on(run, files) == 2
+    error = capsys.readouterr().err.partition("seq2seq: error: ")[2]
+    for name in ("4/optimizer.safetensors", "8/model.safetensors", "12/state.json"):
+        assert f"step-{name.rjust(len(name) + 8 - name.index('/'), '0')}: damaged" in error
+    assert "overwrite=true" in error
+    assert "Traceback" not in error
+    assert sorted(checkpoints.rglob("*")) == before
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: path.write_bytes(b""),
+    "bit flipped": flip_a_bit,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_run_whose_newest_checkpoint_is_damaged_ends_as_if_it_were_not(
+    run: Path, files: list[str], damage: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    final = run / "checkpoints" / "step-00000012"
+    expected = {path.name: path.read_bytes() for path in final.glob("*.safetensors")}
+    damage(final / "optimizer.safetensors")
+    assert go_on(run, files, "trainer.keep_last=1") == 0
+    errors = capsys.readouterr().err
+    assert "step-00000012/optimizer.safetensors: damaged" in errors
+    assert "going on from step 8" in errors
+    assert (run / "checkpoints" / "last").resolve() == final
+    assert {path.name: path.read_bytes() for path in final.glob("*.safetensors")} == expected
+
+
+def test_average_over_a_damaged_checkpoint_names_it_and_the_way_out(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flip_a_bit(run / "checkpoints" / "step-00000008" / "model.safetensors")
+    assert _run("average", [f"run={run}"]) == 2
+    error = capsys.readouterr().err.partition("seq2seq: error: ")[2]
+    assert "step-00000008/model.safetensors: damaged" in error
+    assert not (run / "checkpoints" / "average").exists()
+    shutil.rmtree(run / "checkpoints" / "step-00000008")
+    assert _run("average", [f"run={run}"]) == 0
+    assert "the mean of steps 4, 12" in capsys.readouterr().out
+
+
+# --- devices that fill, mounts that turn read-only ------------------------------------------------------------
+
+
+def in_own_mount(folder: Path, size: str, script: str, *arguments: str) -> str:
+    """Runs a script where the folder is a small disk of its own: mounts need no rights in a user namespace."""
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this kernel gives no user namespaces, so nothing can be mounted")
+    folder.mkdir()
+    mounted = ["bash", "-ec", f'mount -t tmpfs -o size={size} none "$0" && exec "$@"', str(folder)]
+    command = [*namespace, *mounted, sys.executable, "-c", script, str(folder), *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+FULL_AT_A_SAVE = """
+import os, re, sys
+from pathlib import Path
+import torch
+from seq2seq.checkpoint import CheckpointSaveError, CheckpointStore
+
+disk = Path(sys.argv[1])
+store = CheckpointStore(disk / "checkpoints")
+tensors = {"model": {"weight": torch.ones(20_000)}, "optimizer": {"weight": torch.ones(20_000)}}
+store.link("last", store.save(10, tensors, {}))
+before, failures, page = sorted(disk.rglob("*")), 0, os.sysconf("SC_PAGESIZE")
+for room in range(0, 50 * page, 2 * page):  # each file of a checkpoint hits the end at some of these
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
+    (disk / "filler").write_bytes(bytes(free - room))
+    try:
+        store.save(20, tensors, {"notes": "x" * 2 * page})
+    except CheckpointSaveError as error:
+        failures += 1
+        said = r"/step-00000020: .*No space left.*; it needs 160,000 bytes, and .* has [0-9,]+ free"
+        assert re.search(said, str(error)), error
+        (disk / "filler").unlink()
+        assert sorted(disk.rglob("*")) == before
+        assert store.load("last").tensors["model"]["weight"].sum() == 20_000
+    else:
+        break
+assert failures > 15, failures
+assert store.latest_valid().step == 20
+"""
+
+
+def test_a_full_device_costs_nothing_but_the_save(tmp_path: Path) -> None:
+    in_own_mount(tmp_path / "disk", "1m", FULL_AT_A_SAVE)
+
+
+READ_ONLY = """
+import subprocess, sys
+from pathlib import Path
+import torch
+from seq2seq.checkpoint import CheckpointSaveError, CheckpointStore
+
+disk = Path(sys.argv[1])
+store = CheckpointStore(disk / "checkpoints")
+for step in (10, 20):
+    store.link("last", store.save(step, {"model": {"weight": torch.ones(3)}}, {}))
+(store.root / "step-00000030.tmp-1x00000000").mkdir()
+subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+for what in (
+    lambda: store.save(30, {"model": {"weight": torch.ones(3)}}, {}),
+    lambda: store.link("best", 10),
+    lambda: store.prune([20]),
+):
+    try:
+        what()
+    except CheckpointSaveError as error:
+        assert "Read-only file system" in str(error) and str(store.root) in str(error), error
+    else:
+        raise AssertionError("nothing was raised")
+assert store.latest_valid().step == store.load("last").step == 20
+assert store.steps() == [10, 20]
+"""
+
+
+def test_a_disk_that_turns_read_only_is_named_and_still_read(tmp_path: Path) -> None:
+    in_own_mount(tmp_path / "disk", "1m", READ_ONLY)
+
+
+TRAIN_ON_A_SMALL_DISK = """
+import subprocess, sys
+from pathlib import Path
+from seq2seq.checkpoint import CheckpointStore
+
+disk, arguments = Path(sys.argv[1]), sys.argv[2:]
+train = [sys.executable, "-m", "seq2seq", "train", f"output_root={disk}", *arguments]
+done = subprocess.run(train, capture_output=True, text=True)
+assert done.returncode == 3, done.stderr
+error = done.stderr.partition("seq2seq: error: ")[2]
+assert "No space left" in error and "bytes" in error and "Traceback" not in done.stderr, done.stderr
+store = CheckpointStore(disk / "run" / "checkpoints")
+found = store.latest_valid()
+assert found is not None and 0 < found.step < 12, done.stderr
+assert not [path for path in store.root.iterdir() if ".tmp-" in path.name]
+subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+done = subprocess.run(train, capture_output=True, text=True)
+assert done.returncode == 0, done.stderr
+assert f"going on from step {found.step}" in done.stderr
+sys.stdout.buffer.write((disk / "run" / "checkpoints" / "last" / "model.safetensors").read_bytes().hex().encode())
+"""
+
+
+@pytest.mark.slow
+def test_a_run_on_a_full_disk_ends_with_code_3_and_goes_on_once_there_is_room(
+    files: list[str], trained: Path, tmp_path: Path
+) -> None:
+    keys = [*TINY, *files, "name=run", f"cache_root={tmp_path / 'cache'}", "trainer.keep_last=3"]
+    weights = in_own_mount(tmp_path / "disk", "480k", TRAIN_ON_A_SMALL_DISK, *keys)
+    uninterrupted = trained / "run" / "checkpoints" / "last" / "model.safetensors"
+    assert bytes.fromhex(weights) == uninterrupted.read_bytes()
