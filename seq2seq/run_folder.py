@@ -230,6 +230,8 @@ def refuse_links_out(folder: Path) -> None:
     for place, folders, files in os.walk(folder):
         for name in [*folders, *files]:
             path = Path(place, name)
+            if path.is_char_device():  # /dev/null keeps nothing and holds nothing
+                continue
             if path.is_symlink() and os.path.commonpath([inside, os.path.realpath(path)]) != inside:
                 raise UserError(
                     f"{path} is a link that leads out of the run folder, to {os.readlink(path)}: nothing there is read "

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from seq2seq.errors import UserError
-from seq2seq.run_folder import RunFolder
+from seq2seq.run_folder import RunFolder, require_run
 
 HOLD = """
 import os, pathlib, sys, time
@@ -170,3 +170,12 @@ def test_damaged_results_count_as_none(folder: RunFolder, caplog: pytest.LogCapt
     assert str(folder.results) in caplog.text
     folder.results.write_bytes(b"\xff\xfe")
     assert folder.read_results() is None
+
+
+def test_a_link_to_a_device_is_no_way_out(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/null")
+    assert require_run(str(tmp_path)).path == tmp_path
+    (tmp_path / "train.log").symlink_to("/etc/hostname")
+    with pytest.raises(UserError, match="leads out of the run folder"):
+        require_run(str(tmp_path))
