@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -182,7 +183,7 @@ def _locate(value: str, root: Path, key: str) -> Path:
     try:
         check_readable(path, f"{key}={value}")
     except UserError as error:
-        if not path.exists() and Path(value).is_file():
+        if not os.path.exists(path) and os.path.isfile(value):  # pathlib's would raise for a name that is too long
             raise UserError(
                 f"{error} Relative paths are below data.root={root}; the current folder has such a file: "
                 "set data.root=. or give an absolute path."

@@ -45,6 +45,8 @@ def check_readable(path: Path, label: str | None = None) -> None:
         raise UserError(f"{name}: cannot be read: {error.strerror}") from error
     if is_folder:
         raise UserError(f"{name}: is a folder, not a file. Name the text file inside it.")
+    if not exists and path.is_symlink():
+        raise UserError(f"{name}: a link to {path.readlink()}, where there is no file.")
     if not exists:
         raise UserError(f"{name}: no such file.{_other_name(path)}")
 
