@@ -50,6 +50,11 @@ class Finding:
     message: str
     mend: str = ""
 
+    def __str__(self) -> str:
+        """The finding in one line."""
+        what = self.message if self.message.startswith(self.key) else f"{self.key}: {self.message}"
+        return f"{what} -> {self.mend}" if self.mend else what
+
 
 def scripts_of(language: str | None) -> set[str]:
     """The scripts that a language is written in; empty where that is not known, or the language is not."""
@@ -88,7 +93,7 @@ def _share(count: int, whole: int, what: str = "pairs") -> str:
 def _first(some: Some | list[int]) -> str:
     """The numbers of the first ones; those of text files are their lines."""
     numbers = some.first if isinstance(some, Some) else some
-    return f"the first: number {', '.join(map(str, numbers))}" if len(numbers) > 1 else f"number {numbers[0]}"
+    return f"the first are {', '.join(map(str, numbers))}" if len(numbers) > 1 else f"number {numbers[0]}"
 
 
 def _alignment(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding]:
@@ -147,7 +152,7 @@ def _sides(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding]:
             f"{_share(found.swapped, sampled)} look swapped, source for target; {_first(quality.swapped)}",
             "turn them round, or remove them",
         )
-    if not _translates(data):
+    if not _translates(data) or found.swapped >= _MOST * sampled:
         return
     for side, other, count in (("source", "target", found.source_strayed), ("target", "source", found.target_strayed)):
         if count >= max(2 * _FEW * sampled, 3):
@@ -213,8 +218,10 @@ def _repetition(key: str, quality: Quality, data: DataConfig) -> Iterator[Findin
     for side, repeated in (("source", quality.repeated_sources), ("target", quality.repeated_targets)):
         others = repeated - pairs
         if others >= _MANY * filled:
-            meaning = "the model cannot know which target is meant" if side == "source" else "expect dull outputs"
-            yield Finding(Severity.note, f"{key}.{side}", f"{_share(others, filled)} repeat a {side} only: {meaning}")
+            meaning = "no model can tell which is meant" if side == "source" else "models come to prefer such targets"
+            other = "target" if side == "source" else "source"
+            message = f"{_share(others, filled)} repeat a {side} with another {other}: {meaning}"
+            yield Finding(Severity.note, f"{key}.{side}", message)
 
 
 def _leakage(key: str, quality: Quality) -> Iterator[Finding]:

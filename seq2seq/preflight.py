@@ -16,7 +16,8 @@ from seq2seq.trainer_config import Averaging, TrainerConfig
 _WIDTH = 118
 _LOG_BYTES = 2_500  # of one log of a dozen values: JSON, TensorBoard and the line of text
 _IMAGE_BYTES = 60_000  # of an attention heat map
-_TIGHT = 0.9  # share of memory or disk that leaves no room for others
+_WORTH = 0.001  # share of unknown tokens or bytes from which on it is told
+_TIGHT = 0.8  # share of memory or disk that leaves no room for others, or for an estimate that is too low
 
 
 class ReportFormat(str, Enum):
@@ -76,9 +77,9 @@ class Preflight:
         """Ready, or what to do first."""
         if not self.errors:
             return f"ready to train: {self.command}"
-        first, more = self.errors[0], len(self.errors) - 1
-        others = f", and {more} more" if more else ""
-        return f"not ready to train: {first.key}: {first.mend or first.message}{others}"
+        more = len(self.errors) - 1
+        others = f" (and {more} error{'s' if more > 1 else ''} more)" if more else ""
+        return f"not ready to train: {self.errors[0]}{others}"
 
 
 @dataclass(frozen=True)
@@ -188,10 +189,22 @@ def text(report: Preflight, trainer: TrainerConfig) -> str:
     if report.rehearsal is not None:
         figures += _rehearsed(report, report.rehearsal, trainer)
     lines = [f"seq2seq check: {report.name}", ""]
+    width = max(len(label) for label, _ in figures) + 2
     for label, line in figures:
-        wrapped = textwrap.wrap(line, _WIDTH - 14, break_long_words=False, break_on_hyphens=False)
-        lines += [f"  {label if n == 0 else '':<12}{part}" for n, part in enumerate(wrapped)]
+        lines += _hanging(f"  {label:<{width}}", line)
     return "\n".join([*lines, "", *_findings(report.findings), "", report.verdict()])
+
+
+def _hanging(head: str, line: str) -> list[str]:
+    """A line behind its head, wrapped below itself; paths are not torn."""
+    return textwrap.wrap(
+        line,
+        _WIDTH,
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _environment(report: Preflight) -> Iterator[tuple[str, str]]:
@@ -224,7 +237,7 @@ def _lengths(side: SideReport) -> str:
     odd = [
         f"{count / max(side.tokens, 1):.1%} {what}"
         for count, what in ((side.unknown, "unknown"), (side.byte_pieces, "bytes"))
-        if count
+        if count >= _WORTH * side.tokens > 0
     ]
     cut = [f"{side.truncated:,} cut"] if side.truncated else []
     return ", ".join([lengths, *odd, *cut])
@@ -266,9 +279,7 @@ def _findings(findings: Sequence[Finding]) -> list[str]:
     shown = [f"{count} {severity.value}{'s' if count > 1 else ''}" for severity, count in counts if count]
     lines = [", ".join(shown) if shown else "nothing amiss was found"]
     for finding in _by_severity(findings):
-        whole = f"{finding.key}: {finding.message}" + (f" -> {finding.mend}" if finding.mend else "")
-        wrapped = textwrap.wrap(whole, _WIDTH - 12, break_long_words=False, break_on_hyphens=False)
-        lines += [f"  {finding.severity.value if n == 0 else '':<10}{part}" for n, part in enumerate(wrapped)]
+        lines += _hanging(f"  {finding.severity.value:<9}", str(finding))
     return lines
 
 

@@ -4,6 +4,7 @@ import multiprocessing
 import signal
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -29,6 +30,7 @@ from seq2seq.train_step import TrainStep
 _WARM_UP = 2  # steps that are slower than those to come
 _STEPS, _SECONDS = 20, 6.0  # measured: so many steps, or as many as fit into so many seconds, but three
 _PARTS = 4  # a heaviest batch is tried by so small a part first
+_SAFE = 0.8  # share of the free memory up to which it is then tried whole; estimates are up to a fifth too low
 _FORWARD_SHARE = 1 / 3  # of a step's time: a backward pass takes two forward ones (Kaplan et al. 2020, section 2.1)
 
 
@@ -40,7 +42,7 @@ class Memory:
         batches: their examples, source and target tokens, padding counted.
         needed: bytes; of the whole process on a CPU, of tensors on a GPU.
         room: bytes that were free.
-        measured: false where `needed` is worked out from a part of the batch, for the whole would not have fitted.
+        measured: false where `needed` is worked out from a part of the batch, lest the whole takes all there is.
         splits: how often a batch did not fit and was computed in halves.
     """
 
@@ -81,7 +83,7 @@ class Rehearsal:
     Attributes:
         parameters: of the model.
         memory: its need.
-        speed: None where memory does not suffice.
+        speed: None where memory might not suffice.
     """
 
     parameters: int
@@ -89,7 +91,7 @@ class Rehearsal:
     speed: Speed | None
 
 
-def rehearse(config: Config, prepared: Prepared, *, room: int) -> Rehearsal:
+def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1) -> Rehearsal:
     """Measures a run in a process of its own.
 
     Its peak of memory is then that of training and nothing else, and should the kernel kill it for its memory, that is
@@ -99,6 +101,7 @@ def rehearse(config: Config, prepared: Prepared, *, room: int) -> Rehearsal:
         config: Of the run.
         prepared: Its data.
         room: Bytes of memory that are free.
+        thinned: How many training examples one of `prepared` stands for.
 
     Raises:
         TrainingError: Memory does not suffice for a single example.
@@ -123,7 +126,9 @@ def rehearse(config: Config, prepared: Prepared, *, room: int) -> Rehearsal:
     if isinstance(answer, BaseException):
         raise answer
     assert isinstance(answer, Rehearsal)
-    return answer
+    if answer.speed is None:
+        return answer
+    return replace(answer, speed=replace(answer.speed, steps_per_epoch=answer.speed.steps_per_epoch * thinned))
 
 
 def _answer(sender: Connection, config: Config, prepared: Prepared, room: int) -> None:
@@ -151,8 +156,8 @@ def _rehearse(config: Config, prepared: Prepared, room: int) -> Rehearsal:
     stream = _stream(config, prepared.train, runtime)
     parameters = sum(p.numel() for p in model.parameters())
     heaviest = stream.heaviest(0)
-    needed = max(_need(step, micro.batch, runtime) for micro in heaviest) + 2 * 4 * parameters  # Adam's two moments
-    fits = needed <= room
+    needed = _need(step, [micro.batch for micro in heaviest], runtime) + 2 * 4 * parameters  # Adam's two moments
+    fits = needed <= _SAFE * room
     speed = None
     if fits:
         step.rehearse(heaviest)
@@ -180,16 +185,18 @@ def _peak(runtime: Runtime) -> int:
     return int(runtime.peak_memory_mb() * 2**20)
 
 
-def _need(step: TrainStep, batch: Batch, runtime: Runtime) -> int:
-    """The bytes of the peak within a batch, from that within a part of it: it grows with the number of examples.
+def _need(step: TrainStep, batches: Sequence[Batch], runtime: Runtime) -> int:
+    """About the bytes of the peak within these batches, from parts of them: it grows with the number of examples.
 
     A batch that is tried whole could take the machine down with it: the CPU's memory is everybody's.
     """
-    step.rehearse([MicroBatch(_part(batch, 1), 1.0)])
-    before = _peak(runtime)
-    part = _part(batch, max(1, len(batch.indices) // _PARTS))
-    step.rehearse([MicroBatch(part, 1.0)])
-    return before + (_peak(runtime) - before) * len(batch.indices) // len(part.indices)
+    step.rehearse([MicroBatch(_part(batch, 1), 1.0) for batch in batches])
+    base = needed = _peak(runtime)
+    for batch in batches:
+        part = _part(batch, len(batch.indices) // _PARTS)
+        step.rehearse([MicroBatch(part, 1.0)])
+        needed = max(needed, base + (_peak(runtime) - base) * len(batch.indices) // len(part.indices))
+    return needed
 
 
 def _part(batch: Batch, examples: int) -> Batch:

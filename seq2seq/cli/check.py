@@ -31,8 +31,8 @@ from seq2seq.runtime import Device, Precision, build_runtime, console_log, set_t
 
 LOGGER = logging.getLogger("seq2seq")
 
-# Training pairs beyond which those that are not prepared are thinned to about so many: a minute's work, not many.
-_LARGE = 300_000
+# More training pairs than this, if they are not prepared yet, are thinned to about so many: a minute's work, not many.
+_LARGE, _ENOUGH = 200_000, 100_000
 
 
 def run(arguments: list[str]) -> None:
@@ -91,11 +91,14 @@ def look(config: Config, scratch: Path) -> Preflight:
         prepared = _prepare(config, report, scratch)
         report.splits = prepared.report.splits
         found += findings.of_splits(report.splits)
-        if not report.errors:
-            LOGGER.info("Measuring a few steps.")
-            device = build_runtime(config.trainer.device, config.trainer.precision).device
-            report.rehearsal = rehearse(config, prepared, room=machine.available_memory(device))
-            found += preflight.of_machine(config.trainer, report)
+    if report.errors:
+        return report
+    with _reported(found, "trainer.batch_tokens"):
+        LOGGER.info("Measuring a few steps.")
+        device = build_runtime(config.trainer.device, config.trainer.precision).device
+        room = machine.available_memory(device)
+        report.rehearsal = rehearse(config, prepared, room=room, thinned=report.thinned)
+        found += preflight.of_machine(config.trainer, report)
     return report
 
 
@@ -153,7 +156,7 @@ def _prepare(config: Config, report: Preflight, scratch: Path) -> Prepared:
     data, cache = config.data, Path(config.cache_root)
     pairs = report.qualities["train"].pairs
     if pairs > _LARGE and not is_prepared(data, config.tokenizer, cache_root=cache, seed=config.seed):
-        report.thinned = -(-pairs // _LARGE)
+        report.thinned = -(-pairs // _ENOUGH)
         data, cache = thinned(data, scratch, every=report.thinned), scratch / "cache"
         note = f"{pairs:,} pairs are not prepared yet: every {report.thinned}th stands for all in lengths and speed"
         report.findings.append(
