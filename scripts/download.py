@@ -148,8 +148,11 @@ def _download_once(remote: Remote, part: Path) -> None:
     with response:
         if response.status != 206:
             have = 0  # the server can't resume and sends all of it
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length is not None else None
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            part.unlink()
+            raise _BrokenOffError("the server went on from another place than asked")
+        length = response.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdigit() else None
         if total is not None and total > remote.max_bytes:
             raise DownloadError(f"{remote.url}: {total} bytes, more than the {remote.max_bytes} that are plausible")
         _save(response, part, have, remote)

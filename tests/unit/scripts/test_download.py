@@ -33,6 +33,10 @@ class Server(ThreadingHTTPServer):
         self.cut: list[int] = []
         self.refuse: list[int] = []
         self.ranges = True
+        self.shift = 0  # answers a range from so many bytes behind the place that was asked for
+        self.length: str | None = None  # announced in place of the true one
+        self.stalls: list[int] = []  # bytes after which an answer stops without an end
+        self.over = threading.Event()
         self.seen: list[str | None] = []
 
     def url(self, name: str) -> str:
@@ -56,6 +60,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and self.server.ranges else 0
+        start += self.server.shift if start else 0
         if start >= len(body):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(body)}")
@@ -64,8 +69,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        self.send_header("Content-Length", str(len(body) - start))
+        self.send_header("Content-Length", self.server.length or str(len(body) - start))
         self.end_headers()
+        if self.server.stalls:
+            self.wfile.write(body[start : start + self.server.stalls.pop(0)])
+            self.server.over.wait(60)
+            return
         send = self.server.cut.pop(0) if self.server.cut else len(body)
         self.wfile.write(body[start : start + send])
 
@@ -78,6 +87,7 @@ def server(monkeypatch) -> Iterator[Server]:
         thread.start()
         found.files["x.gz"] = CONTENT
         yield found
+        found.over.set()
         found.shutdown()
         thread.join()
 
@@ -149,6 +159,36 @@ def test_a_broken_connection_is_resumed_where_it_ended(server, target):
     assert download.fetch(Remote(server.url("x.gz"), SHA256), target, pause=no_pause)
     assert target.read_bytes() == CONTENT
     assert server.seen == [None, "bytes=1000-", "bytes=1070-"]
+
+
+def test_a_server_that_falls_silent_is_asked_again_for_the_rest(server, target, monkeypatch):
+    monkeypatch.setattr(download, "_TIMEOUT_SECONDS", 0.3)
+    server.stalls = [1000, 0]
+    waits = []
+    assert download.fetch(Remote(server.url("x.gz"), SHA256), target, pause=waits.append)
+    assert target.read_bytes() == CONTENT
+    assert len(waits) == 2
+
+
+def test_a_server_that_stays_silent_leaves_the_part_and_names_the_way_out(server, target, monkeypatch):
+    monkeypatch.setattr(download, "_TIMEOUT_SECONDS", 0.1)
+    server.stalls = [0] * 5
+    with pytest.raises(DownloadError, match=r"timed out .*5 attempts.*Without a network"):
+        download.fetch(Remote(server.url("x.gz"), SHA256), target, pause=no_pause)
+    assert not target.exists()
+
+
+def test_a_server_that_goes_on_from_another_place_is_asked_for_all_of_it(server, target):
+    server.cut, server.shift = [1000], 7
+    assert download.fetch(Remote(server.url("x.gz"), None), target, pause=no_pause)
+    assert target.read_bytes() == CONTENT
+    assert server.seen == [None, "bytes=1000-", None]
+
+
+def test_a_length_that_is_no_number_is_passed_over(server, target):
+    server.length = "much"
+    assert download.fetch(Remote(server.url("x.gz"), SHA256), target, pause=no_pause)
+    assert target.read_bytes() == CONTENT
 
 
 def test_the_part_of_an_earlier_run_is_kept_and_used(server, target):
