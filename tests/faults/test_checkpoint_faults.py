@@ -114,6 +114,30 @@ def test_average_over_a_damaged_checkpoint_names_it_and_the_way_out(
     assert "the mean of steps 4, 12" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["count=0"], ["count=0", "3 checkpoints are kept"]),
+        (["count=-1"], ["count=-1", "3 checkpoints are kept"]),
+        (["count=4"], ["count=4", "trainer.keep_last"]),
+        (["which=newest"], ["which", "newest"]),
+    ],
+)
+def test_average_of_what_cannot_be_is_refused(
+    trained: Path, overrides: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run("average", [f"run={trained / 'run'}", *overrides]) == 2
+    error = capsys.readouterr().err.partition("seq2seq: error: ")[2]
+    assert all(part in error for part in parts), error
+
+
+@pytest.mark.parametrize("verb", ["average", "evaluate", "generate"])
+def test_a_run_without_checkpoints_says_so(run: Path, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(run / "checkpoints")
+    assert _run(verb, [f"run={run}"]) == 2
+    assert "there is none yet" in capsys.readouterr().err
+
+
 # --- devices that fill, mounts that turn read-only ------------------------------------------------------------
 
 

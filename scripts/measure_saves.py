@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Measures what a save costs a run: how long training stands still for it, and how long the writing behind it takes.
+
+    python scripts/measure_saves.py --folder /tmp/saves
+    python scripts/measure_saves.py --folder /tmp/saves --device cuda --batch-tokens 25000
+
+Trains Transformers of about 1, 10 and 60 million parameters on random tokens, with Adam as in a run. Printed for each:
+a step's time; the copy that training waits for; the write in the background, flushed to the disk; how much slower steps
+are meanwhile; and what that costs in all, as a share of the time between two saves (`trainer.save_every`).
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seq2seq.background import Background
+from seq2seq.batching import Batch
+from seq2seq.checkpoint import CheckpointStore
+from seq2seq.distributed import World
+from seq2seq.models import build_model
+from seq2seq.models.base import Vocabulary
+from seq2seq.models.transformer import TransformerConfig
+from seq2seq.optim import OptimConfig
+from seq2seq.runtime import Device, Precision, Runtime, build_runtime, keep_freed_memory
+from seq2seq.stream import MicroBatch, StepBatches
+from seq2seq.train_step import TrainStep
+from seq2seq.trainer_config import TrainerConfig
+
+LENGTH = 32
+SIZES = {
+    4_000: TransformerConfig(d_model=128, d_ff=512, num_heads=4, encoder_layers=2, decoder_layers=2),
+    16_000: TransformerConfig(d_model=256, d_ff=1024, num_heads=4, encoder_layers=3, decoder_layers=3),
+    32_000: TransformerConfig(d_model=512, d_ff=2048, num_heads=8, encoder_layers=6, decoder_layers=6),
+}
+
+
+def random_batch(vocabulary: int, tokens: int) -> StepBatches:
+    """One micro-batch of sentences of `LENGTH` tokens, without padding."""
+    shape = (max(1, tokens // LENGTH), LENGTH)
+    src, tgt = (torch.randint(4, vocabulary, shape) for _ in range(2))
+    batch = Batch(src, tgt, torch.arange(tgt.numel()), tgt.flatten(), torch.arange(shape[0]))
+    return StepBatches([MicroBatch(batch, 1.0)], tgt.numel(), 0.0, epoch=0, position=1, epoch_size=1)
+
+
+def seconds(work: Callable[[], object], runtime: Runtime) -> float:
+    """How long a call takes, with what it leaves the device to do."""
+    began = time.perf_counter()
+    work()
+    if runtime.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def write_timed(store: CheckpointStore, number: int, tensors: dict[str, dict[str, Tensor]], times: list[float]) -> None:
+    """Saves a checkpoint and notes how many seconds it took."""
+    began = time.perf_counter()
+    store.save(number, tensors, {})
+    times.append(time.perf_counter() - began)
+
+
+def measure(vocabulary: int, config: TransformerConfig, options: argparse.Namespace, *, runtime: Runtime) -> list[str]:
+    """The cells of a row."""
+    model = build_model(config, Vocabulary(vocabulary, vocabulary, joint=True)).to(runtime.device)
+    step = TrainStep(model, TrainerConfig(), OptimConfig(), runtime=runtime, world=World(), seed=1)
+    batches = random_batch(vocabulary, options.batch_tokens)
+    store = CheckpointStore(options.folder / f"{vocabulary}")
+    update = partial(step.run, batches, step=0, lr=1e-4)
+    for _ in range(3):
+        update()
+    plain = statistics.median(seconds(update, runtime) for _ in range(options.steps))
+    copies: list[float] = []
+    writes: list[float] = []
+    slowed: list[float] = []
+    with Background() as background:
+        for number in range(options.saves):
+            tensors = step.tensors()  # the second one is timed: the first may have to ask for memory
+            copies.append(seconds(step.tensors, runtime))
+            background.submit(partial(write_timed, store, number, tensors, writes))
+            while len(writes) == number:
+                slowed.append(seconds(update, runtime))
+            store.prune([number])
+    copy, write, meanwhile = (statistics.median(values) for values in (copies, writes, slowed))
+    delay = copy + write * (1 - plain / max(meanwhile, plain))
+    size = sum(file.stat().st_size for file in store.resolve(str(options.saves - 1)).iterdir())
+    return [
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}", f"{size / 2**20:.0f}", f"{1000 * plain:.1f}",
+        f"{1000 * copy:.1f}", f"{1000 * write:.0f}", f"{100 * (meanwhile / plain - 1):+.0f} %",
+        f"{100 * delay / (options.save_every * plain):.3f} %",
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Measures and prints a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="where checkpoints go: on the disk to be measured")
+    parser.add_argument("--device", type=Device, choices=list(Device), default=Device.cpu)
+    parser.add_argument("--batch-tokens", type=int, default=512, help="source tokens of a step, and as many of targets")
+    parser.add_argument("--steps", type=int, default=10, help="steps timed without a save")
+    parser.add_argument("--saves", type=int, default=3)
+    parser.add_argument("--save-every", type=int, default=TrainerConfig.save_every)
+    options = parser.parse_args()
+    keep_freed_memory()
+    runtime = build_runtime(options.device, Precision.auto)
+    titles = ("M parameters", "MiB on disk", "step ms", "copy ms", "write ms", "steps meanwhile",
+              f"share of {options.save_every} steps")  # fmt: skip
+    print(f"| {' | '.join(titles)} |\n|{' ---: |' * len(titles)}")
+    for vocabulary, config in SIZES.items():
+        print(f"| {' | '.join(measure(vocabulary, config, options, runtime=runtime))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
