@@ -405,6 +405,12 @@ def hyper_parameters(config: Config) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key.startswith(sections) or key in others}
 
 
+def without_effect(config: Config) -> list[str]:
+    """A line for each key that differs from its default and that nothing reads, because of another key's value."""
+    defaults = parse({"model": {"family": config.model.family}})
+    return config_rules.without_effect(flatten(to_mapping(config)), flatten(to_mapping(defaults)))
+
+
 def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Keys that matter for the weights and differ, with both values."""
     before, after = flatten(to_mapping(old)), flatten(to_mapping(new))

@@ -237,6 +237,8 @@ def _write_head(config: Config, folder: RunFolder, prepared: Prepared, *, runtim
     folder.results.unlink(missing_ok=True)
     for line in prepared.report.lines():
         LOGGER.info("%s", line)
+    for line in configuration.without_effect(config):
+        LOGGER.warning("%s", line)
 
 
 def _start_weights(model: Seq2Seq, config: Config, prepared: Prepared) -> None:

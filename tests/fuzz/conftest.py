@@ -1,7 +1,7 @@
 """How long the fuzz tests go on, and how many inputs they tried.
 
-`SEQ2SEQ_FUZZ_EXAMPLES` is the number of inputs a test tries; a module whose inputs cost more says by how much in `COST`.
-The same inputs come up in each run: a number that is raised adds others.
+`SEQ2SEQ_FUZZ_EXAMPLES` is the number of inputs that a test tries; a module whose inputs cost more says how many times
+more in `COST`. The same inputs come up in each run; a higher number adds others.
 """
 
 import os
@@ -26,8 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         item.add_marker(pytest.mark.slow)
         test = getattr(item, "obj", None)
-        if hasattr(test, "hypothesis") and item.name not in tried:
-            tried[item.name] = 0
+        name = getattr(test, "__name__", "")  # the same for all parameters of a fixture
+        if hasattr(test, "hypothesis") and name not in tried:
+            tried[name] = 0
             settings(
                 max_examples=max(1, EXAMPLES // getattr(item.module, "COST", 1)),  # type: ignore[attr-defined]
                 deadline=None,
@@ -35,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 database=None,
                 suppress_health_check=list(HealthCheck),
             )(test)
-            test.hypothesis.inner_test = counted(test.hypothesis.inner_test, item.name)
+            test.hypothesis.inner_test = counted(test.hypothesis.inner_test, name)
 
 
 def counted(test: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -1,6 +1,7 @@
-"""Whatever is configured: a configuration that makes sense and comes back from its file, or one message with the key."""
+"""Whatever is configured: a configuration that comes back from its file, or one message."""
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ NAMES = sorted(
     {part for key in KEYS for part in key.split(".")} | {"_target_", "hydra", "defaults", "test", "../x", ""}
 )
 WORDS = ["auto", "cpu", "fp16", "gru", "transformer", "word", "bpe", "cosine", "plateau", "all", "decoder", "learned",
-         "valid/bleu", "valid/loss", "bleu", "lead", "strict", "best", "7", "1e3", "1e-3", "null", "true", "???", "${seed}",
-         "${oc.env:HOME}", "${", "$", "\\", "../../x", "/etc/passwd", ".", "a\0b", "\udcff", "é世🙂", " ", "a: b", "#", "- a"]  # fmt: skip
+         "valid/bleu", "valid/loss", "bleu", "lead", "strict", "best", "7", "1e3", "1e-3", "null", "true", "???",
+         "${seed}", "${oc.env:HOME}", "${", "$", "\\", "../../x", "/etc/passwd", ".", "a\0b", "\udcff", "é世🙂", " ",
+         "a: b", "#", "- a"]  # fmt: skip
 NUMBERS = st.one_of(
     st.integers(-2, 600), st.integers(), st.sampled_from([2**31 - 1, 2**31, 2**63, 10**30]), st.floats(),
     st.floats(0, 2),
@@ -55,8 +57,7 @@ def check(values: dict[str, Any], path: Path, schema: type[Config] = Config) -> 
     """Parses, and if that goes well compares with what comes back from the file."""
     try:
         config = configuration.parse(values, schema)
-    except UserError as error:
-        assert str(error)
+    except UserError:
         return
     flat = configuration.flatten(configuration.to_mapping(config))
     assert not any(isinstance(value, float) and not math.isfinite(value) for value in flat.values())
@@ -84,9 +85,10 @@ def test_any_tree(path: Path, tree: Any) -> None:
 
 
 TOKENS = st.sampled_from(
-    [*NAMES, *WORDS, ": ", ":", "\n", "\n  ", "\n    ", "- ", "[", "]", "{", "}", ", ", "&a ", "*a", "!!python/object/apply:",
-     "os.system", "!!python/name:os.system", "!!binary ", "!!set ", "? ", "<<: ", "|\n", ">\n", "'", '"', "---\n", "%YAML 1.1\n",
-     "\t", "\x85", "\ufeff", "2001-01-01", "0x1", "1_0", "1:30", ".nan", ".inf", "~"]
+    [*NAMES, *WORDS, ": ", ":", "\n", "\n  ", "\n    ", "- ", "[", "]", "{", "}", ", ", "&a ", "*a",
+     "!!python/object/apply:", "os.system", "!!python/name:os.system", "!!binary ", "!!set ", "? ", "<<: ",
+     "|\n", ">\n", "'", '"', "---\n",
+     "%YAML 1.1\n", "\t", "\x85", "\ufeff", "2001-01-01", "0x1", "1_0", "1:30", ".nan", ".inf", "~"]
 )  # fmt: skip
 
 
@@ -96,10 +98,8 @@ TOKENS = st.sampled_from(
 @example("name: !!python/object/apply:pathlib.Path [a]", b"")
 def test_any_file(path: Path, text: str, garbage: bytes) -> None:
     path.write_bytes(text.encode("utf-8", "surrogatepass") + garbage)
-    try:
+    with suppress(UserError):
         configuration.load(path)
-    except UserError as error:
-        assert str(error)
 
 
 @given(FLAT)
@@ -111,10 +111,8 @@ def test_a_saved_file_with_other_values(path: Path, flat: dict[str, Any]) -> Non
         path.write_text(OmegaConf.to_yaml(OmegaConf.create(values)), encoding="utf-8")
     except Exception:  # what OmegaConf cannot write is in no file
         return
-    try:
+    with suppress(UserError):
         configuration.load(path)
-    except UserError as error:
-        assert str(error)
 
 
 def put(values: dict[str, Any], key: str, value: Any) -> None:

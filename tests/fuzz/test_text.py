@@ -59,8 +59,8 @@ def is_text(content: bytes) -> bool:
 def test_lines_follow_the_rule_or_are_refused(content: bytes) -> None:
     try:
         found = list(decode_lines(io.BytesIO(content), "it"))
-    except UserError as error:
-        assert not is_text(content), error
+    except UserError:
+        assert not is_text(content)
         return
     assert found == lines_of(content)
     assert list(decode_lines(io.BytesIO(content), "it", errors="replace")) == found
@@ -140,8 +140,7 @@ def test_records_from_any_bytes_are_text_or_refused(folder: Path, content: bytes
     (folder / name).write_bytes(content)
     try:
         found = list(read_examples(CorpusConfig(path=name), folder, "data.valid"))
-    except UserError as error:
-        assert name in str(error)
+    except UserError:
         return
     for one in found:
         "".join((one.source, *one.references)).encode()

@@ -1,0 +1,162 @@
+"""Values that make no sense for any key, number by number; keys that are set without effect."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from seq2seq import config as configuration
+from seq2seq import config_rules
+from seq2seq.config import Config
+from seq2seq.errors import UserError
+from seq2seq.models import FAMILIES
+
+# Everything else is refused. Zero switches off, or is a first number to count from.
+ZERO = {
+    "seed", "search.seed", "search.min_length", "search.top_k", "search.no_repeat_ngram", "search.length_penalty",
+    "search.coverage_penalty", "metrics.bootstrap", "optim.warmup_steps", "optim.weight_decay", "optim.min_lr_ratio",
+    "optim.clip_norm", "optim.ema_decay", "trainer.label_smoothing", "trainer.coverage_loss_weight",
+    "trainer.coverage_loss_start", "trainer.eval_examples", "trainer.samples", "trainer.attention_images",
+    "tokenizer.sampling_alpha", "model.dropout", "model.attention_dropout", "model.activation_dropout",
+}  # fmt: skip
+MINUS_ONE = {"tokenizer.sampling_nbest"}
+# Odd, but a meaning: no clipping, no limit on minutes, draws that are all but uniform, ...
+HUGE = {
+    "data.max_length_ratio", "tokenizer.sampling_alpha", "optim.lr", "optim.eps", "optim.weight_decay",
+    "optim.clip_norm", "trainer.max_minutes", "trainer.stop_after_minutes", "trainer.coverage_loss_weight",
+    "search.coverage_penalty", "search.max_length_ratio", "search.temperature",
+}  # fmt: skip
+
+
+def numbers(schema: type, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Every key of a number, and whether it may be null."""
+    hints = get_type_hints(schema)
+    for entry in fields(schema):
+        options = get_args(hints[entry.name]) or (hints[entry.name],)
+        if int in options or float in options:
+            if list not in options and not hasattr(hints[entry.name], "__origin__"):
+                yield prefix + entry.name, NoneType in options
+        elif isinstance(options[0], type) and is_dataclass(options[0]):
+            yield from numbers(options[0], f"{prefix}{entry.name}.")
+
+
+CASES = [("transformer", *case) for case in numbers(Config)] + [
+    (family, *case) for family, (schema, _) in FAMILIES.items() for case in numbers(schema, "model.")
+]
+
+
+def with_value(family: str, key: str, value: object) -> dict[str, Any]:
+    tree: dict[str, Any] = {"model": {"family": family}}
+    *sections, last = key.split(".")
+    node = tree
+    for section in sections:
+        node = node.setdefault(section, {})
+    node[last] = value
+    return tree
+
+
+def test_the_table_is_of_all_keys() -> None:
+    keys = {key for _, key, _ in CASES}
+    assert len(keys) > 60
+    assert keys >= ZERO | MINUS_ONE | HUGE
+
+
+@pytest.mark.parametrize(("family", "key", "nullable"), CASES, ids=[f"{case[0]}-{case[1]}" for case in CASES])
+def test_a_number_that_makes_no_sense_is_refused_by_name(family: str, key: str, nullable: bool) -> None:
+    allowed = {-1: key in MINUS_ONE, 0: key in ZERO, None: nullable, 10**30: key in HUGE}
+    for value in (-1, 0, 10**30, None, math.nan, math.inf, "abc", [1]):
+        known = value if isinstance(value, int | None) else "never"
+        if allowed.get(known, False):
+            if key != "trainer.max_steps":  # null there needs another limit
+                configuration.parse(with_value(family, key, value))
+            continue
+        with pytest.raises(UserError) as caught:
+            configuration.parse(with_value(family, key, value))
+        assert key in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "../../x"}, r"name=\.\./\.\./x: must be a folder below output_root"),
+        ({"name": "/tmp/x"}, "name=/tmp/x: must be a folder below"),
+        ({"name": ".cache"}, "must be a folder below"),
+        ({"output_root": ""}, "output_root= is empty"),
+        ({"data": {"train": {"source": ""}}}, r"data\.train\.source= is empty"),
+        ({"data": {"root": "a\0b"}}, r"data\.root='a\\x00b': holds a NUL"),
+        ({"data": {"root": "a\udcffb"}}, r"data\.root='a\\udcffb': is not UTF-8"),
+        ({"data": {"test": {"../../x": {"path": "a.tsv"}}}}, r"data\.test\.\.\./\.\./x: a test set's name is a file's"),
+        ({"data": {"test": {"x" * 201: {"path": "a.tsv"}}}}, "at most 200 bytes"),
+        ({"data": {"test": ["a"]}}, r"data\.test=\['a'\]: is a section"),
+        ({"trainer": 3}, "trainer=3: is a section"),
+        ({"model": "gru"}, "model=gru: is a section"),
+        ({"model": {"family": ["gru"]}}, r"model\.family=\['gru'\]: no such model"),
+        ({"metrics": {"names": "bleu"}}, r"metrics\.names=bleu: must be a list"),
+        ({"optim": {"betas": [0.9]}}, r"optim\.betas=\[0\.9\]"),
+        ({"optim": {"betas": {"a": 1}}}, r"optim\.betas=\{'a': 1\}: must be a list"),
+        ({"search": {"length_penalty": 11.0}}, r"search\.length_penalty=11\.0"),
+        ({"trainer": {"threads": 2000}}, r"trainer\.threads=2000: must be from 1 to 1024"),
+        ({"model": {"d_model": 100_000}}, r"model\.d_model=100000 must be from 1 to 65,536"),
+    ],
+)
+def test_values_beyond_any_use_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        configuration.parse(values)
+
+
+def without_effect(values: dict[str, Any]) -> list[str]:
+    return configuration.without_effect(configuration.parse(values))
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        (
+            {"trainer": {"coverage_loss_weight": 0.5}},
+            "trainer.coverage_loss_weight=0.5 is ignored because this model has no model.coverage; it goes with "
+            "model.coverage=true",
+        ),
+        (
+            {"model": {"copy_attention": "mean"}},
+            "model.copy_attention=mean is ignored because model.copy=false; it goes with model.copy=true",
+        ),
+        (
+            {"search": {"top_k": 5}},
+            "search.top_k=5 is ignored because search.sampling=false; it goes with search.sampling=true",
+        ),
+        (
+            {"metrics": {"names": ["chrf"], "bleu_tokenize": "none"}},
+            "metrics.bleu_tokenize=none is ignored because metrics.names=[chrf]; it goes with metrics.names=bleu",
+        ),
+    ],
+)
+def test_a_key_without_effect_is_named_with_the_reason(values: dict[str, Any], line: str) -> None:
+    assert without_effect(values) == [line]
+
+
+def test_keys_that_are_read_are_not_named() -> None:
+    assert without_effect({}) == []
+    assert without_effect({"search": {"sampling": True, "top_k": 5}}) == []
+    assert (
+        without_effect({"model": {"family": "gru", "coverage": True}, "trainer": {"coverage_loss_weight": 0.5}}) == []
+    )
+
+
+def test_every_rule_is_about_keys_that_there_are() -> None:
+    keys = set(configuration.known_keys())
+    for key, (condition, _) in config_rules._READ_WHERE.items():
+        assert {key, condition} <= keys
+
+
+@pytest.mark.parametrize(
+    "experiment", sorted(p.stem for p in (configuration.configs_folder() / "experiment").iterdir())
+)
+def test_no_experiment_sets_a_key_without_effect(experiment: str) -> None:
+    configuration.register_schemas()
+    with initialize_config_dir(str(configuration.configs_folder()), version_base="1.3"):
+        config = configuration.parse(compose("train", overrides=["name=test", f"experiment={experiment}"]))
+    assert configuration.without_effect(config) == []
