@@ -247,6 +247,10 @@ def _load_lines(folder: Path, entry: dict[str, Any]) -> Tokenizer:
         splitter = WordSplitter(entry["word_tokenizer"])
         return WordTokenizer(words, splitter=splitter, lowercase=entry["lowercase"])
     try:
-        return SubwordTokenizer(content, sampling_alpha=entry["sampling_alpha"], sampling_nbest=entry["sampling_nbest"])
+        sampling = TokenizerConfig(sampling_alpha=entry["sampling_alpha"], sampling_nbest=entry["sampling_nbest"])
+    except UserError as error:
+        raise UserError(f"{folder / _DESCRIPTION} is damaged: {error}") from None
+    try:
+        return SubwordTokenizer(content, sampling_alpha=sampling.sampling_alpha, sampling_nbest=sampling.sampling_nbest)
     except RuntimeError:
         raise UserError(f"{path} is damaged: it is not a SentencePiece model.") from None

@@ -332,6 +332,11 @@ def test_damaged_folders_are_named(tmp_path, kind):
         description.write_text(bad)
         with pytest.raises(UserError, match=r"tokenizer\.json"):
             load_tokenizers(tmp_path)
+    if kind != TokenizerKind.word:
+        for alpha in ("NaN", "-1", '"much"', "Infinity"):
+            description.write_text(good.replace('"sampling_alpha": 0.0', f'"sampling_alpha": {alpha}'))
+            with pytest.raises(UserError, match=r"tokenizer\.json is damaged"):
+                load_tokenizers(tmp_path)
     description.write_text(good.replace('"format_version": 1', '"format_version": 99'))
     with pytest.raises(UserError, match=r"99.*update"):
         load_tokenizers(tmp_path)
