@@ -348,7 +348,7 @@ class Trainer:
             best = self.state.best(self._config.mode)
             if best is not None and best[0] in steps:
                 store.link("best", best[0])
-            store.prune(keep=steps)
+            store.prune(keep=self._kept(steps, self.state))
 
     def average(self) -> None:
         """Averages checkpoints as configured; the average becomes ``best`` if it scores better."""
