@@ -76,7 +76,7 @@ def watch(folder: Path, steps: int, overrides: Sequence[str]) -> list[Sample]:
     files = [f"data.{split}.{side}={folder}/{split}.{end}" for split in ("train", "valid")
              for side, end in (("source", "src"), ("target", "tgt"))]  # fmt: skip
     command = [sys.executable, "-m", "seq2seq", "train", *SETTINGS, *files, f"trainer.max_steps={steps}",
-               f"output_root={folder}", "overwrite=true", *overrides]  # fmt: skip
+               f"output_root={folder}", *overrides]  # fmt: skip
     samples = []
     with (folder / "messages.txt").open("wb") as messages:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -90,7 +90,7 @@ def watch(folder: Path, steps: int, overrides: Sequence[str]) -> list[Sample]:
                 time.sleep(1)
     if training.returncode != 0:
         sys.exit(f"the run ended with code {training.returncode}; see {folder / 'messages.txt'}")
-    return [sample for sample in samples if sample.step > 0]
+    return [sample for sample in samples if 0 < sample.step < steps]  # between the first save and the end
 
 
 def look(process: psutil.Process, run: Path) -> Sample:
@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--folder", help="where corpus, cache and run go; default: a temporary folder")
     options, overrides = parser.parse_known_args()
     folder = Path(options.folder or tempfile.mkdtemp(prefix="soak-")).resolve()
+    shutil.rmtree(folder / "soak", ignore_errors=True)
     write_corpus(folder)
     began = time.monotonic()
     samples = watch(folder, options.steps, overrides)
