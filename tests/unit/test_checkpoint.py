@@ -1,11 +1,7 @@
 import logging
 import os
 import pickle
-import re
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -312,94 +308,6 @@ def test_links_to_other_places_are_read_but_nothing_behind_them_is_changed(
     store.prune(keep=[10])
     assert store.steps() == [10]
     assert_is_step(other.load("20"), 20)
-
-
-# --- killed, full, read-only --------------------------------------------------------------------------------
-
-SAVE_AND_DIE = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from seq2seq.checkpoint import CheckpointStore
-
-real = getattr(os, sys.argv[3])
-left = int(sys.argv[4])
-
-def deadly(*args):
-    global left
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    left -= 1
-    return real(*args)
-
-setattr(os, sys.argv[3], deadly)
-store = CheckpointStore(Path(sys.argv[1]))
-store.save(int(sys.argv[2]), {"model": {"weight": torch.zeros(3)}}, {})
-"""
-
-
-def die_while_saving(store: CheckpointStore, step: int, call: str, after: int) -> None:
-    command = [sys.executable, "-c", SAVE_AND_DIE, str(store.root), str(step), call, str(after)]
-    assert subprocess.run(command, check=False, timeout=120).returncode == -signal.SIGKILL
-
-
-def test_killed_between_write_and_rename_leaves_the_old_one(store: CheckpointStore) -> None:
-    save(store, 10)
-    store.link("last", 10)
-    die_while_saving(store, 20, "replace", 0)
-    leftovers = [path.name for path in store.root.glob("step-00000020.tmp-*")]
-    assert len(leftovers) == 1
-    assert store.steps() == [10]
-    assert_is_step(store.latest_valid(), 10)
-    store.prune([10])
-    assert sorted(path.name for path in store.root.iterdir()) == ["last", "step-00000010"]
-
-
-def test_killed_while_replacing_a_step_loses_nothing(store: CheckpointStore) -> None:
-    save(store, 10)
-    store.link("last", 10)
-    die_while_saving(store, 10, "replace", 0)  # the old folder has stepped aside, the new one is not in place
-    assert not (store.root / "step-00000010").exists()
-    assert store.steps() == [10]
-    assert_is_step(store.latest_valid(), 10)
-    assert_is_step(store.load("last"), 10)
-    store.clean()
-    assert sorted(path.name for path in store.root.iterdir()) == ["last", "step-00000010"]
-    assert_is_step(store.load("last"), 10)
-
-
-def test_killed_before_the_replaced_step_is_deleted_keeps_the_new_one(store: CheckpointStore) -> None:
-    save(store, 10)
-    # save flushes two folders through os.open: its own, and after both renames the one above
-    die_while_saving(store, 10, "open", 1)
-    assert len(list(store.root.glob("step-00000010.old-*"))) == 1
-    assert store.load("10").tensors["model"]["weight"].tolist() == [0, 0, 0]
-    assert store.steps() == [10]
-    store.clean()
-    assert [path.name for path in store.root.iterdir()] == ["step-00000010"]
-
-
-FILL_THE_DISK = """
-import resource, sys
-from pathlib import Path
-import torch
-from seq2seq.checkpoint import CheckpointSaveError, CheckpointStore
-
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-try:
-    CheckpointStore(Path(sys.argv[1])).save(20, {"model": {"weight": torch.zeros(10_000)}}, {})
-except CheckpointSaveError as error:
-    print(error)
-"""
-
-
-def test_a_write_that_fails_half_way_leaves_no_trace(store: CheckpointStore) -> None:
-    save(store, 10)
-    command = [sys.executable, "-c", FILL_THE_DISK, str(store.root)]
-    done = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True)
-    assert re.search(r"step-00000020: .*File too large.*; it needs 40,000 bytes, and .* free$", done.stdout)
-    assert [path.name for path in store.root.iterdir()] == ["step-00000010"]
-    assert_is_step(store.latest_valid(), 10)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
