@@ -46,7 +46,7 @@ class Sample:
 
     Attributes:
         step: Of the newest checkpoint.
-        memory: Memory of the process alone in MiB, what is swapped out included.
+        memory: Resident memory of the process in MiB, less pages of files, which come and go as the system likes.
         files: Open file descriptors.
         threads: Threads.
         checkpoints: Folders of checkpoints, unfinished ones included.
@@ -100,8 +100,8 @@ def look(process: psutil.Process, run: Path) -> Sample:
     step = int(os.readlink(last).removeprefix("step-")) if last.is_symlink() else 0
     folders = [path for path in checkpoints.glob("step-*") if path.is_dir()]
     with process.oneshot():
-        used = process.memory_full_info()
-        memory = (used.uss + getattr(used, "swap", 0)) / 2**20  # Linux alone tells what is swapped out
+        used = process.memory_info()
+        memory = (used.rss - getattr(used, "shared", 0)) / 2**20  # Linux alone tells which pages are those of files
         return Sample(step, memory, process.num_fds(), process.num_threads(), len(folders), size(run) / 2**20)
 
 
