@@ -80,8 +80,15 @@ class Column:
         return self._values[start : self._ends[number]]
 
     def text(self, number: int) -> str:
-        """The sequence as text."""
-        return self[number].tobytes().decode("utf-8")
+        """The sequence as text.
+
+        Raises:
+            DamagedStoreError: it is none.
+        """
+        try:
+            return self[number].tobytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DamagedStoreError(f"text {number} of a token store is damaged: {error}") from None
 
     def lengths(self) -> Index:
         """int64 [N] number of items of each sequence."""
@@ -155,6 +162,6 @@ def open_column(folder: Path, name: str, dtype: np.dtype[Any], count: int) -> Co
     """
     ends = open_array(folder / f"{name}.ends", INDEX)
     values = open_array(folder / name, dtype)
-    if len(ends) != count or (count and int(ends[-1]) != len(values)):
+    if len(ends) != count or (count and int(ends[-1]) != len(values)) or np.any(np.diff(ends, prepend=0) < 0):
         raise DamagedStoreError(f"{folder / name} does not hold {count:,} sequences")
     return Column(values, ends)

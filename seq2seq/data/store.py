@@ -9,7 +9,8 @@ little-endian.
 =====================  ===================================================================================
 file                   content
 =====================  ===================================================================================
-``meta.json``          format version, number of examples, limits, report, size and sha256 of each other file
+``meta.json``          format version, number of examples, limits, report, size and sha256 of each other file,
+                       and the sha256 of all that
 ``source.ids``         uint16 (vocabularies up to 65,536) or uint32; neither BOS nor EOS; cut to the limits
 ``source.ids.ends``    int64 [N], where each example's ids end; so for every column
 ``source.text``        UTF-8, whole; likewise ``target.ids`` and ``target.text``
@@ -107,6 +108,8 @@ class TokenStore:
         self._target_text = open_column(folder, "target.text", BYTES, count)
         self._positions = open_array(folder / "positions", INDEX)
         self._reference_counts = open_array(folder / "references.counts", INDEX)
+        if len(self._reference_counts) != count or np.any(np.diff(self._reference_counts, prepend=0) < 0):
+            raise DamagedStoreError(f"{folder / 'references.counts'} does not count the references")
         references = int(self._reference_counts[-1]) if count else 0
         self._references = open_column(folder, "references.text", BYTES, references)
 
@@ -203,6 +206,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
         meta = json.loads((folder / _META).read_bytes())
         if meta["format_version"] != FORMAT_VERSION:
             raise DamagedStoreError(f"{folder / _META} has format version {meta['format_version']}")
+        if meta.pop("checksum") != _checksum(meta):
+            raise DamagedStoreError(f"{folder / _META} is damaged")
         wrong = [name for name, size in meta["sizes"].items() if (folder / name).stat().st_size != size]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedStoreError(f"{folder} is no complete token store: {error!r}") from error
@@ -221,6 +226,10 @@ def is_store(folder: Path) -> bool:
         return all(_sha256(folder / name) == expected for name, expected in meta["sha256"].items())
     except (DamagedStoreError, OSError, KeyError, AttributeError):
         return False
+
+
+def _checksum(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:
@@ -299,7 +308,7 @@ class StoreWriter:
             **description,
         }
         with open(self._folder / _META, "w", encoding="utf-8") as file:
-            json.dump(meta, file, indent=2)
+            json.dump({**meta, "checksum": _checksum(meta)}, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
 

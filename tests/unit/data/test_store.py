@@ -132,7 +132,7 @@ def test_damage_is_noticed(tmp_path: Path, tokenizers: Tokenizers, damage: str) 
         TokenStore(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["source.ids", "source.ids.ends", "target.text", "positions"])
+@pytest.mark.parametrize("name", ["source.ids", "source.ids.ends", "target.text", "positions", "meta.json"])
 def test_a_flipped_bit_is_noticed(tmp_path: Path, tokenizers: Tokenizers, name: str) -> None:
     make(tmp_path, tokenizers)
     assert is_store(tmp_path)
