@@ -152,8 +152,8 @@ def _sides(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding]:
             f"{_share(found.swapped, sampled)} look swapped, source for target; {_first(quality.swapped)}",
             "turn them round, or remove them",
         )
-    if not _translates(data) or found.swapped >= _MOST * sampled:
-        return
+    if not _translates(data) or max(found.swapped / sampled, quality.identical.count / quality.filled) >= _MOST:
+        return  # there is nothing to add to that
     for side, other, count in (("source", "target", found.source_strayed), ("target", "source", found.target_strayed)):
         if count >= max(2 * _FEW * sampled, 3):
             yield Finding(

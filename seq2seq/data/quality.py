@@ -272,7 +272,8 @@ def _shift(corpus: Corpus) -> Shift | None:
 
 def _correlations(left: Floats, right: Floats) -> Floats:
     """Pearson's correlation of each row [B, N] with that of the other; 0 where a row is constant."""
+    constant = (np.ptp(left, axis=1) == 0) | (np.ptp(right, axis=1) == 0)
     left = left - left.mean(axis=1, keepdims=True)
     right = right - right.mean(axis=1, keepdims=True)
     scale = np.sqrt((left**2).sum(axis=1) * (right**2).sum(axis=1))
-    return np.asarray((left * right).sum(axis=1) / np.where(scale > 0, scale, 1.0))
+    return np.asarray(np.where(constant, 0.0, (left * right).sum(axis=1) / np.where(constant, 1.0, scale)))

@@ -1,0 +1,49 @@
+import pytest
+
+from seq2seq.data.sides import WordsOfSides, script_of
+
+ENGLISH = ["the dog sees the cat", "a man buys the old house", "the woman reads a book", "the child has a dog"]
+GERMAN = [
+    "der Hund sieht die Katze",
+    "ein Mann kauft das alte Haus",
+    "die Frau liest ein Buch",
+    "das Kind hat einen Hund",
+]
+PAIRS = list(zip(ENGLISH, GERMAN, strict=True)) * 10
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("Hello, 世!", "LATIN"),
+        ("привет OK", "CYRILLIC"),
+        ("你好", "CJK"),
+        ("ｈｅｌｌｏ", "FULLWIDTH"),
+        ("123 ... !", None),
+        ("", None),
+        ("\ud800", None),  # half of a surrogate pair has no name
+    ],
+)
+def test_script_of_most_letters(text: str, script: str | None) -> None:
+    assert script_of(text) == script
+
+
+def test_pairs_are_in_place_swapped_or_strayed() -> None:
+    words = WordsOfSides(PAIRS)
+    pairs = [
+        ("the man sees the dog", "der Mann sieht den Hund"),
+        ("der Mann sieht die Frau", "the man sees a dog"),
+        ("the man sees the dog", "the man sees the dog"),
+        ("die Frau sieht das Haus", "die Frau sieht das Haus"),
+        ("12", "12"),
+    ]
+    found = words.judge(pairs, known=False)
+    assert (found.in_place, found.swapped, found.target_strayed, found.source_strayed) == (1, 1, 1, 1)
+    assert found.first_swapped == [1]
+
+
+def test_a_known_pair_is_judged_by_the_others() -> None:
+    alone = [("uno dos tres cuatro", "eins zwei drei vier")]
+    words = WordsOfSides(alone)
+    assert words.judge(alone, known=True).in_place == 0
+    assert words.judge(alone, known=False).in_place == 1
