@@ -64,11 +64,15 @@ class RunFolder:
             raise UserError(
                 f"cannot write the run folder {self.path}: {error.strerror}; choose another place with output_root=DIR"
             ) from error
-        if self.checkpoints.is_dir() and any(self.checkpoints.iterdir()) and not self.config.exists():
+        if self.checkpoints.is_dir() and any(self.checkpoints.iterdir()) and self.lacks_config():
             raise UserError(
                 f"{self.path} has checkpoints but no config.yaml, which says what they are of; restore it, choose "
                 "another name (name=NAME), or remove the folder yourself"
             )
+
+    def lacks_config(self) -> bool:
+        """Whether the configuration is not there, or empty: all defaults would not be what the run was made with."""
+        return not self.config.is_file() or self.config.stat().st_size == 0
 
     def clear(self) -> None:
         """Removes a run from the folder; call it under the lock.
@@ -213,8 +217,8 @@ def require_run(path: str, *, key: str = "run") -> RunFolder:
         UserError: If the path is no run folder.
     """
     folder = RunFolder(Path(path))
-    if not folder.config.is_file():
-        what = "has no config.yaml" if folder.path.is_dir() else "does not exist"
+    if folder.lacks_config():
+        what = "has no config.yaml, or an empty one" if folder.path.is_dir() else "does not exist"
         raise UserError(f"{key}={path} is no run folder: it {what}; give the folder that `seq2seq train` wrote")
     refuse_links_out(folder.path)
     return folder

@@ -51,6 +51,7 @@ def test_streams_that_nobody_reads_and_full_ones(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verb", "streams"), [("generate", "2>&-"), ("generate", "2>/dev/full"), ("evaluate", "")])
 def test_results_are_whole_on_the_poorest_terminal(home: Path, trained: Path, verb: str, streams: str) -> None:
     poor = {

@@ -19,7 +19,7 @@ from seq2seq.run_folder import RunFolder, require_run
 
 HOLD = """
 import os, pathlib, sys, time
-from seq2seq.run_folder import RunFolder
+from seq2seq.run_folder import RunFolder, require_run
 folder = RunFolder(pathlib.Path(sys.argv[1]))
 folder.create()
 with folder.lock():
@@ -124,8 +124,12 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, place: str) -> None:
 
 def test_checkpoints_without_a_configuration_are_refused(folder: RunFolder) -> None:
     (folder.checkpoints / "step_1").mkdir(parents=True)
-    with pytest.raises(UserError, match="has checkpoints but"):
-        folder.create()
+    for _ in ("missing", "empty"):
+        with pytest.raises(UserError, match="has checkpoints but"):
+            folder.create()
+        with pytest.raises(UserError, match="is no run folder"):
+            require_run(str(folder.path))
+        folder.config.write_text("")
     folder.config.write_text("name: x\n")
     folder.create()
 
