@@ -177,7 +177,7 @@ def test_damaged_results_count_as_none(folder: RunFolder, caplog: pytest.LogCapt
 
 
 def test_a_link_to_a_device_is_no_way_out(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").touch()
+    (tmp_path / "config.yaml").write_text("name: x\n")
     (tmp_path / "metrics.jsonl").symlink_to("/dev/null")
     assert require_run(str(tmp_path)).path == tmp_path
     (tmp_path / "train.log").symlink_to("/etc/hostname")
