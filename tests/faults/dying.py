@@ -1,7 +1,7 @@
-"""Runs `seq2seq train` in a process that kills itself at a chosen moment; imported by the processes that tests start.
+"""Runs `seq2seq train` in a process that suffers a fault; imported by the processes that tests start.
 
-Moments are changes to the file system, which CPython announces before it makes them (PEP 578), or calls of a function:
-neither needs anything of the program under test.
+Moments of death are changes to the file system, which CPython announces before it makes them (PEP 578), or calls of a
+function: neither needs anything of the program under test.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,12 @@ class Call:
     number: int = 1
 
 
-Death = Change | Call | None
+@dataclass(frozen=True)
+class JumpingClock:
+    """The time of day is another at each look, years apart, back and forth."""
+
+
+Fault = Change | Call | JumpingClock | None
 
 
 def start_processes() -> None:
@@ -63,20 +68,19 @@ def start_processes() -> None:
     context.set_forkserver_preload(["seq2seq.cli.train", "sacrebleu", "torch.utils.tensorboard", "matplotlib.figure"])
 
 
-def train(root: Path, arguments: list[str], death: Death = None, *, record: Path | None = None) -> int:
-    """Trains in a process of its own until the end or the death.
+def train(root: Path, arguments: list[str], fault: Fault = None) -> int:
+    """Trains in a process of its own.
 
     Args:
         root: Output root; messages go to ``messages.txt`` there.
         arguments: Of `seq2seq train`.
-        death: When the process gets SIGKILL, from itself.
-        record: Receives the text of each change to the file system below the root.
+        fault: When the process gets SIGKILL, from itself, or what else is wrong.
 
     Returns:
         The exit code, or minus the signal that ended the process.
     """
     process = multiprocessing.get_context("forkserver").Process(
-        target=_train, args=(root, [*arguments, f"output_root={root}"], death, record)
+        target=_train, args=(root, [*arguments, f"output_root={root}"], fault)
     )
     process.start()
     process.join()
@@ -84,18 +88,17 @@ def train(root: Path, arguments: list[str], death: Death = None, *, record: Path
     return process.exitcode
 
 
-def _train(root: Path, arguments: list[str], death: Death, record: Path | None) -> None:
+def _train(root: Path, arguments: list[str], fault: Fault) -> None:
     root.mkdir(parents=True, exist_ok=True)
     messages = os.open(root / "messages.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(messages, 1)
     os.dup2(messages, 2)
-    if isinstance(death, Call):
-        _die_at_call(death)
-    elif death is not None:
-        _die_at_change(death, root)
-    if record is not None:
-        lines = record.open("a", encoding="utf-8", buffering=1)
-        _on_change(root, lambda change: print(change, file=lines))
+    if isinstance(fault, Call):
+        _die_at_call(fault)
+    elif isinstance(fault, Change):
+        _die_at_change(fault, root)
+    elif fault is not None:
+        _jump()
     sys.argv = ["seq2seq", "train", *arguments]
     from seq2seq.cli.main import main
 
@@ -106,25 +109,24 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _jump() -> None:
+    seconds, nanoseconds, jumps = time.time, time.time_ns, itertools.cycle([0, 40_000_000, -70_000_000, 90_000_000])
+    time.time = lambda: seconds() + next(jumps)
+    time.time_ns = lambda: nanoseconds() + 10**9 * next(jumps)
+
+
 def _die_at_change(death: Change, root: Path) -> None:
     calls = itertools.count(1)
-
-    def notice(change: str) -> None:
-        if re.search(death.pattern, change) and next(calls) == death.number:
-            _die()
-
-    _on_change(root, notice)
-
-
-def _on_change(root: Path, notice: Callable[[str], None]) -> None:
-    """Calls `notice` with each change to the file system below the root, before it is made."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in _PATHS or (event == "open" and not arguments[2] & _WRITING):
             return
         paths = [_whole(arguments[at], arguments[handle] if handle else -1) for at, handle in _PATHS[event]]
-        if all(path.startswith(f"{root}/") for path in paths):
-            notice(" ".join([event, *(path.removeprefix(f"{root}/") for path in paths)]))
+        if not all(path.startswith(f"{root}/") for path in paths):
+            return
+        change = " ".join([event, *(path.removeprefix(f"{root}/") for path in paths)])
+        if re.search(death.pattern, change) and next(calls) == death.number:
+            _die()
 
     sys.addaudithook(hook)
 

@@ -3,13 +3,12 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from dying import Call, Change, Death, start_processes, train
+from dying import Call, Change, Fault, start_processes, train
 from run_contents import contents, differences
 
 from seq2seq.checkpoint import CheckpointStore
@@ -42,7 +41,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 # In the order of a run. Between them they hit each kind of file that a run writes, and each stage it goes through.
-DEATHS: dict[str, Death] = {
+DEATHS: dict[str, Fault] = {
     "start": Change(r"open run/run\.lock"),
     "tokenizer is trained": Change(r"open \.cache/tokenizers/.*partial/.*model"),
     "tokenizer is published": Change(r"os\.rename \.cache/tokenizers/\w+\.\w+\.partial "),
@@ -70,36 +69,16 @@ DEATHS: dict[str, Death] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _processes() -> None:
-    start_processes()
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Random words and the same backwards, as overrides."""
-    folder = tmp_path_factory.mktemp("corpus")
-    random = np.random.default_rng(5)
-    for split, count in (("train", 150), ("valid", 8), ("test", 4)):
-        words = [["".join(random.choice(list("abcde"), 3)) for _ in range(random.integers(1, 6))] for _ in range(count)]
-        lines = [" ".join(line) for line in words]
-        (folder / f"{split}.src").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        (folder / f"{split}.tgt").write_text("".join(f"{line[::-1]}\n" for line in lines), encoding="utf-8")
-    sides = (("source", "src"), ("target", "tgt"))
-    overrides = [f"data.{s}.{side}={folder}/{s}.{end}" for s in ("train", "valid") for side, end in sides]
-    return [*overrides, *(f"+data.test.back.{side}={folder}/test.{end}" for side, end in sides)]
-
-
 class Undisturbed:
     """What runs leave behind that nobody kills; each setting runs once."""
 
-    def __init__(self, folder: Path, corpus: list[str]) -> None:
+    def __init__(self, folder: Path, files: list[str]) -> None:
         self._folder = folder
-        self._corpus = corpus
+        self._files = files
         self._contents: dict[str, dict[str, object]] = {}
 
     def arguments(self, setting: str) -> list[str]:
-        return [*SETTINGS[setting], *self._corpus]
+        return [*SETTINGS[setting], *self._files]
 
     def contents(self, setting: str) -> dict[str, object]:
         if setting not in self._contents:
@@ -110,8 +89,9 @@ class Undisturbed:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpus: list[str]) -> Undisturbed:
-    return Undisturbed(tmp_path_factory.mktemp("undisturbed"), corpus)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, backwards: list[str]) -> Undisturbed:
+    start_processes()
+    return Undisturbed(tmp_path_factory.mktemp("undisturbed"), backwards)
 
 
 def messages(root: Path) -> str:
