@@ -1,0 +1,148 @@
+"""`seq2seq check` by the real command: what it finds, how it ends, and that it leaves nothing behind."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seq2seq import config as configuration
+from seq2seq.cli.check import _state
+from seq2seq.cli.check import run as check
+from seq2seq.errors import UserError
+from seq2seq.models.gru import GRUConfig
+from seq2seq.run_folder import RunFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "data" / "demo_translation"
+
+
+def checked(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[dict[str, Any], str | None]:
+    """The report, and the message of the error that the command ends with."""
+    message = None
+    try:
+        check([*arguments, "format=json"])
+    except UserError as error:
+        message = str(error)
+    values: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert values["ready"] == (message is None)
+    return values, message
+
+
+def test_a_clean_run_is_ready_and_nothing_is_left_but_the_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = ("experiment=demo_translation", f"output_root={tmp_path}", "trainer.threads=1", "trainer.batch_tokens=256")
+    values, _ = checked(capsys, *demo)
+    assert values["findings"] == []
+    assert values["verdict"] == f"ready to train: seq2seq train {' '.join(demo)}"
+    assert [entry.name for entry in tmp_path.iterdir()] == [".cache"]
+    assert {entry.name for entry in (tmp_path / ".cache").iterdir()} == {"hashes.json", "stores", "tokenizers"}
+    assert values["data"]["train"]["kept"] == values["quality"]["train"]["pairs"] == 4500
+    speed, memory = values["rehearsal"]["speed"], values["rehearsal"]["memory"]
+    assert all(examples * max(source, target) <= 256 for examples, source, target in memory["batches"])
+    assert 100 * 2**20 < memory["needed"] < 4 * 2**30
+    parameters = values["rehearsal"]["parameters"]
+    assert speed["checkpoint_bytes"] == pytest.approx(3 * 4 * parameters, rel=0.01)  # weights and Adam's two moments
+    assert values["budget"]["epochs"] == pytest.approx(1000 / speed["steps_per_epoch"])
+
+
+def test_all_errors_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "short.de").write_text("eine Zeile\n")
+    (tmp_path / "file").touch()
+    values, message = checked(
+        capsys,
+        f"data.root={DEMO}", "data.train.source=train.en", "data.train.target=train.de",
+        "data.valid.source=valid.de", "data.valid.target=valid.en", f"output_root={tmp_path}/file", "name=x",
+        "+data.test.gone.source=gone.en", "+data.test.gone.target=gone.de",
+        "+data.test.odd.source=test.en", f"+data.test.odd.target={tmp_path}/short.de",
+    )  # fmt: skip
+    errors = {finding["key"]: finding["message"] for finding in values["findings"]}
+    assert errors.keys() == {"output_root", "cache_root", "data.test.gone", "data.test.odd", "data.valid"}
+    assert "no such file" in errors["data.test.gone"]
+    assert "300 lines" in errors["data.test.odd"]
+    assert "swapped" in errors["data.valid"]
+    assert values["rehearsal"] is None
+    assert message is not None
+    assert message.startswith("not ready to train: output_root: ")
+    assert message.endswith("(and 4 errors more)")
+
+
+def test_an_empty_training_set_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").touch()
+    values, _ = checked(
+        capsys,
+        f"output_root={tmp_path}", "name=x",
+        f"data.train.source={tmp_path}/empty", f"data.train.target={tmp_path}/empty",
+        f"data.valid.source={DEMO}/valid.en", f"data.valid.target={DEMO}/valid.de",
+    )  # fmt: skip
+    assert [finding["key"] for finding in values["findings"]] == ["data.train"]
+    assert not (tmp_path / "x").exists()
+
+
+def test_pairs_that_are_all_too_long_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values, message = checked(
+        capsys, "experiment=demo_translation", f"output_root={tmp_path}", "data.max_source_length=2"
+    )
+    assert values["data"]["train"]["kept"] == 0
+    assert message is not None
+    assert "data.train: none of 4,500 pairs is left" in message
+
+
+def test_what_is_in_the_run_folder_is_told(tmp_path: Path) -> None:
+    config = configuration.Config(name="x", model=GRUConfig())
+    folder = RunFolder(tmp_path)
+    assert _state(config, folder) == "new"
+    folder.config.write_text(configuration.to_yaml(config))
+    assert "would go on" in _state(config, folder)
+    other = configuration.Config(name="x", model=GRUConfig(), seed=2)
+    with pytest.raises(UserError, match="seed: 1 there, 2 now"):
+        _state(other, folder)
+    assert "would delete" in _state(configuration.Config(name="x", model=GRUConfig(), seed=2, overwrite=True), folder)
+
+
+def run_limited(tmp_path: Path, *arguments: str, limit: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "seq2seq", "check", "experiment=demo_translation", f"output_root={tmp_path}"]
+    return subprocess.run(
+        [*command, "trainer.threads=1", "trainer.device=cpu", *arguments],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_a_model_that_does_not_fit_into_memory_is_told(tmp_path: Path) -> None:
+    done = run_limited(tmp_path, "model.d_model=8192", limit=6 * 10**9)
+    assert done.returncode == 2, done.stderr
+    assert "out of memory" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "demo_translation").exists()
+
+
+@pytest.mark.slow
+def test_a_large_corpus_is_thinned_and_its_figures_are_of_the_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for side in ("en", "de"):
+        lines = (DEMO / f"train.{side}").read_text(encoding="utf-8").splitlines()
+        with (tmp_path / f"big.{side}").open("w", encoding="utf-8") as file:
+            file.writelines(f"{line} {copy}\n" for copy in range(50) for line in lines)
+    arguments = (
+        "experiment=demo_translation", f"output_root={tmp_path}/out", "trainer.threads=1",
+        f"data.train.source={tmp_path}/big.en", f"data.train.target={tmp_path}/big.de",
+    )  # fmt: skip
+    values, _ = checked(capsys, *arguments)
+    assert values["thinned"] == 3
+    assert values["quality"]["train"]["pairs"] == 225_000
+    assert values["data"]["train"]["read"] == 75_000
+    found = [(finding["severity"], finding["key"]) for finding in values["findings"]]
+    assert found == [("note", "data.train"), ("note", "trainer.max_steps")]  # thinned, and less than an epoch
+    tokens = values["rehearsal"]["speed"]["steps_per_epoch"] * values["rehearsal"]["speed"]["target_tokens"]
+    kept = values["data"]["train"]["target"]
+    assert tokens == pytest.approx(3 * (kept["kept_tokens"] + values["data"]["train"]["kept"]), rel=0.01)
