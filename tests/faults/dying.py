@@ -1,6 +1,6 @@
-"""Runs `seq2seq train` in a process that suffers a fault; imported by the processes that tests start.
+"""Runs `seq2seq train` in a process that kills itself at a chosen moment; imported by the processes that tests start.
 
-Moments of death are changes to the file system, which CPython announces before it makes them (PEP 578), or calls of a
+Moments are changes to the file system, which CPython announces before it makes them (PEP 578), or calls of a
 function: neither needs anything of the program under test.
 """
 
@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +53,7 @@ class Call:
     number: int = 1
 
 
-@dataclass(frozen=True)
-class JumpingClock:
-    """The time of day is another at each look, years apart, back and forth."""
-
-
-Fault = Change | Call | JumpingClock | None
+Death = Change | Call | None
 
 
 def start_processes() -> None:
@@ -68,19 +62,19 @@ def start_processes() -> None:
     context.set_forkserver_preload(["seq2seq.cli.train", "sacrebleu", "torch.utils.tensorboard", "matplotlib.figure"])
 
 
-def train(root: Path, arguments: list[str], fault: Fault = None) -> int:
+def train(root: Path, arguments: list[str], death: Death = None) -> int:
     """Trains in a process of its own.
 
     Args:
         root: Output root; messages go to ``messages.txt`` there.
         arguments: Of `seq2seq train`.
-        fault: When the process gets SIGKILL, from itself, or what else is wrong.
+        death: When the process gets SIGKILL, from itself.
 
     Returns:
         The exit code, or minus the signal that ended the process.
     """
     process = multiprocessing.get_context("forkserver").Process(
-        target=_train, args=(root, [*arguments, f"output_root={root}"], fault)
+        target=_train, args=(root, [*arguments, f"output_root={root}"], death)
     )
     process.start()
     process.join()
@@ -88,17 +82,15 @@ def train(root: Path, arguments: list[str], fault: Fault = None) -> int:
     return process.exitcode
 
 
-def _train(root: Path, arguments: list[str], fault: Fault) -> None:
+def _train(root: Path, arguments: list[str], death: Death) -> None:
     root.mkdir(parents=True, exist_ok=True)
     messages = os.open(root / "messages.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(messages, 1)
     os.dup2(messages, 2)
-    if isinstance(fault, Call):
-        _die_at_call(fault)
-    elif isinstance(fault, Change):
-        _die_at_change(fault, root)
-    elif fault is not None:
-        _jump()
+    if isinstance(death, Call):
+        _die_at_call(death)
+    elif death is not None:
+        _die_at_change(death, root)
     sys.argv = ["seq2seq", "train", *arguments]
     from seq2seq.cli.main import main
 
@@ -107,12 +99,6 @@ def _train(root: Path, arguments: list[str], fault: Fault) -> None:
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _jump() -> None:
-    seconds, nanoseconds, jumps = time.time, time.time_ns, itertools.cycle([0, 40_000_000, -70_000_000, 90_000_000])
-    time.time = lambda: seconds() + next(jumps)
-    time.time_ns = lambda: nanoseconds() + 10**9 * next(jumps)
 
 
 def _die_at_change(death: Change, root: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from dying import Call, Change, Fault, start_processes, train
+from dying import Call, Change, Death, start_processes, train
 from run_contents import contents, differences
 
 from seq2seq.checkpoint import CheckpointStore
@@ -41,7 +41,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 # In the order of a run. Between them they hit each kind of file that a run writes, and each stage it goes through.
-DEATHS: dict[str, Fault] = {
+DEATHS: dict[str, Death] = {
     "start": Change(r"open run/run\.lock"),
     "tokenizer is trained": Change(r"open \.cache/tokenizers/.*partial/.*model"),
     "tokenizer is published": Change(r"os\.rename \.cache/tokenizers/\w+\.\w+\.partial "),
