@@ -19,6 +19,7 @@ from seq2seq.tokenizer_base import (
     BOS_ID,
     EOS_ID,
     PAD_ID,
+    SPECIAL_TOKENS,
     UNK_ID,
     LineBreaks,
     Normalization,
@@ -202,7 +203,7 @@ def load_tokenizers(folder: Path) -> Tokenizers:
         expected = description["fingerprint"]
     except UserError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path} is damaged: {error!r}; restore it or train the tokenizer again.") from None
     tokenizers = Tokenizers(members[0], members[-1], joint=joint)
     if tokenizers.fingerprint() != expected:
@@ -218,7 +219,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         description = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: no tokenizer can be read there ({error.strerror}).") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}; restore it or train the tokenizer again.") from None
     version = description.get("format_version") if isinstance(description, dict) else None
     if not isinstance(version, int):
@@ -251,6 +252,10 @@ def _load_lines(folder: Path, entry: dict[str, Any]) -> Tokenizer:
     except UserError as error:
         raise UserError(f"{folder / _DESCRIPTION} is damaged: {error}") from None
     try:
-        return SubwordTokenizer(content, sampling_alpha=sampling.sampling_alpha, sampling_nbest=sampling.sampling_nbest)
-    except RuntimeError:
+        made = SubwordTokenizer(content, sampling_alpha=sampling.sampling_alpha, sampling_nbest=sampling.sampling_nbest)
+        pieces = made.pieces(range(made.vocab_size))
+    except (RuntimeError, UnicodeDecodeError):
         raise UserError(f"{path} is damaged: it is not a SentencePiece model.") from None
+    if tuple(pieces[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS:
+        raise UserError(f"{path} is not a model of this program: it must begin with {', '.join(SPECIAL_TOKENS)}.")
+    return made

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from seq2seq.alarms import AlarmState
+from seq2seq.errors import UserError
 from seq2seq.trainer_config import TrainerConfig
 
 
@@ -66,15 +67,37 @@ class TrainState:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TrainState":
-        """The state that ``dataclasses.asdict`` and JSON made of one."""
-        history = [(int(step), math.nan if value is None else float(value)) for step, value in values["history"]]
-        return cls(**{**values, "history": history, "alarms": AlarmState(**values["alarms"])})
+        """The state that ``to_json`` and JSON made of one.
+
+        Raises:
+            UserError: If it is none.
+        """
+        try:
+            history = [(int(step), math.nan if value is None else float(value)) for step, value in values["history"]]
+            state = cls(**{**values, "history": history, "alarms": AlarmState(**values["alarms"])})
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise UserError(f"state.json holds no state of a training run, or another version's: {error!r}") from error
+        _check_kinds(state, cls())
+        _check_kinds(state.alarms, AlarmState())
+        return state
 
     def to_json(self) -> dict[str, Any]:
         """Values that JSON can hold: a metric that is not finite becomes null."""
         values = asdict(self)
         values["history"] = [[step, value if math.isfinite(value) else None] for step, value in self.history]
         return values
+
+
+def _check_kinds(state: object, blank: object) -> None:
+    """Refuses fields of other kinds than those of a blank state, and numbers that count nothing."""
+    for name, expected in vars(blank).items():
+        value = getattr(state, name)
+        if isinstance(expected, int | float):
+            is_fit = type(value) in (int, type(expected)) and 0 <= value < 2**63
+        else:
+            is_fit = isinstance(value, type(expected))
+        if not is_fit:
+            raise UserError(f"the training state of the checkpoint (state.json) is damaged: {name} is {value!r}")
 
 
 def finished(state: TrainState, config: TrainerConfig) -> str | None:
