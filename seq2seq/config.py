@@ -1,6 +1,8 @@
 """The whole configuration: its schema, the one door through which a mapping becomes dataclasses, and comparisons."""
 
 import difflib
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
@@ -419,6 +421,14 @@ def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and not _is_free(key)
     }
+
+
+def fingerprint(config: Config) -> str:
+    """sha256 of the keys that matter for the weights and are not at their defaults, so that new keys change nothing."""
+    values = flatten(to_mapping(config))
+    defaults = flatten(to_mapping(Config(model=type(config.model)())))
+    mattering = {key: value for key, value in values.items() if not _is_free(key) and defaults.get(key) != value}
+    return hashlib.sha256(json.dumps(mattering, sort_keys=True).encode()).hexdigest()
 
 
 def _is_free(key: str) -> bool:

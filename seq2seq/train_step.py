@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from seq2seq import optim
 from seq2seq.checkpoint import Checkpoint, snapshot
 from seq2seq.distributed import World
-from seq2seq.errors import TrainingError
+from seq2seq.errors import TrainingError, UserError
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.objective import Objective
 from seq2seq.models.output import LossSums
@@ -208,9 +208,19 @@ class TrainStep:
         return self._scaler.state_dict()
 
     def restore(self, checkpoint: Checkpoint, scaler: Mapping[str, Any]) -> None:
-        """Goes on from what ``tensors`` and ``scaler_state`` gave."""
+        """Goes on from what ``tensors`` and ``scaler_state`` gave.
+
+        Raises:
+            UserError: If the checkpoint is of another model.
+        """
         tensors = checkpoint.tensors
-        self.model.load_state_dict(tensors.get("training", tensors["model"]))
+        needed = {"model", "optimizer"} | ({"training", "ema"} if self._ema is not None else set())
+        if missing := sorted(needed - tensors.keys()):
+            raise UserError(f"{checkpoint.path} lacks {', '.join(missing)}: training cannot go on from it")
+        try:
+            self.model.load_state_dict(tensors.get("training", tensors["model"]))
+        except RuntimeError as error:
+            raise UserError(f"{checkpoint.path} does not fit the model: {' '.join(str(error).split())}") from error
         optim.restore_optimizer(self._optimizer, self.model.named_parameters(), tensors["optimizer"])
         if self._ema is not None:
             self._ema.restore(tensors["ema"])

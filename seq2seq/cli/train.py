@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from seq2seq import config as configuration
 from seq2seq import report
 from seq2seq.api import build_evaluator, copy_weights, load_model, vocabulary
-from seq2seq.checkpoint import CheckpointStore
+from seq2seq.checkpoint import Checkpoint, CheckpointStore
 from seq2seq.cli import application
 from seq2seq.config import Config
 from seq2seq.data.prepare import Prepared, prepare
@@ -125,9 +125,10 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         return done
     prepared = _prepare(config)
     checkpoints = CheckpointStore(folder.checkpoints)
-    checkpoint = checkpoints.latest_valid()
+    checkpoint = _latest(checkpoints, world)
+    fingerprints = prepared.fingerprints | {"config": configuration.fingerprint(config)}
     if checkpoint is not None:
-        _check_belongs(checkpoint.belongs_to, prepared.fingerprints, folder)
+        _check_belongs(checkpoint.belongs_to, fingerprints, folder)
     tracker: NullTracker = NullTracker()
     if world.is_main:
         _write_head(config, folder, prepared, runtime=runtime, world=world)
@@ -139,9 +140,7 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
             _start_weights(model, config, prepared)
         model.to(runtime.device)
         LOGGER.info("%s", report.parameter_table((name, p.numel()) for name, p in model.named_parameters()))
-        surroundings = Surroundings(
-            runtime, world, tracker, checkpoints, fingerprints=prepared.fingerprints, seed=config.seed
-        )
+        surroundings = Surroundings(runtime, world, tracker, checkpoints, fingerprints=fingerprints, seed=config.seed)
         trainer = _build_trainer(config, prepared, model, surroundings)
         if checkpoint is not None:
             LOGGER.info("going on from step %d (%s)", checkpoint.step, checkpoint.path)
@@ -155,6 +154,13 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         return _finish(config, folder, prepared, trainer=trainer, surroundings=surroundings)
     finally:
         tracker.close()
+
+
+def _latest(checkpoints: CheckpointStore, world: World) -> Checkpoint | None:
+    """The checkpoint to go on from, chosen by one rank: a passing error of a disk must not part them."""
+    checkpoint = checkpoints.latest_valid() if world.is_main else None
+    chosen = world.broadcast(None if checkpoint is None else checkpoint.path)
+    return checkpoints.load(chosen) if chosen is not None and not world.is_main else checkpoint
 
 
 def run_path(config: Config) -> Path:
@@ -189,8 +195,8 @@ def stored_objective(config: Config, folder: RunFolder) -> float | None:
     results = folder.read_results()
     if results is None:
         return None
-    state = TrainState.from_json(CheckpointStore(folder.checkpoints).load("last", files=[]).state)
-    reason = finished(state, config.trainer)
+    checkpoint = CheckpointStore(folder.checkpoints).latest_valid(files=[])
+    reason = finished(TrainState.from_json(checkpoint.state), config.trainer) if checkpoint is not None else None
     if reason is None:
         return None  # a limit was raised
     LOGGER.info("%s is complete (%s); nothing to do", folder.path, reason)
@@ -275,9 +281,13 @@ def _build_trainer(config: Config, prepared: Prepared, model: Seq2Seq, around: S
     def store_of_epoch(epoch: int) -> Any:
         if config.tokenizer.sampling_alpha == 0:
             return prepared.train
-        return prepared.train.resampled(
+        drawn = prepared.train.resampled(
             prepared.tokenizers, seed=config.seed, epoch=epoch, folder=Path(config.cache_root) / "epochs"
         )
+        cut = drawn.report.source.truncated + drawn.report.target.truncated
+        if cut and world.is_main:
+            LOGGER.info("epoch %d: as drawn, %d texts are longer than the limits and are cut", epoch, cut)
+        return drawn
 
     stream = BatchStream(
         store_of_epoch,
