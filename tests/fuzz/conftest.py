@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-EXAMPLES = int(os.environ.get("SEQ2SEQ_FUZZ_EXAMPLES", "400"))
+EXAMPLES = int(os.environ.get("SEQ2SEQ_FUZZ_EXAMPLES", "250"))
 HERE = Path(__file__).parent
 
 tried: dict[str, int] = {}

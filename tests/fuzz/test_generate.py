@@ -22,10 +22,12 @@ SIZES = {
     "gru": {"d_model": 8, "embedding_size": 8, "encoder_size": 4, "attention_size": 4, "copy": True},
     "transformer": {"d_model": 8, "d_ff": 8, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1},
 }
-ODD = ["</s>", "<pad>", "<unk>", "▁", "⁇", "\0", "\u2028", "\x85", "\r", "\n", "\n\n", "\ufeff", "\u202e",
-       "e\u0301" * 20, "\U0010ffff", "\ufffe", "\U0001f468\u200d\U0001f469", "ﷺ", " ", "\u200b", "a" * 300, "<0x0A>", "<line break>"]  # fmt: skip
+ODD = [
+    *("</s>", "<pad>", "<unk>", "▁", "⁇", "\0", "\u2028", "\x85", "\r", "\n", "\n\n", "\ufeff", "\u202e"),
+    *("e\u0301" * 20, "\U0010ffff", "\ufffe", "\U0001f468\u200d\U0001f469", "\ufdfa", " ", "\u200b"),
+    *("a" * 300, "<0x0A>", "<line break>"),
+]
 TEXT = st.one_of(st.text(max_size=20), st.lists(st.sampled_from(ODD) | st.text(max_size=3), max_size=6).map("".join))
-# Hypothesis' own text has no lone surrogates.
 
 
 @pytest.fixture(scope="session", params=["word", "char", "bpe"])
