@@ -46,7 +46,8 @@ class Sample:
 
     Attributes:
         step: Of the newest checkpoint.
-        memory: Resident memory of the process in MiB, less pages of files, which come and go as the system likes.
+        resident: Resident memory of the process in MiB.
+        memory: The same less pages of files, which come and go as the system likes.
         files: Open file descriptors.
         threads: Threads.
         checkpoints: Folders of checkpoints, unfinished ones included.
@@ -54,6 +55,7 @@ class Sample:
     """
 
     step: int
+    resident: float
     memory: float
     files: int
     threads: int
@@ -102,7 +104,9 @@ def look(process: psutil.Process, run: Path) -> Sample:
     with process.oneshot():
         used = process.memory_info()
         memory = (used.rss - getattr(used, "shared", 0)) / 2**20  # Linux alone tells which pages are those of files
-        return Sample(step, memory, process.num_fds(), process.num_threads(), len(folders), size(run) / 2**20)
+        return Sample(
+            step, used.rss / 2**20, memory, process.num_fds(), process.num_threads(), len(folders), size(run) / 2**20
+        )
 
 
 def size(folder: Path) -> int:
@@ -128,10 +132,13 @@ def stretches(samples: Sequence[Sample], steps: int) -> list[list[Sample]]:
 
 def row(stretch: Sequence[Sample]) -> str:
     """A row of the table: the last step, and medians."""
-    middle = {name: statistics.median(getattr(sample, name) for sample in stretch) for name in ("memory", "disk")}
+    middle = {
+        name: statistics.median(getattr(sample, name) for sample in stretch) for name in ("resident", "memory", "disk")
+    }
     files, threads = (statistics.median_low(getattr(s, name) for s in stretch) for name in ("files", "threads"))
     most = max(sample.checkpoints for sample in stretch)
-    return f"| {stretch[-1].step:,} | {middle['memory']:.1f} | {files} | {threads} | {most} | {middle['disk']:.2f} |"
+    memory = f"{middle['resident']:.1f} | {middle['memory']:.1f}"
+    return f"| {stretch[-1].step:,} | {memory} | {files} | {threads} | {most} | {middle['disk']:.2f} |"
 
 
 def complaints(parted: Sequence[Sequence[Sample]]) -> list[str]:
@@ -166,8 +173,8 @@ def main() -> None:
     samples = watch(folder, options.steps, overrides)
     seconds = time.monotonic() - began
     parted = stretches(samples, options.steps)
-    print("| step | memory, MiB | open files | threads | checkpoints, most | run folder, MiB |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| step | resident, MiB | memory, MiB | open files | threads | checkpoints, most | run folder, MiB |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for stretch in parted:
         print(row(stretch))
     print(f"\n{options.steps:,} steps in {seconds / 60:.1f} minutes, {1000 * seconds / options.steps:.1f} ms a step")
