@@ -13,7 +13,6 @@ from seq2seq.files import write_bytes
 from seq2seq.log_file import Kept, LogFile
 
 if TYPE_CHECKING:
-    from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
 
 logger = logging.getLogger(__name__)
@@ -86,17 +85,23 @@ def _head(*, purge_from: int) -> bytes:
 def _surviving(paths: Iterable[Path], kept: Kept) -> bytes:
     """The records of event files that stay; each file is read up to the first damaged one."""
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-    from tensorboard.compat.proto.event_pb2 import Event
 
     records = [record for path in paths for record in RawEventFileLoader(str(path)).Load()]
-    logged = [_step_and_tag(Event.FromString(record)) for record in records]
+    logged = [_step_and_tag(record) for record in records]
     found = [(record, at) for record, at in zip(records, logged, strict=True) if at is not None]
     stays = kept.survivors([at for _, at in found])
     return _framed(record for (record, _), stay in zip(found, stays, strict=True) if stay)
 
 
-def _step_and_tag(event: "Event") -> tuple[int, str] | None:
-    """Where a summary belongs, each of ours has one value; None for other events."""
+def _step_and_tag(record: bytes) -> tuple[int, str] | None:
+    """Where a summary belongs, each of ours has one value; None for other events, and for what is none."""
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    try:
+        event = Event.FromString(record)
+    except DecodeError:
+        return None
     return (event.step, event.summary.value[0].tag) if event.summary.value else None
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdown_to_safe_html
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from seq2seq.tracking import NullTracker, Tracker, copied_markdown, escape_markdown, samples_markdown
 
@@ -194,6 +195,18 @@ def test_a_damaged_line_is_dropped(tmp_path, line):
         file.write(line + b"\n")
     Tracker(tmp_path, resume_step=1).log(2, {"x": 2.0})
     assert [x["step"] for x in lines_of(tmp_path)] == [1, 2]
+
+
+def test_a_record_that_is_no_event_is_dropped(tmp_path):
+    """Its checksum is right: somebody made it."""
+    tracker = Tracker(tmp_path)
+    tracker.log(1, {"a": 1.0})
+    tracker.close()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    with file.open("ab") as events:
+        RecordWriter(events).write(b"\xff\xff\xff")
+    Tracker(tmp_path, resume_step=1).close()
+    assert [(s.step, s.value) for s in events_of(tmp_path).Scalars("a")] == [(1, 1.0)]
 
 
 def test_text_image_and_hparams(tmp_path):
