@@ -270,3 +270,36 @@ def _stream(corpus: Path, cache: Path, config: Any) -> Any:
     tokenizer = TokenizerConfig(kind=TokenizerKind.char, vocab_size=400)
     prepared = prepare(data, tokenizer, cache_root=cache, seed=1, log=lambda text: None)
     return BatchStream(lambda epoch: prepared.train, config)
+
+
+@pytest.mark.gpu
+def test_a_gpu_run_that_is_stopped_ends_bit_for_bit_the_same(corpus: Path, tmp_path: Path) -> None:
+    gpu = ("trainer.device=cuda", "trainer.deterministic=true", "model.dropout=0.1")
+    train(*arguments(corpus, tmp_path / "whole", *gpu))
+    while not (tmp_path / "parts/run/results.json").exists():
+        try:
+            train(*arguments(corpus, tmp_path / "parts", "trainer.stop_after_minutes=1e-9", *gpu))
+        except Interrupted:
+            continue
+    assert last_weights(tmp_path / "parts") == last_weights(tmp_path / "whole")
+    assert curves(tmp_path / "parts") == curves(tmp_path / "whole")
+
+
+@pytest.mark.gpu
+def test_a_batch_that_does_not_fit_on_a_gpu_is_computed_in_halves(corpus: Path, tmp_path: Path) -> None:
+    import torch
+
+    random = np.random.default_rng(1)
+    for end in ("src", "tgt"):
+        lines = [" ".join(random.choice(list("abcde"), 120)) for _ in range(512)]
+        (tmp_path / f"long.{end}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    overrides = [f"data.train.source={tmp_path}/long.src", f"data.train.target={tmp_path}/long.tgt",
+                 "trainer.device=cuda", "trainer.batch_tokens=131072", "trainer.max_steps=4", "trainer.eval_every=4",
+                 "model.d_ff=256", "search.batch_size=2"]  # fmt: skip
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (512 << 20) / total))
+    try:
+        train(*arguments(corpus, tmp_path, *overrides))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "is computed in halves" in (tmp_path / "run/train.log").read_text()

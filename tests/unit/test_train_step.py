@@ -187,3 +187,23 @@ def test_a_checkpoint_holds_all_of_it(tmp_path: Any) -> None:
     assert got.keys() == expected.keys()
     assert all(torch.equal(expected[name], tensor) for name, tensor in got.items())
     assert second.window.read(World()) == through.window.read(World())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("token", [5, BAD])
+def test_a_step_on_a_gpu_never_waits_for_it(token: int) -> None:
+    """Also where the update is skipped: torch itself raises at a synchronisation."""
+    device = torch.device("cuda")
+    own = model().to(device)
+    with torch.no_grad():
+        own.source_embedding.weight[BAD] = 3e38
+    step = TrainStep(own, TrainerConfig(label_smoothing=0.0), OptimConfig(), runtime=Runtime(device, Precision.bf16),
+                     world=World(), seed=1)  # fmt: skip
+    pinned = [batch(3, token=each).pin_memory() for each in (5, token)]
+    step.run(step_of(pinned[0]), step=0, lr=0.01)  # first calls set up libraries
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step.run(step_of(pinned[1]), step=1, lr=0.01)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert step.window.skipped_in_a_row() == int(token == BAD)
