@@ -30,12 +30,14 @@ class StopRequest:
 
     @contextmanager
     def abandoning(self, enabled: bool = True) -> Iterator[None]:
-        """Within the context, the first signal raises ``Abandoned`` at once, wherever that is.
+        """Within the context, the first signal raises ``Abandoned`` at once, wherever that is; one before it, here.
 
         For work that changes nothing, such as an evaluation.
         """
         self._abandoning = enabled
         try:
+            if enabled and self.exit_code is not None:
+                raise Abandoned
             yield
         finally:
             self._abandoning = False
@@ -62,10 +64,19 @@ def stop_requests() -> Iterator[StopRequest]:
     """Within the context, the first signal is only noted: the training loop ends its step, saves, and leaves.
 
     Outside the main thread, where Python cannot install handlers, the request just never comes.
+
+    Raises:
+        Interrupted: If the block comes to its end without heeding a signal, which came while the last step was saved.
     """
     request = StopRequest()
     with _handling(request.handle):
         yield request
+    if request.exit_code is not None:
+        raise _interrupted(request.exit_code)
+
+
+def _interrupted(exit_code: int) -> Interrupted:
+    return Interrupted(f"stopped by {signal_name(exit_code)}", exit_code)
 
 
 @contextmanager
@@ -76,15 +87,11 @@ def interruptible() -> Iterator[None]:
     """
     request = StopRequest()
 
-    def interrupted() -> Interrupted:
-        assert request.exit_code is not None
-        return Interrupted(f"stopped by {signal_name(request.exit_code)}", request.exit_code)
-
     def handle(number: int, frame: FrameType | None) -> None:
         first = request.exit_code is None
         request.handle(number, frame)
         if first:
-            raise interrupted()
+            raise _interrupted(EXIT_CODES[signal.Signals(number)])
 
     with _handling(handle):
         try:
@@ -92,7 +99,7 @@ def interruptible() -> Iterator[None]:
         except Exception as error:
             if request.exit_code is None:
                 raise
-            raise interrupted() from error
+            raise _interrupted(request.exit_code) from error
 
 
 @contextmanager

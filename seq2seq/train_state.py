@@ -1,6 +1,7 @@
 """How far a run is, and whether it is complete: a few numbers, saved as JSON."""
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -92,8 +93,10 @@ def _check_kinds(state: object, blank: object) -> None:
     """Refuses fields of other kinds than those of a blank state, and numbers that count nothing."""
     for name, expected in vars(blank).items():
         value = getattr(state, name)
-        if isinstance(expected, int | float):
-            is_fit = type(value) in (int, type(expected)) and 0 <= value < 2**63
+        if isinstance(expected, int):
+            is_fit = type(value) is int and 0 <= value < 2**63
+        elif isinstance(expected, float):
+            is_fit = type(value) in (int, float) and 0 <= value <= sys.float_info.max
         else:
             is_fit = isinstance(value, type(expected))
         if not is_fit:

@@ -106,10 +106,11 @@ def train(config: Config, folder: RunFolder, world: World) -> float:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]  # Python's own MemoryError says nothing
         raise TrainingError(
-            f"out of memory: {reason} Lower trainer.batch_tokens={config.trainer.batch_tokens} and raise "
-            f"trainer.accumulate by as much; or lower search.batch_size={config.search.batch_size} if it was scoring"
+            f"out of memory{f' ({reason})' if reason else ''}: lower trainer.batch_tokens="
+            f"{config.trainer.batch_tokens} and raise trainer.accumulate by as much; or lower "
+            f"search.batch_size={config.search.batch_size} if it was scoring"
         ) from error
     except Interrupted as stop:
         if not config.overwrite:

@@ -208,6 +208,68 @@ def test_a_signal_abandons_an_evaluation_and_the_resumed_run_begins_with_it(
     assert (tmp_path / "parts" / best).read_bytes() == (tmp_path / "whole" / best).read_bytes()
 
 
+@pytest.mark.parametrize("moment", ["before an evaluation", "at the last save"])
+def test_a_signal_at_a_bad_moment_is_heeded(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The step is over, the next question whether to stop is minutes away or never comes."""
+    from seq2seq.train_step import TrainStep
+
+    look, calls = TrainStep.require_finite_weights, {"before an evaluation": 2, "at the last save": 8}
+    seen: list[int] = []
+
+    def disturbed(self: TrainStep) -> None:  # evaluations of steps 5, 10, 12, saves of 4, 5, 8, 10, 12
+        seen.append(1)
+        if len(seen) == calls[moment]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        look(self)
+
+    monkeypatch.setattr(TrainStep, "require_finite_weights", disturbed)
+    with pytest.raises(Interrupted) as stop:
+        train(*arguments(corpus, tmp_path))
+    assert stop.value.exit_code == 143
+    state = json.loads((tmp_path / "run/checkpoints/last/state.json").read_text())
+    evaluations = [step for step, _ in state["history"]]
+    assert (state["step"], evaluations) == ((5, []) if moment == "before an evaluation" else (12, [5, 10, 12]))
+    monkeypatch.undo()
+    train(*arguments(corpus, tmp_path))
+    assert (tmp_path / "run/results.json").exists()
+
+
+def test_a_signal_in_the_last_evaluation_of_a_resumed_run_is_heeded(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left to train, and yet the run is not complete: no scores without the last evaluation."""
+    from seq2seq.evaluation import Evaluator
+
+    generate = Evaluator.generate
+    train(*arguments(corpus, tmp_path / "whole"))
+
+    def disturbed(self: Evaluator, model: Any, store: Any, **kwargs: Any) -> list[str]:
+        if "step 12 " in (tmp_path / "parts/run/train.log").read_text():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return generate(self, model, store, **kwargs)
+
+    monkeypatch.setattr(Evaluator, "generate", disturbed)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            train(*arguments(corpus, tmp_path / "parts"))
+        assert not (tmp_path / "parts/run/results.json").exists()
+    monkeypatch.undo()
+    train(*arguments(corpus, tmp_path / "parts"))
+    assert curves(tmp_path / "parts") == curves(tmp_path / "whole")
+
+
+def test_memory_that_runs_out_without_a_word_is_told(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seq2seq.train_step import TrainStep
+
+    monkeypatch.setattr(TrainStep, "require_finite_weights", lambda self: bytearray(1 << 60))
+    with pytest.raises(TrainingError, match=r"^out of memory: lower trainer\.batch_tokens=256"):
+        train(*arguments(corpus, tmp_path))
+
+
 def test_another_machine_is_allowed_and_said(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(*arguments(corpus, tmp_path, "trainer.stop_after_minutes=1e-9", "trainer.eval_examples=0"))

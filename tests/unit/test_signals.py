@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from seq2seq.errors import Interrupted
-from seq2seq.signals import interruptible, leaving_at_once, stop_requests
+from seq2seq.signals import Abandoned, interruptible, leaving_at_once, stop_requests
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
@@ -50,10 +50,34 @@ def test_during_imports_a_signal_leaves_with_one_line() -> None:
 
 def test_inside_the_loop_a_signal_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # torchrun may pass the same signal on again
-    with interruptible(), stop_requests() as request:
+    with pytest.raises(RuntimeError, match="heeded"), interruptible(), stop_requests() as request:  # noqa: PT012
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         assert request.exit_code == 143
+        raise RuntimeError("heeded")
+
+
+def test_a_signal_that_nobody_heeded_is_not_lost() -> None:
+    reached = False
+    with pytest.raises(Interrupted) as stop, stop_requests():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGUSR1)
+        reached = True
+    assert reached
+    assert stop.value.exit_code == 75
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_signal_abandons_what_can_be_done_again(inside: bool) -> None:
+    """Also one that came right before: nobody waits for minutes after it."""
+    began = False
+    with pytest.raises(Interrupted), stop_requests() as request:  # noqa: PT012
+        if not inside:
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Abandoned), request.abandoning():  # noqa: PT012
+            began = True
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("it goes on")
+    assert began == inside
 
 
 def test_a_second_signal_leaves_at_once() -> None:
