@@ -82,10 +82,11 @@ class LogFile:
 
     def sync(self) -> None:
         """Waits until the disk has it."""
-        if self._descriptor is None:
+        descriptor = self._descriptor  # a save in the background syncs, and the loop may give the file up meanwhile
+        if descriptor is None:
             return
         try:
-            os.fsync(self._descriptor)
+            os.fsync(descriptor)
         except OSError as error:
             self._warn(error)
 

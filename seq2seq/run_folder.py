@@ -57,7 +57,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # a process with the lock may have cleared it away
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -115,7 +115,7 @@ class RunFolder:
                 for folder in (self.path, self.tokenizer, self.generations, self.path / "tensorboard"):
                     for leftover in folder.glob(".*"):
                         if _LEFTOVER.fullmatch(leftover.name):
-                            leftover.unlink()
+                            leftover.unlink(missing_ok=True)  # the probe of a process that is just starting
                 _write_holder(file)
                 yield
 

@@ -176,6 +176,31 @@ def test_damaged_results_count_as_none(folder: RunFolder, caplog: pytest.LogCapt
     assert folder.read_results() is None
 
 
+def test_the_probe_of_a_starting_process_may_be_cleared_away(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes start at once: the one with the lock clears away what lies there, and the other probes."""
+    touch, unlink = Path.touch, Path.unlink
+
+    def cleared(path: Path) -> None:
+        touch(path)
+        with folder.lock():
+            assert not path.exists()
+
+    def unlinked_by_both(path: Path, missing_ok: bool = False) -> None:
+        unlink(path)
+        unlink(path, missing_ok=missing_ok)
+
+    folder.create()
+    monkeypatch.setattr(Path, "touch", cleared)
+    folder.create()
+    monkeypatch.undo()
+    (folder.path / ".probe.7").touch()
+    monkeypatch.setattr(Path, "unlink", unlinked_by_both)
+    with folder.lock():
+        assert not (folder.path / ".probe.7").exists()
+
+
 def test_a_link_to_a_device_is_no_way_out(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("name: x\n")
     (tmp_path / "metrics.jsonl").symlink_to("/dev/null")
