@@ -5,7 +5,7 @@
 
 As many saves, evaluations, log lines and passes over the data as a run of days has, in minutes. Every second the
 process of `seq2seq train` is asked for its memory, open files and threads, and its run folder for checkpoints and size;
-a table shows the medians of each stretch of steps. Exit code 1 if one of these does not hold, from 10,000 steps on:
+a table shows the medians of each stretch of steps. Exit code 1 if one of these does not hold, from 5,000 steps on:
 
 - memory stays within 5 % of that of the first stretch;
 - the numbers of open files and of threads stay what they were;
@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 
 STRETCHES = 40
-SETTLED_STEP = 10_000  # the allocator, which keeps what was freed, has found its size after about 20 evaluations
+SETTLED_STEP = 5000  # caches, buffers and the pages of libraries are there by then
 KEPT = 2  # trainer.keep_last + trainer.keep_best
 SETTINGS = (
     "model=transformer_tiny", "model.d_model=16", "model.d_ff=16", "model.num_heads=2", "model.encoder_layers=1",

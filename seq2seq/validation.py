@@ -1,5 +1,6 @@
 """What happens at each evaluation during training: losses, greedy scores, samples, attention, copying."""
 
+import gc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,6 +106,8 @@ class Validator:
                     output.attention, output.source_tokens, output.tokens, copied=output.copied
                 )
                 self._tracker.image(step, f"attention/{number}", image)
+        if found.explained:
+            gc.collect()  # figures are megabytes in reference cycles, which Python would leave for thousands of steps
 
 
 def copy_rate(outputs: Sequence[Output]) -> float:
