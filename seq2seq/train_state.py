@@ -111,9 +111,10 @@ def finished(state: TrainState, config: TrainerConfig) -> str | None:
         return f"trainer.max_epochs={config.max_epochs} reached"
     if config.max_minutes is not None and state.seconds >= 60 * config.max_minutes:
         return f"trainer.max_minutes={config.max_minutes} reached"
-    best = state.best(config.mode)
-    if config.patience is not None and best is not None:
-        without_gain = sum(step > best[0] for step, _ in state.history)
+    if config.patience is not None:
+        best = state.best(config.mode)
+        gained = best[0] if best is not None else 0  # no evaluation gave a finite value, which is no gain either
+        without_gain = sum(step > gained for step, _ in state.history)
         if without_gain >= config.patience:
             return f"no gain in {config.metric} for {without_gain} evaluations (trainer.patience={config.patience})"
     return None

@@ -109,9 +109,11 @@ def test_a_metric_that_is_no_number_counts_as_the_worst(
     from seq2seq import metrics
 
     monkeypatch.setattr(metrics, "score", lambda *_, **__: {"bleu": Score(value, "none")})
-    overrides = ("trainer.metric=valid/bleu", "trainer.patience=2", "trainer.max_steps=6", "trainer.eval_every=2")
+    overrides = ("trainer.metric=valid/bleu", "trainer.patience=2", "trainer.max_steps=8", "trainer.eval_every=2")
     train(*arguments(corpus, tmp_path, *overrides))
-    assert json.loads((tmp_path / "run/results.json").read_text())["objective"]["value"] == -1e9
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["objective"]["value"] == -1e9
+    assert results["train"]["steps"] == 4, "a run that only patience ends does end"
     assert "counts as worse than any other" in (tmp_path / "run/train.log").read_text()
 
 
