@@ -137,4 +137,4 @@ def test_drawing_leaves_no_garbage() -> None:
     from matplotlib.figure import Figure
 
     run(copied=None)
-    assert not [thing for thing in gc.get_objects() if isinstance(thing, Figure)]
+    assert not [thing for thing in gc.get_objects() if type(thing) is Figure]
