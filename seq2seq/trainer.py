@@ -244,6 +244,7 @@ class Trainer:
         kept = "could not be saved"
         if self._to.world.is_main:
             try:
+                self._background.wait()  # a checkpoint under way would take what is half written for remains
                 weights = dict(self.model.state_dict())
                 kept = f"is in {store.save(state.step, {'model': weights, 'batch': tensors}, {}, name='failed')}"
             except CheckpointSaveError as error:

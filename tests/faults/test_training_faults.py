@@ -84,6 +84,38 @@ def test_too_many_skipped_updates_end_the_run_with_the_batch(corpus: Path, tmp_p
     assert "without a finite loss of their own: " in done.stdout
 
 
+def test_the_batch_is_kept_while_a_checkpoint_is_written(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A save in the background clears away what looks like another save's remains: the batch waits for its end."""
+    from seq2seq import checkpoint
+
+    prune, write, half_written, cleared = (
+        checkpoint.CheckpointStore.prune, checkpoint._write_folder, threading.Event(), threading.Event()
+    )  # fmt: skip
+
+    def slow_prune(self: checkpoint.CheckpointStore, keep: Any) -> None:
+        half_written.wait(0.3)
+        prune(self, keep)
+        cleared.set()
+
+    def slow_write(folder: Path, *args: Any, **kwargs: Any) -> None:
+        write(folder, *args, **kwargs)
+        if folder.name.startswith("failed"):
+            half_written.set()
+            cleared.wait(0.3)
+        else:
+            cleared.clear()
+
+    monkeypatch.setattr(checkpoint.CheckpointStore, "prune", slow_prune)
+    monkeypatch.setattr(checkpoint, "_write_folder", slow_write)
+    overrides = ("optim.lr=1e30", "trainer.max_skipped_steps=3", "trainer.eval_every=1000", "trainer.max_steps=1000",
+                 "trainer.save_every=1", "trainer.log_every=5")  # fmt: skip
+    with pytest.raises(TrainingError, match=r"the batch is in .*failed"):
+        train(*arguments(corpus, tmp_path, *overrides))
+    assert (tmp_path / "run/checkpoints/failed/batch.safetensors").exists()
+
+
 def test_fp16_that_overflows_at_every_step_advises(corpus: Path, tmp_path: Path) -> None:
     """The scale falls below one before the run is given up: until then fp16 only looks for its scale."""
     overrides = ("trainer.precision=fp16", "optim.lr=1e30", "trainer.eval_every=1000", "trainer.max_steps=1000")
