@@ -185,10 +185,8 @@ class TokenStore:
         name = f"{series}-{epoch}"
         publish(folder / name, build, complete=is_store)
         store = TokenStore(self.folder, ids_folder=folder / name)
-        for old in folder.glob(f"{series}-*"):  # what another process has open stays until it is closed
-            number = old.name.removeprefix(f"{series}-")
-            if number.isdigit() and int(number) <= epoch - _EPOCHS_KEPT:
-                shutil.rmtree(old, ignore_errors=True)
+        # This one and no older ones: another run of the series, far behind, may be about to open those.
+        shutil.rmtree(folder / f"{series}-{epoch - _EPOCHS_KEPT}", ignore_errors=True)
         return store
 
 
