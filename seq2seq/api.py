@@ -1,8 +1,10 @@
 """From a configuration or a run folder to working parts: what the command line and notebooks share."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from seq2seq import config as configuration
@@ -18,6 +20,8 @@ from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.run_folder import RunFolder, require_run
 from seq2seq.runtime import Device, Runtime, build_runtime
 from seq2seq.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizers, load_tokenizers
+
+LOGGER = logging.getLogger("seq2seq")
 
 
 def vocabulary(tokenizers: Tokenizers) -> Vocabulary:
@@ -71,6 +75,52 @@ def copy_weights(weights: Mapping[str, Tensor], model: Seq2Seq, *, origin: str) 
             "with"
         )
     model.load_state_dict(dict(weights))
+
+
+def base_tokenizers(config: Config) -> Tokenizers | None:
+    """Those of the run that this one starts from (`trainer.init_from`); None where it starts from nothing.
+
+    Raises:
+        UserError: If there is no such run.
+    """
+    if config.trainer.init_from is None:
+        return None
+    start = RunFolder(Path(config.trainer.init_from))
+    run = start if start.tokenizer.is_dir() else RunFolder(start.path.resolve().parent.parent)
+    if not run.tokenizer.is_dir():
+        raise UserError(
+            f"trainer.init_from={config.trainer.init_from} is neither a run folder nor one of its checkpoints"
+        )
+    return load_tokenizers(run.tokenizer)
+
+
+def load_first_weights(model: Seq2Seq, config: Config, tokenizers: Tokenizers) -> None:
+    """Gives a model the weights of another run, or pretrained word vectors, where the configuration names them.
+
+    Raises:
+        UserError: If they cannot be read, or do not fit the model.
+    """
+    if config.trainer.init_from is not None:
+        copy_weights(_base_weights(Path(config.trainer.init_from)), model, origin=config.trainer.init_from)
+        return
+    from seq2seq.word_vectors import load_vectors
+
+    for side in ("source", "target"):
+        path = getattr(config.tokenizer, f"{side}_vectors")
+        if path is None:
+            continue
+        tokenizer = getattr(tokenizers, side)
+        vectors, found = load_vectors(Path(path), tokenizer.pieces(range(tokenizer.vocab_size)))
+        model.load_embeddings(side, torch.from_numpy(vectors), found=torch.from_numpy(found))
+        LOGGER.info("%s vectors: %d of %d tokens found in %s", side, int(found.sum()), len(found), path)
+
+
+def _base_weights(path: Path) -> dict[str, Tensor]:
+    """Verified weights of a run's best checkpoint, or of a checkpoint folder."""
+    checkpoints = path / "checkpoints"
+    store = CheckpointStore(checkpoints if checkpoints.is_dir() else path.parent)
+    chosen = store.resolve("best") if checkpoints.is_dir() else path
+    return store.load(chosen, files=["model"]).tensors["model"]
 
 
 def build_evaluator(

@@ -192,7 +192,8 @@ def text(report: Preflight, trainer: TrainerConfig) -> str:
     width = max(len(label) for label, _ in figures) + 2
     for label, line in figures:
         lines += _hanging(f"  {label:<{width}}", line)
-    return "\n".join([*lines, "", *_findings(report.findings), "", report.verdict()])
+    verdict = "not ready to train: mend the errors above first" if report.errors else report.verdict()
+    return "\n".join([*lines, "", *_findings(report.findings), "", verdict])
 
 
 def _hanging(head: str, line: str) -> list[str]:
@@ -225,7 +226,7 @@ def _data(report: Preflight) -> Iterator[tuple[str, str]]:
         if split is None:
             yield name, f"{quality.pairs:,} pairs"
             continue
-        kept = f"{quality.pairs:,} pairs" if report.thinned > 1 else f"{split.kept:,} of {split.read:,} pairs"
+        kept = f"{quality.pairs:,} pairs" if report.thinned > 1 else split.kept_of("pairs")
         yield name, f"{kept}; tokens of sources: {_lengths(split.source)}; of targets: {_lengths(split.target)}"
     if report.thinned > 1:
         yield "", f"(lengths and vocabulary are those of every {report.thinned}th training pair)"

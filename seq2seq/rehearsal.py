@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seq2seq.api import build_evaluator, vocabulary
+from seq2seq.api import build_evaluator, load_first_weights, vocabulary
 from seq2seq.batching import Batch
 from seq2seq.checkpoint import CheckpointStore
 from seq2seq.config import Config
@@ -24,7 +24,15 @@ from seq2seq.distributed import World
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq
-from seq2seq.runtime import Runtime, build_runtime, is_out_of_memory, keep_freed_memory, seed_step, set_threads
+from seq2seq.runtime import (
+    Runtime,
+    build_runtime,
+    deterministic,
+    is_out_of_memory,
+    keep_freed_memory,
+    seed_step,
+    set_threads,
+)
 from seq2seq.stream import BatchStream, MicroBatch, StreamConfig
 from seq2seq.train_step import TrainStep
 
@@ -92,7 +100,7 @@ class Rehearsal:
     speed: Speed | None
 
 
-def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1) -> Rehearsal:
+def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1, starts: bool = True) -> Rehearsal:
     """Measures a run in a process of its own.
 
     Its peak of memory is then that of training and nothing else, and should the kernel kill it for its memory, that is
@@ -103,14 +111,15 @@ def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1)
         prepared: Its data.
         room: Bytes of memory that are free.
         thinned: How many training examples one of `prepared` stands for.
+        starts: Whether the model gets its first weights; false where training goes on from a checkpoint.
 
     Raises:
         TrainingError: Memory does not suffice for a single example.
-        UserError: The model cannot be built.
+        UserError: The model cannot be built, or not get its first weights.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(sender, config, prepared, room), daemon=True)
+    process = context.Process(target=_answer, args=(sender, config, prepared, room, starts), daemon=True)
     process.start()
     sender.close()
     try:
@@ -132,11 +141,12 @@ def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1)
     return replace(answer, speed=replace(answer.speed, steps_per_epoch=answer.speed.steps_per_epoch * thinned))
 
 
-def _answer(sender: Connection, config: Config, prepared: Prepared, room: int) -> None:
+def _answer(sender: Connection, config: Config, prepared: Prepared, room: int, starts: bool) -> None:
     """The body of the process: sends a rehearsal, or the error that has a message for the user."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent heeds Ctrl-C, and ends this process with itself
     try:
-        sender.send(_rehearse(config, prepared, room))
+        with deterministic(config.trainer.deterministic):
+            sender.send(_rehearse(config, prepared, room=room, starts=starts))
     except (UserError, TrainingError) as error:
         sender.send(error)
     except (RuntimeError, MemoryError) as error:
@@ -146,12 +156,15 @@ def _answer(sender: Connection, config: Config, prepared: Prepared, room: int) -
         sender.send(TrainingError(f"out of memory: the model or its optimizer do not fit ({reason})"))
 
 
-def _rehearse(config: Config, prepared: Prepared, room: int) -> Rehearsal:
+def _rehearse(config: Config, prepared: Prepared, *, room: int, starts: bool) -> Rehearsal:
     set_threads(config.trainer.threads)
     keep_freed_memory()
     runtime = build_runtime(config.trainer.device, config.trainer.precision)
     seed_step(config.seed, step=-1)
-    model = build_model(config.model, vocabulary(prepared.tokenizers)).to(runtime.device)
+    model = build_model(config.model, vocabulary(prepared.tokenizers))
+    if starts:
+        load_first_weights(model, config, prepared.tokenizers)
+    model.to(runtime.device)
     trainer = replace(config.trainer, compile=False)  # minutes of compilation would tell little
     step = TrainStep(model, trainer, config.optim, runtime=runtime, world=World(), seed=config.seed)
     stream = _stream(config, prepared.train, runtime)

@@ -64,6 +64,28 @@ class RunFolder:
             raise UserError(
                 f"cannot write the run folder {self.path}: {error.strerror}; choose another place with output_root=DIR"
             ) from error
+        self._require_config()
+
+    def inspect(self) -> None:
+        """Looks whether a run can start or go on here, without writing anything.
+
+        Raises:
+            UserError: If another process is at work here, or what is there is a run without its configuration.
+        """
+        if not self.path.is_dir():
+            return
+        refuse_links_out(self.path)
+        self._require_config()
+        with suppress(FileNotFoundError), (self.path / _LOCK).open("rb", buffering=0) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(self._in_use(_read_holder(file))) from error
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+
+    def _require_config(self) -> None:
         if self.checkpoints.is_dir() and any(self.checkpoints.iterdir()) and self.lacks_config():
             raise UserError(
                 f"{self.path} has checkpoints but no config.yaml, which says what they are of; restore it, choose "
@@ -74,21 +96,31 @@ class RunFolder:
         """Whether the configuration is not there, or empty: all defaults would not be what the run was made with."""
         return not self.config.is_file() or self.config.stat().st_size == 0
 
-    def clear(self) -> None:
-        """Removes a run from the folder; call it under the lock.
+    def entries_to_clear(self) -> list[Path]:
+        """What starting over would remove.
 
         Raises:
             UserError: If what is there is no run.
         """
+        if not self.path.is_dir():
+            return []
         entries = [e for e in self.path.iterdir() if e.name not in (_LOCK, _LOCK_BY_NAME, self.log.name)]
         if entries and not self.config.exists():
             raise UserError(
                 f"overwrite=true: {self.path} is no run folder (it has {entries[0].name} and no config.yaml); "
                 "remove it yourself or choose another name"
             )
+        return entries
+
+    def clear(self) -> None:
+        """Removes a run from the folder; call it under the lock.
+
+        Raises:
+            UserError: If what is there is no run.
+        """
         # Cut short, this leaves a run without scores, then one without checkpoints; the mark of a run goes last.
         order = {self.results: 0, self.checkpoints: 1, self.config: 3}
-        for entry in sorted(entries, key=lambda entry: order.get(entry, 2)):
+        for entry in sorted(self.entries_to_clear(), key=lambda entry: order.get(entry, 2)):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:

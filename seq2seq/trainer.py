@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -408,11 +407,3 @@ def _batch_tensors(batches: StepBatches) -> list[dict[str, Tensor]]:
         {field.name: getattr(micro.batch, field.name) for field in fields(micro.batch)}
         for micro in batches.micro_batches
     ]
-
-
-def initial_weights(path: Path) -> dict[str, Tensor]:
-    """Verified weights of a run's best checkpoint, or of a checkpoint folder, to start another run from."""
-    checkpoints = path / "checkpoints"
-    store = CheckpointStore(checkpoints if checkpoints.is_dir() else path.parent)
-    chosen = store.resolve("best") if checkpoints.is_dir() else path
-    return store.load(chosen, files=["model"]).tensors["model"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from seq2seq import config as configuration
+from seq2seq.api import base_tokenizers
 from seq2seq.cli import application
 from seq2seq.config import Config
 from seq2seq.data.prepare import prepare
@@ -29,6 +30,7 @@ def _prepare(values: DictConfig) -> None:
             cache_root=Path(config.cache_root),
             seed=config.seed,
             log=LOGGER.info,
+            tokenizers=base_tokenizers(config),
         )
         for line in prepared.report.lines():
             LOGGER.info("%s", line)

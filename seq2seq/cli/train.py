@@ -5,16 +5,16 @@ import logging
 import math
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from seq2seq import config as configuration
 from seq2seq import report
-from seq2seq.api import build_evaluator, copy_weights, load_model, vocabulary
+from seq2seq.api import base_tokenizers, build_evaluator, load_first_weights, load_model, vocabulary
 from seq2seq.checkpoint import Checkpoint, CheckpointStore
 from seq2seq.cli import application
 from seq2seq.config import Config
@@ -37,10 +37,9 @@ from seq2seq.runtime import (
     set_threads,
 )
 from seq2seq.stream import BatchStream, StreamConfig
-from seq2seq.tokenizer import load_tokenizers
 from seq2seq.tracking import NullTracker, Tracker
 from seq2seq.train_state import TrainState, finished
-from seq2seq.trainer import Surroundings, Trainer, initial_weights
+from seq2seq.trainer import Surroundings, Trainer
 from seq2seq.validation import Validator
 
 LOGGER = logging.getLogger("seq2seq")
@@ -129,7 +128,7 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
     checkpoint = _latest(checkpoints, world)
     fingerprints = prepared.fingerprints | {"config": configuration.fingerprint(config)}
     if checkpoint is not None:
-        _check_belongs(checkpoint.belongs_to, fingerprints, folder)
+        require_same_content(checkpoint, fingerprints, folder)
     tracker: NullTracker = NullTracker()
     if world.is_main:
         _write_head(config, folder, prepared, runtime=runtime, world=world)
@@ -138,7 +137,7 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         seed_step(config.seed, step=-1)
         model = build_model(config.model, vocabulary(prepared.tokenizers))
         if checkpoint is None:
-            _start_weights(model, config, prepared)
+            load_first_weights(model, config, prepared.tokenizers)
         model.to(runtime.device)
         LOGGER.info("%s", report.parameter_table((name, p.numel()) for name, p in model.named_parameters()))
         surroundings = Surroundings(runtime, world, tracker, checkpoints, fingerprints=fingerprints, seed=config.seed)
@@ -206,28 +205,19 @@ def stored_objective(config: Config, folder: RunFolder) -> float | None:
 
 def _prepare(config: Config) -> Prepared:
     """Data and tokenizers, those of another run if this one starts from it."""
-    tokenizers = None
-    if config.trainer.init_from is not None:
-        start = RunFolder(Path(config.trainer.init_from))
-        run = start if start.tokenizer.is_dir() else RunFolder(start.path.resolve().parent.parent)
-        if not run.tokenizer.is_dir():
-            raise UserError(
-                f"trainer.init_from={config.trainer.init_from} is neither a run folder nor one of its checkpoints"
-            )
-        tokenizers = load_tokenizers(run.tokenizer)
-
     return prepare(  # ranks that come second wait for the first and find its work
         config.data,
         config.tokenizer,
         cache_root=Path(config.cache_root),
         seed=config.seed,
         log=LOGGER.info,
-        tokenizers=tokenizers,
+        tokenizers=base_tokenizers(config),
     )
 
 
-def _check_belongs(made_with: dict[str, str], now: dict[str, str], folder: RunFolder) -> None:
-    changed = sorted(key for key in now if made_with.get(key) != now[key])
+def require_same_content(checkpoint: Checkpoint, fingerprints: Mapping[str, str], folder: RunFolder) -> None:
+    """Raises a UserError where one of these fingerprints is not that of the checkpoint."""
+    changed = sorted(key for key, value in fingerprints.items() if checkpoint.belongs_to.get(key) != value)
     if changed:
         raise UserError(
             f"{folder.path} was trained on other content: {', '.join(changed)} changed since (by sha256); restore it, "
@@ -246,24 +236,6 @@ def _write_head(config: Config, folder: RunFolder, prepared: Prepared, *, runtim
         LOGGER.info("%s", line)
     for line in configuration.without_effect(config):
         LOGGER.warning("%s", line)
-
-
-def _start_weights(model: Seq2Seq, config: Config, prepared: Prepared) -> None:
-    """Weights of another run, or pretrained word vectors, where the configuration names them."""
-    if config.trainer.init_from is not None:
-        weights = initial_weights(Path(config.trainer.init_from))
-        copy_weights(weights, model, origin=config.trainer.init_from)
-        return
-    from seq2seq.word_vectors import load_vectors
-
-    for side in ("source", "target"):
-        path = getattr(config.tokenizer, f"{side}_vectors")
-        if path is None:
-            continue
-        tokenizer = getattr(prepared.tokenizers, side)
-        vectors, found = load_vectors(Path(path), tokenizer.pieces(range(tokenizer.vocab_size)))
-        model.load_embeddings(side, torch.from_numpy(vectors), found=torch.from_numpy(found))
-        LOGGER.info("%s vectors: %d of %d tokens found in %s", side, int(found.sum()), len(found), path)
 
 
 def _build_trainer(config: Config, prepared: Prepared, model: Seq2Seq, around: Surroundings) -> Trainer:

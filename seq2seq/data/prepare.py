@@ -85,26 +85,45 @@ def prepare(
     # The training set comes last: it takes the longest, and what is wrong with the others shows before.
     names = sorted(splits, key=lambda name: name == "train")
     stores = {name: _store(splits[name], tokenizers, cache_root / "stores", log=log) for name in names}
-    files = {key: state.sha256 for split in splits.values() for key, state in split.files.items()}
     return Prepared(
         tokenizers=tokenizers,
         train=stores["train"],
         valid=stores["valid"],
         test={name: stores[f"test.{name}"] for name in data.test},
         report=DataReport({name: stores[name].report for name in splits}),
-        fingerprints={**files, "tokenizer": tokenizers.fingerprint()},
+        fingerprints={**_fingerprints(splits), "tokenizer": tokenizers.fingerprint()},
     )
 
 
-def is_prepared(data: DataConfig, tokenizer: TokenizerConfig, *, cache_root: Path, seed: int) -> bool:
+def is_prepared(
+    data: DataConfig,
+    tokenizer: TokenizerConfig,
+    *,
+    cache_root: Path,
+    seed: int,
+    tokenizers: Tokenizers | None = None,
+) -> bool:
     """Whether the cache has the tokenizers and the training set, so that `prepare` takes no time to speak of.
 
     Raises:
         UserError: a corpus names no files, or one of them is missing.
     """
     train = _open_splits(data, cache_root)["train"]
-    folder = _tokenizers_folder(train, tokenizer, cache_root=cache_root, seed=seed)
-    return _holds_tokenizers(folder) and is_store(_store_folder(train, load_tokenizers(folder), cache_root / "stores"))
+    if tokenizers is None:
+        folder = _tokenizers_folder(train, tokenizer, cache_root=cache_root, seed=seed)
+        if not _holds_tokenizers(folder):
+            return False
+        tokenizers = load_tokenizers(folder)
+    return is_store(_store_folder(train, tokenizers, cache_root / "stores"))
+
+
+def file_fingerprints(data: DataConfig, cache_root: Path) -> dict[str, str]:
+    """sha256 of each data file by its config key; the cache remembers those of files that have not changed.
+
+    Raises:
+        UserError: a corpus names no files, or one of them is missing.
+    """
+    return _fingerprints(_open_splits(data, cache_root))
 
 
 def open_corpus(corpus: CorpusConfig, tokenizers: Tokenizers, data: DataConfig, *, key: str) -> TokenStore:
@@ -179,6 +198,10 @@ def _open_splits(data: DataConfig, cache_root: Path) -> dict[str, _Split]:
 def _open_split(corpus: CorpusConfig, data: DataConfig, root: Path, key: str, hashes: HashCache) -> _Split:
     paths = corpus_files(corpus, root, key)
     return _Split(key, corpus, data, root, {name: hashes.state(path, f"{name}={path}") for name, path in paths.items()})
+
+
+def _fingerprints(splits: dict[str, _Split]) -> dict[str, str]:
+    return {key: state.sha256 for split in splits.values() for key, state in split.files.items()}
 
 
 def _digest(parts: list[Any]) -> str:

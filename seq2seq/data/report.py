@@ -69,11 +69,17 @@ class SplitReport:
         sides = {name: SideReport(**values[name]) for name in ("source", "target")}
         return cls(**{**values, **sides})
 
+    def kept_of(self, what: str) -> str:
+        """How many were kept and why others were not, such as ``90 of 100 pairs (dropped: 10 too long)``."""
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items() if count)
+        return f"{self.kept:,} of {self.read:,} {what}" + (f" (dropped: {dropped})" if dropped else "")
+
     def lines(self, name: str) -> list[str]:
         """A few lines to read."""
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items() if count)
-        head = f"{name}: {self.kept:,} of {self.read:,} examples" + (f" (dropped: {dropped})" if dropped else "")
-        return [head, *(_side_line(word, getattr(self, word), self.kept) for word in ("source", "target"))]
+        return [
+            f"{name}: {self.kept_of('examples')}",
+            *(_side_line(word, getattr(self, word), self.kept) for word in ("source", "target")),
+        ]
 
     def warnings(self) -> list[str]:
         """What a user should know of a training set: that much of it is cut or left out for its length."""

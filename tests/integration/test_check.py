@@ -1,9 +1,13 @@
 """`seq2seq check` by the real command: what it finds, how it ends, and that it leaves nothing behind."""
 
+import fcntl
 import json
+import os
 import resource
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,8 @@ import pytest
 from seq2seq import config as configuration
 from seq2seq.cli.check import _state
 from seq2seq.cli.check import run as check
-from seq2seq.errors import UserError
+from seq2seq.cli.train import run as train
+from seq2seq.errors import Interrupted, UserError
 from seq2seq.models.gru import GRUConfig
 from seq2seq.run_folder import RunFolder
 
@@ -58,9 +63,10 @@ def test_all_errors_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixtu
         f"data.root={DEMO}", "data.train.source=train.en", "data.train.target=train.de",
         "data.valid.source=valid.de", "data.valid.target=valid.en", f"output_root={tmp_path}/file", "name=x",
         "+data.test.gone.source=gone.en", "+data.test.gone.target=gone.de",
-        "+data.test.odd.source=test.en", f"+data.test.odd.target={tmp_path}/short.de",
+        "+data.test.odd.source=test.en", f"+data.test.odd.target={tmp_path}/short.de", "search.top_k=7",
     )  # fmt: skip
-    errors = {finding["key"]: finding["message"] for finding in values["findings"]}
+    assert [each["key"] for each in values["findings"] if each["severity"] == "warning"] == ["search.top_k"]
+    errors = {each["key"]: each["message"] for each in values["findings"] if each["severity"] == "error"}
     assert errors.keys() == {"output_root", "cache_root", "data.test.gone", "data.test.odd", "data.valid"}
     assert "no such file" in errors["data.test.gone"]
     assert "300 lines" in errors["data.test.odd"]
@@ -95,13 +101,81 @@ def test_pairs_that_are_all_too_long_are_told(tmp_path: Path, capsys: pytest.Cap
 def test_what_is_in_the_run_folder_is_told(tmp_path: Path) -> None:
     config = configuration.Config(name="x", model=GRUConfig())
     folder = RunFolder(tmp_path)
-    assert _state(config, folder) == "new"
+    assert _state(config, folder) == ("new", False)
     folder.config.write_text(configuration.to_yaml(config))
-    assert "would go on" in _state(config, folder)
+    words, resumes = _state(config, folder)
+    assert "would go on" in words
+    assert resumes
     other = configuration.Config(name="x", model=GRUConfig(), seed=2)
     with pytest.raises(UserError, match="seed: 1 there, 2 now"):
         _state(other, folder)
-    assert "would delete" in _state(configuration.Config(name="x", model=GRUConfig(), seed=2, overwrite=True), folder)
+    assert "would delete" in _state(replace(other, overwrite=True), folder)[0]
+    folder.config.unlink()
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"no run folder \(it has thesis.tex"):
+        _state(replace(other, overwrite=True), folder)
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "step-00000001").mkdir()
+    with pytest.raises(UserError, match=r"checkpoints but no config\.yaml"):
+        _state(config, folder)
+    with (tmp_path / "run.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        shutil.rmtree(folder.checkpoints)
+        with pytest.raises(UserError, match="in use by another process"):
+            _state(config, folder)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> tuple[str, ...]:
+    """Overrides of a run of seconds in words, on its own corpus."""
+    for side in ("source", "target"):
+        (tmp_path / side).write_text("".join(f"{side} {number % 7} {number % 11}\n" for number in range(60)))
+    files = [f"data.{split}.{side}={side}" for split in ("train", "valid") for side in ("source", "target")]
+    return (
+        *files, f"data.root={tmp_path}", f"output_root={tmp_path}", "name=x", "tokenizer=word", "model=gru_tiny",
+        "model.tie_embeddings=decoder", "trainer.device=cpu", "trainer.threads=1", "trainer.precision=fp32",
+        "optim.warmup_steps=1", "trainer.max_steps=6", "trainer.eval_examples=0", "metrics.names=[bleu]",
+    )  # fmt: skip
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The only error of a report."""
+    values, _ = checked(capsys, *arguments)
+    (error,) = (finding for finding in values["findings"] if finding["severity"] == "error")
+    return f"{error['key']}: {error['message']}"
+
+
+def test_a_run_that_training_would_refuse_to_go_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], small: tuple[str, ...]
+) -> None:
+    with pytest.raises(Interrupted):
+        train([*small, "trainer.stop_after_minutes=1e-9"])
+    values, _ = checked(capsys, *small)
+    assert "would go on" in values["folder"]
+    text = (tmp_path / "source").read_text(encoding="utf-8")
+    (tmp_path / "source").write_text(text.replace("source 3", "source 4", 1), encoding="utf-8")
+    assert "on other content: data.train.source, data.valid.source, tokenizer" in error_of(capsys, *small)
+    (tmp_path / "source").write_text(text, encoding="utf-8")
+    for path in (tmp_path / "x/checkpoints").glob("step-*/model.safetensors"):
+        os.truncate(path, 10)
+    assert error_of(capsys, *small).startswith("name: no valid checkpoint is left")
+
+
+@pytest.mark.slow
+def test_first_weights_are_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], small: tuple[str, ...]
+) -> None:
+    assert "neither a run folder" in error_of(capsys, *small, f"trainer.init_from={tmp_path}/gone")
+    (tmp_path / "vectors").write_text("source 1 2 3\n")
+    vectors = f"tokenizer.source_vectors={tmp_path}/vectors"
+    assert error_of(capsys, *small, vectors).startswith("model: ")
+    train([*small, "trainer.max_steps=1", "name=base"])
+    base = f"trainer.init_from={tmp_path}/base"
+    assert "does not fit the model section" in error_of(capsys, *small, base, "model.d_model=32")
+    capsys.readouterr()
+    # The tokenizer is the other run's: to train one of so few words would fail.
+    values, _ = checked(capsys, *small, base, "tokenizer=unigram", "tokenizer.vocab_size=7999")
+    assert values["ready"]
 
 
 def run_limited(tmp_path: Path, *arguments: str, limit: int) -> subprocess.CompletedProcess[str]:

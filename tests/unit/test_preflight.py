@@ -104,12 +104,14 @@ def test_the_text_is_narrow_plain_and_ends_with_the_verdict() -> None:
     notes = [Finding(Severity.note, "trainer.a", "word " * 60), Finding(Severity.warning, "data.b", "b", "mend")]
     shown = text(report(findings=notes), TRAINER)
     assert shown.isascii()
+    assert "9 of 10 pairs (dropped: 1 too long)" in shown
     assert max(map(len, shown.split("\n"))) <= 118
     assert len(shown.split("\n")) < 30
     assert shown.index("data.b: b -> mend") < shown.index("trainer.a")  # by severity
     assert shown.endswith("ready to train: seq2seq train name=run")
     broken = report(findings=[*notes, Finding(Severity.error, "data.c", "is bad", "repair it")])
-    assert text(broken, TRAINER).endswith("not ready to train: data.c: is bad -> repair it")
+    assert text(broken, TRAINER).endswith("not ready to train: mend the errors above first")
+    assert broken.verdict() == "not ready to train: data.c: is bad -> repair it"
 
 
 def test_a_report_that_broke_off_is_shown_too() -> None:
