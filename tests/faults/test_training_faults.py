@@ -313,6 +313,20 @@ def test_another_machine_is_allowed_and_said(corpus: Path, tmp_path: Path) -> No
     assert (tmp_path / "run/results.json").exists()
 
 
+@pytest.mark.slow
+def test_another_number_of_processes_is_allowed_and_said(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(*arguments(corpus, tmp_path, "trainer.stop_after_minutes=1e-9"))
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "seq2seq", "train",
+         *arguments(corpus, tmp_path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "going on with ranks 1 then, 2 now: not bit for bit" in (tmp_path / "run/train.log").read_text()
+    assert json.loads((tmp_path / "run/results.json").read_text())["train"]["steps"] == 12
+
+
 def test_the_thread_that_prepares_batches_never_leaves_training_waiting(corpus: Path, tmp_path: Path) -> None:
     from seq2seq.stream import BatchStream, StreamConfig, _next_of
 
