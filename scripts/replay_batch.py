@@ -7,8 +7,10 @@ An override tries another way to compute it: trainer.precision=fp32, say. Prints
 of its examples have a loss that is not finite on their own, and the operation whose gradient is the first that is not.
 """
 
+import argparse
 import sys
 from collections import defaultdict
+from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
@@ -18,16 +20,21 @@ from seq2seq.api import load_model
 from seq2seq.batching import Batch
 from seq2seq.checkpoint import CheckpointStore
 from seq2seq.config import Config
+from seq2seq.config_file import read_mapping
 from seq2seq.errors import UserError
 from seq2seq.models.objective import Objective
 from seq2seq.run_folder import require_run
 from seq2seq.runtime import Runtime, build_runtime, seed_step
 
 
-def main(arguments: list[str]) -> int:
-    """Replays the batch of the run named first; returns 1 if it is finite now, 0 if the fault shows again."""
-    folder = require_run(arguments[0])
-    values = OmegaConf.merge(configuration.read_mapping(folder.config), OmegaConf.from_dotlist(arguments[1:]))
+def main() -> int:
+    """Replays the batch of a run; returns 1 if it is finite now, 0 if the fault shows again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="another way to compute it")
+    options = parser.parse_args()
+    folder = require_run(str(options.run))
+    values = OmegaConf.merge(read_mapping(folder.config), OmegaConf.from_dotlist(options.overrides))
     config = configuration.parse(values)  # type: ignore[arg-type]
     runtime = build_runtime(config.trainer.device, config.trainer.precision)
     model, step = load_model(folder, config, checkpoint="failed", runtime=runtime)
@@ -36,8 +43,8 @@ def main(arguments: list[str]) -> int:
     failed = CheckpointStore(folder.checkpoints).load("failed", files=["batch"]).tensors["batch"]
     ranks: dict[int, dict[str, dict[str, torch.Tensor]]] = defaultdict(lambda: defaultdict(dict))
     for name, tensor in failed.items():
-        rank, micro, field = name.split(".")
-        ranks[int(rank.removeprefix("rank"))][micro][field] = tensor
+        owner, micro, field = name.split(".")
+        ranks[int(owner.removeprefix("rank"))][micro][field] = tensor
     finite = True
     for rank, micro_batches in sorted(ranks.items()):
         seed_step(config.seed, step - 1, rank)
@@ -87,6 +94,6 @@ def _odd_examples(objective: Objective, batch: Batch, config: Config, runtime: R
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        sys.exit(main())
     except UserError as error:
         sys.exit(f"replay_batch: {error}")
