@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -105,12 +106,15 @@ def _writer(config: GenerateConfig, stack: ExitStack) -> tuple[Callable[[bytes],
 def _output_file(path: Path) -> Iterator[BinaryIO]:
     """A file that is written under a temporary name and renamed once it is complete; a device or pipe as it is.
 
+    A link stays one, and what it leads to is written: ``/dev/stdout`` is a link, to a file where that is redirected.
+
     Raises:
         UserError: If it cannot be made.
         OSError: If it cannot be written to the end, named; what was there before is left.
     """
-    special = path.exists() and not path.is_file()
-    temporary = path if special else path.with_name(f".{path.name}.part")
+    place = Path(os.path.realpath(path))
+    special = place.exists() and not place.is_file()
+    temporary = place if special else place.with_name(f".{place.name}.part")
     try:
         file = temporary.open("wb")
     except OSError as error:
@@ -119,7 +123,7 @@ def _output_file(path: Path) -> Iterator[BinaryIO]:
         with file:
             yield file
         if not special:
-            temporary.replace(path)
+            temporary.replace(place)
     except OSError as error:
         error.filename = error.filename or str(path)  # an error of writing knows no name
         raise

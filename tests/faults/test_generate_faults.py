@@ -171,6 +171,17 @@ def test_an_output_that_cannot_be_made_is_refused(run: Path, capsys: pytest.Capt
     assert f"output={path}: cannot be written: " in refused(run, capsys, f"output={path}")
 
 
+def test_an_output_that_is_a_link_stays_one(run: Path, tmp_path: Path) -> None:
+    """As `/dev/stdout` is one, to the file that standard output is redirected to."""
+    link, file = tmp_path / "link", tmp_path / "file"
+    link.symlink_to(file)
+    (run.parent / "input.txt").write_text("1 men\n", encoding="utf-8")
+    for _ in ("a file that is not there yet", "one that is"):
+        assert _run("generate", [f"run={run}", f"input={run.parent}/input.txt", f"output={link}"]) == 0
+        assert link.readlink() == file
+        assert file.read_text(encoding="utf-8").count("\n") == 1
+
+
 def command(run: Path, *settings: str, limit: str = "") -> list[str]:
     generate = [sys.executable, "-m", "seq2seq", "generate", f"run={run}", f"input={run.parent}/many.txt", *settings]
     return ["bash", "-c", f'{limit} exec "$@"', "bash", *generate]
