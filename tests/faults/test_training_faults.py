@@ -192,7 +192,8 @@ def test_a_full_disk_at_a_save_may_be_survived(
 
     def refused(self: CheckpointStore, step: int, *args: Any, **kwargs: Any) -> Path:
         if step < 10:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+            # Smaller than the checkpoint's files, and larger than the logs, which the loop goes on writing meanwhile.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (32 << 10, limits[1]))
         try:
             return save(self, step, *args, **kwargs)
         finally:
