@@ -242,7 +242,7 @@ def _leakage(key: str, quality: Quality) -> Iterator[Finding]:
             message += ", those of such pairs counted"
         yield Finding(
             Severity.warning if others >= _FEW * quality.filled else Severity.note,
-            f"{key}",
+            key,
             f"{message}; {_first(sources)}",
             mend,
         )

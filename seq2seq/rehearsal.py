@@ -4,11 +4,13 @@ import multiprocessing
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +106,8 @@ def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1,
     """Measures a run in a process of its own.
 
     Its peak of memory is then that of training and nothing else, and should the kernel kill it for its memory, that is
-    an answer too. It writes one checkpoint, into a temporary folder below ``cache_root``.
+    an answer too. It writes one checkpoint, into a temporary folder below ``cache_root``. The folder is the caller's:
+    nothing is left behind, whatever becomes of the process.
 
     Args:
         config: Of the run.
@@ -119,20 +122,16 @@ def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1,
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(sender, config, prepared, room, starts), daemon=True)
-    process.start()
-    sender.close()
-    try:
-        answer = receiver.recv()
-    except EOFError:
-        process.join()
-        if process.exitcode == -signal.SIGKILL:
-            raise TrainingError(
-                "the system killed the trial steps, as it does when memory runs out "
-                f"({room / 2**30:.1f} GiB were free); lower trainer.batch_tokens or take a smaller model"
-            ) from None
-        raise RuntimeError(f"the trial steps ended with code {process.exitcode}") from None
-    process.join()
+    with tempfile.TemporaryDirectory(prefix="check-", dir=config.cache_root) as folder:
+        work = partial(_rehearse, config, prepared, room=room, starts=starts, folder=Path(folder))
+        process = context.Process(target=_answer, args=(sender, work), daemon=True)
+        process.start()
+        sender.close()
+        try:
+            answer = _received(receiver, process, room)
+        finally:
+            process.kill()
+            process.join()
     if isinstance(answer, BaseException):
         raise answer
     assert isinstance(answer, Rehearsal)
@@ -141,12 +140,25 @@ def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1,
     return replace(answer, speed=replace(answer.speed, steps_per_epoch=answer.speed.steps_per_epoch * thinned))
 
 
-def _answer(sender: Connection, config: Config, prepared: Prepared, room: int, starts: bool) -> None:
+def _received(receiver: Connection, process: BaseProcess, room: int) -> object:
+    """What the process sends; a TrainingError if it was killed before."""
+    try:
+        return receiver.recv()
+    except EOFError:
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            raise TrainingError(
+                "the system killed the trial steps, as it does when memory runs out "
+                f"({room / 2**30:.1f} GiB were free); lower trainer.batch_tokens or take a smaller model"
+            ) from None
+        raise RuntimeError(f"the trial steps ended with code {process.exitcode}") from None
+
+
+def _answer(sender: Connection, work: Callable[[], Rehearsal]) -> None:
     """The body of the process: sends a rehearsal, or the error that has a message for the user."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent heeds Ctrl-C, and ends this process with itself
     try:
-        with deterministic(config.trainer.deterministic):
-            sender.send(_rehearse(config, prepared, room=room, starts=starts))
+        sender.send(work())
     except (UserError, TrainingError) as error:
         sender.send(error)
     except (RuntimeError, MemoryError) as error:
@@ -156,7 +168,7 @@ def _answer(sender: Connection, config: Config, prepared: Prepared, room: int, s
         sender.send(TrainingError(f"out of memory: the model or its optimizer do not fit ({reason})"))
 
 
-def _rehearse(config: Config, prepared: Prepared, *, room: int, starts: bool) -> Rehearsal:
+def _rehearse(config: Config, prepared: Prepared, *, room: int, starts: bool, folder: Path) -> Rehearsal:
     set_threads(config.trainer.threads)
     keep_freed_memory()
     runtime = build_runtime(config.trainer.device, config.trainer.precision)
@@ -172,12 +184,13 @@ def _rehearse(config: Config, prepared: Prepared, *, room: int, starts: bool) ->
     heaviest = stream.heaviest(0)
     moments = 2 * 4 * parameters  # Adam's, which the first update takes
     safe = int(_SAFE * room) - moments
-    needed = _need(step, [micro.batch for micro in heaviest], runtime, safe=safe)
-    fits = needed <= safe
     speed = None
-    if fits:
-        step.rehearse(heaviest)
-        speed = _speed(step, stream, config=config, prepared=prepared, runtime=runtime)
+    with deterministic(config.trainer.deterministic):
+        needed = _need(step, [micro.batch for micro in heaviest], runtime, safe=safe)
+        fits = needed <= safe
+        if fits:
+            step.rehearse(heaviest)
+            speed = _speed(step, stream, config=config, prepared=prepared, runtime=runtime, folder=folder)
     needed = _peak(runtime) if fits else needed + moments
     shapes = [(len(micro.batch.indices), micro.batch.src.size(1), micro.batch.tgt_in.size(1)) for micro in heaviest]
     return Rehearsal(parameters, Memory(shapes, needed, room, measured=fits, splits=step.splits), speed)
@@ -225,7 +238,9 @@ def _part(batch: Batch, examples: int) -> Batch:
     return batch
 
 
-def _speed(step: TrainStep, stream: BatchStream, *, config: Config, prepared: Prepared, runtime: Runtime) -> Speed:
+def _speed(
+    step: TrainStep, stream: BatchStream, *, config: Config, prepared: Prepared, runtime: Runtime, folder: Path
+) -> Speed:
     seconds, tokens, count, size = 0.0, 0, 0, 0
     with closing(stream.steps(0, 0)) as batches_of_steps:
         for number, batches in enumerate(batches_of_steps):
@@ -239,11 +254,10 @@ def _speed(step: TrainStep, stream: BatchStream, *, config: Config, prepared: Pr
     mean = float(prepared.train.target_lengths.sum()) / size
     decoding = _decoding_seconds(step.model, config, prepared, runtime)
     losses = _FORWARD_SHARE * seconds / tokens * float(prepared.valid.target_lengths.sum())
-    with tempfile.TemporaryDirectory(prefix="check-", dir=config.cache_root) as folder:
-        began = _now(runtime)
-        path = CheckpointStore(Path(folder)).save(0, step.tensors(), {})
-        saving = _now(runtime) - began
-        bytes_on_disk = sum(file.stat().st_size for file in path.iterdir())
+    began = _now(runtime)
+    path = CheckpointStore(folder).save(0, step.tensors(), {})
+    saving = _now(runtime) - began
+    bytes_on_disk = sum(file.stat().st_size for file in path.iterdir())
     return Speed(count, seconds / tokens * mean, mean, size, decoding + losses, saving, bytes_on_disk)
 
 

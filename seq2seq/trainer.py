@@ -43,7 +43,7 @@ class Surroundings:
         world: The processes of the run.
         tracker: Where figures go; the null tracker on ranks that do not write.
         checkpoints: Where checkpoints go.
-        fingerprints: sha256 of data and tokenizer; a checkpoint belongs to these.
+        fingerprints: sha256 of data, tokenizer and configuration; a checkpoint belongs to these.
         seed: The run's seed.
     """
 

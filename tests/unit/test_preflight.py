@@ -1,6 +1,10 @@
 import json
+import os
+import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -131,19 +135,42 @@ def test_json_holds_all_figures() -> None:
     assert values["data"]["train"]["kept"] == 9
 
 
-def test_trial_steps_that_the_system_kills_are_an_answer() -> None:
-    """What the kernel does to a process that takes too much memory."""
+def trial_disturbed(folder: Path, blow: Callable[[psutil.Process], None]) -> None:
+    """Starts trial steps and strikes while they start; they do not live to read their data."""
     before = set(psutil.Process().children())
 
-    def kill() -> None:
+    def strike() -> None:
         while not (
             children := [c for c in psutil.Process().children() if c not in before and "spawn_main" in str(c.cmdline())]
         ):
             time.sleep(0.01)
-        children[0].kill()
+        blow(children[0])
 
-    killer = Thread(target=kill)
-    killer.start()
+    striker = Thread(target=strike)
+    striker.start()
+    try:
+        rehearse(Config(cache_root=str(folder)), None, room=GIB)  # type: ignore[arg-type]
+    finally:
+        striker.join()
+
+
+def test_trial_steps_that_the_system_kills_are_an_answer(tmp_path: Path) -> None:
+    """What the kernel does to a process that takes too much memory."""
     with pytest.raises(TrainingError, match="memory runs out"):
-        rehearse(Config(), None, room=GIB)  # type: ignore[arg-type]  # it does not live to read its data
-    killer.join()
+        trial_disturbed(tmp_path, lambda trial: trial.kill())
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_ends_the_trial_steps_and_leaves_nothing(tmp_path: Path) -> None:
+    seen: list[psutil.Process] = []
+
+    def interrupt(trial: psutil.Process) -> None:
+        (folder,) = tmp_path.iterdir()
+        (folder / "step-00000000.tmp").mkdir()  # a save that has begun
+        seen.append(trial)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        trial_disturbed(tmp_path, interrupt)
+    assert not seen[0].is_running()
+    assert not list(tmp_path.iterdir())
