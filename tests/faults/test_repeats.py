@@ -2,7 +2,9 @@
 
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from dying import Change, start_processes, train
 from run_contents import contents, differences
 
+from seq2seq.cli.train import run as run_train
+from seq2seq.models.objective import Objective
 from seq2seq.runtime import deterministic
 
 TINY = (
@@ -72,3 +76,23 @@ def test_deterministic_refuses_an_operation_that_is_not() -> None:
         torch.zeros(3).put_(place, value)
     with deterministic(False):
         assert torch.zeros(3).put_(place, value)[1] == 2
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_training_that_is_deterministic_refuses_such_an_operation(
+    tmp_path: Path, backwards: list[str], monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    """A model that uses one in its forward pass."""
+    forward = Objective.forward
+
+    def drifting(self: Objective, *args: Any, **kwargs: Any) -> Any:
+        torch.zeros(3).put_(torch.tensor([1]), torch.tensor([2.0]))
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(Objective, "forward", drifting)
+    overrides = [*TINY, *backwards, f"output_root={tmp_path}", "tokenizer.sampling_alpha=0", "trainer.eval_examples=0"]
+    refusal = pytest.raises(RuntimeError, match="deterministic") if wanted else nullcontext()
+    with refusal:
+        run_train([*overrides, f"trainer.deterministic={str(wanted).lower()}"])
+    assert (tmp_path / "run" / "results.json").exists() != wanted
+    assert not torch.are_deterministic_algorithms_enabled()
