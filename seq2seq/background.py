@@ -32,6 +32,11 @@ class Background:
         self.wait()
         self._pending = self._executor.submit(task)
 
+    def raise_error(self) -> None:
+        """Raises what the task raised, if it has failed already; does not wait for it."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
     def wait(self) -> None:
         """Waits until no task is under way.
 

@@ -13,6 +13,10 @@ from seq2seq.data.columns import Index
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
 
+# Seconds that a thread gets to see that nobody wants its batches any more. It may be drawing the ids of an epoch, for
+# minutes; what it builds is thrown away with the process, and cleared away by the next one.
+_PATIENCE = 2.0
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -132,7 +136,7 @@ class BatchStream:
                 yield item
         finally:
             stopped.set()
-            thread.join()
+            thread.join(_PATIENCE)
 
     def _build(self, epoch: int, position: int) -> Generator[StepBatches, None, None]:
         config = self._config

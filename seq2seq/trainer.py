@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import partial
@@ -19,6 +19,7 @@ from seq2seq.checkpoint import Checkpoint, CheckpointSaveError, CheckpointStore
 from seq2seq.checkpoint import average as average_checkpoints
 from seq2seq.distributed import World
 from seq2seq.errors import Interrupted, TrainingError
+from seq2seq.manifest import CheckpointError
 from seq2seq.models.base import Seq2Seq
 from seq2seq.optim import OptimConfig
 from seq2seq.progress import Progress
@@ -115,11 +116,17 @@ class Trainer:
                 self._evaluate(request)  # it was abandoned, or a limit was lowered
                 self._save(scheduled=self._save_due())
             while (reason := finished(state, config)) is None:
-                batches = next(steps)
-                self._step.run(batches, step=state.step, lr=self._learning_rate())
-                self._advance(batches)
-                progress.update(state.step)
+                batches = self._next(steps, request)
+                if batches is not None:
+                    self._step.run(batches, step=state.step, lr=self._learning_rate())
+                    self._advance(batches)
+                    progress.update(state.step)
+                self._background.raise_error()
                 stop = self._agree(request, clock)
+                if batches is None:
+                    assert stop is not None
+                    self._save(scheduled=self._save_due())
+                    raise stop
                 if self._due(config.log_every) or self._ends():
                     self._log(batches, progress)
                 if self._evaluation_due() and not stop:
@@ -133,6 +140,14 @@ class Trainer:
             raise self._unsaved
         self._to.world.barrier()
         return reason
+
+    def _next(self, steps: Iterator[StepBatches], request: StopRequest) -> StepBatches | None:
+        """The next batches; None if a signal came while they were waited for, which may be long at an epoch's start."""
+        try:
+            with request.abandoning(self._to.world.size == 1):
+                return next(steps)
+        except Abandoned:
+            return None
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0
@@ -345,10 +360,19 @@ class Trainer:
             store = self._to.checkpoints
             steps = [step for step in store.steps() if step <= checkpoint.step]
             store.link("last", checkpoint.path)  # a kill between a save and its links leaves these behind
-            best = self.state.best(self._config.mode)
-            if best is not None and best[0] in steps:
-                store.link("best", best[0])
+            self._link_best([step for step in self.state.ranked(self._config.mode) if step in steps])
             store.prune(keep=self._kept(steps, self.state))
+
+    def _link_best(self, ranked: list[int]) -> None:
+        """Makes the best sound checkpoint of these ``best``; with a damaged one, scoring would fail at the very end."""
+        for step in ranked:
+            try:
+                self._to.checkpoints.load(str(step), files=["model"])
+            except CheckpointError as error:
+                LOGGER.warning("%s; the next best one takes its place", error)
+            else:
+                self._to.checkpoints.link("best", step)
+                return
 
     def average(self) -> None:
         """Averages checkpoints as configured; the average becomes ``best`` if it scores better."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -303,6 +304,53 @@ def test_memory_that_runs_out_without_a_word_is_told(
     monkeypatch.setattr(TrainStep, "require_finite_weights", lambda self: bytearray(1 << 60))
     with pytest.raises(TrainingError, match=r"^out of memory: lower trainer\.batch_tokens=256"):
         train(*arguments(corpus, tmp_path))
+
+
+def test_a_signal_does_not_wait_for_an_epoch_that_is_being_drawn(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seq2seq.data.store import TokenStore
+
+    sampling = ("tokenizer=unigram", "tokenizer.vocab_size=270", "tokenizer.sampling_alpha=0.3")
+    train(*arguments(corpus, tmp_path / "whole", *sampling))
+    resampled = TokenStore.resampled
+    over = threading.Event()
+
+    def slow(self: TokenStore, *args: Any, epoch: int, **kwargs: Any) -> TokenStore:
+        if epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert over.wait(60)
+        return resampled(self, *args, epoch=epoch, **kwargs)
+
+    monkeypatch.setattr(TokenStore, "resampled", slow)
+    try:
+        with pytest.raises(Interrupted, match="SIGTERM after step"):
+            train(*arguments(corpus, tmp_path / "parts", *sampling))
+        assert not over.is_set()
+    finally:
+        over.set()
+    monkeypatch.undo()
+    train(*arguments(corpus, tmp_path / "parts", *sampling))
+    assert last_weights(tmp_path / "parts") == last_weights(tmp_path / "whole")
+    assert curves(tmp_path / "parts") == curves(tmp_path / "whole")
+
+
+def test_a_damaged_best_checkpoint_gives_way_to_the_next_best(corpus: Path, tmp_path: Path) -> None:
+    overrides = ("trainer.keep_last=3", "trainer.save_every=2", "trainer.eval_every=2")
+    with pytest.raises(Interrupted):
+        train(*arguments(corpus, tmp_path, "trainer.stop_after_minutes=1e-9", *overrides))
+    while not (tmp_path / "run/results.json").exists():
+        checkpoints = tmp_path / "run/checkpoints"
+        best, last = (checkpoints / name for name in ("best", "last"))
+        if best.exists() and best.resolve() != last.resolve():
+            break
+        with suppress(Interrupted):
+            train(*arguments(corpus, tmp_path, "trainer.stop_after_minutes=1e-9", *overrides))
+    damaged = best.resolve() / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    train(*arguments(corpus, tmp_path, *overrides))
+    assert "the next best one takes its place" in (tmp_path / "run/train.log").read_text()
+    assert json.loads((tmp_path / "run/results.json").read_text())["complete"]
 
 
 def test_another_machine_is_allowed_and_said(corpus: Path, tmp_path: Path) -> None:

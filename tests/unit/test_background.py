@@ -103,3 +103,21 @@ def test_a_process_that_ends_without_waiting_finishes_the_task(tmp_path: Path) -
     assert done.returncode == 1
     assert "unrelated" in done.stderr
     assert (tmp_path / "file").read_text() == "whole"
+
+
+def test_an_error_can_be_asked_for_without_waiting() -> None:
+    background, go = Background(), threading.Event()
+    background.raise_error()  # nothing was ever submitted
+
+    def fail_later() -> None:
+        go.wait()
+        fail()
+
+    background.submit(fail_later)
+    background.raise_error()  # still under way
+    go.set()
+    with pytest.raises(FullError):
+        for _ in range(1000):
+            background.raise_error()
+            threading.Event().wait(0.01)
+    background.wait()
