@@ -195,13 +195,21 @@ def _mix(*numbers: int) -> int:
 
 @contextmanager
 def deterministic(enabled: bool) -> Iterator[None]:
-    """Makes torch raise on operations that have no deterministic kernel, and restores the setting afterwards."""
+    """Makes torch refuse operations that have no deterministic kernel, and restores the setting afterwards.
+
+    Raises:
+        UserError: At such an operation.
+    """
     before = torch.are_deterministic_algorithms_enabled()
     if enabled:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first use
         torch.use_deterministic_algorithms(True)
     try:
         yield
+    except RuntimeError as error:
+        if enabled and "torch.use_deterministic_algorithms" in str(error):  # it has no type of its own
+            raise UserError(f"trainer.deterministic=true cannot be had here: {error}") from error
+        raise
     finally:
         torch.use_deterministic_algorithms(before)
 

@@ -216,8 +216,13 @@ def _prepare(config: Config) -> Prepared:
 
 
 def require_same_content(checkpoint: Checkpoint, fingerprints: Mapping[str, str], folder: RunFolder) -> None:
-    """Raises a UserError where one of these fingerprints is not that of the checkpoint."""
-    changed = sorted(key for key, value in fingerprints.items() if checkpoint.belongs_to.get(key) != value)
+    """Raises a UserError where one of these fingerprints is not that of the checkpoint; a test set may be added."""
+    made_with = checkpoint.belongs_to
+    changed = sorted(
+        key
+        for key, value in fingerprints.items()
+        if made_with.get(key) != value and (key in made_with or not key.startswith("data.test."))
+    )
     if changed:
         raise UserError(
             f"{folder.path} was trained on other content: {', '.join(changed)} changed since (by sha256); restore it, "

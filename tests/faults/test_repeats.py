@@ -16,6 +16,7 @@ from dying import Change, start_processes, train
 from run_contents import contents, differences
 
 from seq2seq.cli.train import run as run_train
+from seq2seq.errors import UserError
 from seq2seq.models.objective import Objective
 from seq2seq.runtime import deterministic
 
@@ -91,7 +92,7 @@ def test_training_that_is_deterministic_refuses_such_an_operation(
 
     monkeypatch.setattr(Objective, "forward", drifting)
     overrides = [*TINY, *backwards, f"output_root={tmp_path}", "tokenizer.sampling_alpha=0", "trainer.eval_examples=0"]
-    refusal = pytest.raises(RuntimeError, match="deterministic") if wanted else nullcontext()
+    refusal = pytest.raises(UserError, match=r"trainer\.deterministic=true cannot be had") if wanted else nullcontext()
     with refusal:
         run_train([*overrides, f"trainer.deterministic={str(wanted).lower()}"])
     assert (tmp_path / "run" / "results.json").exists() != wanted

@@ -182,6 +182,36 @@ verb.run(sys.argv[1:])
             if (value := json.loads(line))["tag"] == "perf/split_batches"]  # fmt: skip
 
 
+@pytest.mark.slow
+def test_ranks_end_together_where_one_has_no_memory(corpus: Path, tmp_path: Path) -> None:
+    """One of two processes may not take more memory once training has begun; neither is left waiting."""
+    script = tmp_path / "train.py"
+    script.write_text("""
+import os, resource, sys
+from seq2seq.cli.main import main
+from seq2seq.train_step import TrainStep
+run = TrainStep.run
+def limited(self, batches, **named):
+    if os.environ["RANK"] == "1" and named["step"] == 3:
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used, used))
+        import torch
+        torch.empty(1 << 30, dtype=torch.uint8)  # as a larger batch would
+    run(self, batches, **named)
+TrainStep.run = limited
+main()
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", script, "train",
+         *arguments(corpus, tmp_path, "trainer.max_steps=1000")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "out of memory" in done.stderr
+    assert "lower trainer.batch_tokens=256" in done.stderr
+    assert "exitcode  : 3" in done.stderr or "exitcode: 3" in done.stderr
+
+
 def test_a_full_disk_at_a_save_may_be_survived(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -351,6 +381,14 @@ def test_a_damaged_best_checkpoint_gives_way_to_the_next_best(corpus: Path, tmp_
     train(*arguments(corpus, tmp_path, *overrides))
     assert "the next best one takes its place" in (tmp_path / "run/train.log").read_text()
     assert json.loads((tmp_path / "run/results.json").read_text())["complete"]
+
+
+def test_a_test_set_may_be_added_to_a_run_under_way(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(*arguments(corpus, tmp_path, "trainer.stop_after_minutes=1e-9"))
+    added = [f"+data.test.more.source={corpus}/valid.src", f"+data.test.more.target={corpus}/valid.tgt"]
+    train(*arguments(corpus, tmp_path, *added))
+    assert "bleu" in json.loads((tmp_path / "run/results.json").read_text())["test"]["more"]
 
 
 def test_another_machine_is_allowed_and_said(corpus: Path, tmp_path: Path) -> None:

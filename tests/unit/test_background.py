@@ -117,7 +117,11 @@ def test_an_error_can_be_asked_for_without_waiting() -> None:
     background.raise_error()  # still under way
     go.set()
     with pytest.raises(FullError):
-        for _ in range(1000):
-            background.raise_error()
-            threading.Event().wait(0.01)
+        poll(background)
     background.wait()
+
+
+def poll(background: Background) -> None:
+    for _ in range(1000):
+        background.raise_error()
+        threading.Event().wait(0.01)
