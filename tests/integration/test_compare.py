@@ -41,7 +41,7 @@ def make_run(path: Path, outputs: list[str], *, target: str = "news.de") -> None
     (path / "config.yaml").write_text(configuration.to_yaml(config), encoding="utf-8")
     scores = score(outputs, [[text] for text in REFERENCES], METRICS, target_language="en", seed=1)
     test = {"news": {metric: one.to_dict() for metric, one in scores.items()}}
-    (path / "results.json").write_text(json.dumps({"complete": True, "test": test}), encoding="utf-8")
+    (path / "results.json").write_text(json.dumps({"complete": True, "objective": {"value": 1.0}, "test": test}), encoding="utf-8")
 
 
 @pytest.fixture
@@ -240,10 +240,10 @@ def test_mistakes(compare: Compare, arguments: list[str], parts: list[str]) -> N
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"examples": -1}, "examples=-1: must be at least 0"),
-        ({"resamples": 1}, "resamples=1: must be at least 2"),
-        ({"trials": 0}, "trials=0: must be at least 1"),
-        ({"seed": -1}, "seed=-1: must be at least 0"),
+        ({"examples": -1}, "examples=-1: must be from 0"),
+        ({"resamples": 1}, "resamples=1: must be from 2"),
+        ({"trials": 0}, "trials=0: must be from 1"),
+        ({"seed": -1}, "seed=-1: must be from 0"),
         ({"metrics": MetricsConfig(names=[])}, "metrics.names is empty"),
     ],
 )
