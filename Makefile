@@ -29,10 +29,10 @@ test: setup ## the test suite without its slow part
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not slow and not gpu' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m 'not slow and not gpu' $(PYTEST_ARGS)
 
 test-all: setup ## all tests; those marked gpu run where there is one
-	$(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 lint: setup ## linter, formatter and type checker
 	$(BIN)/python -m ruff check .

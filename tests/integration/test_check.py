@@ -145,6 +145,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return f"{error['key']}: {error['message']}"
 
 
+@pytest.mark.slow
 def test_a_run_that_training_would_refuse_to_go_on_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], small: tuple[str, ...]
 ) -> None:

@@ -245,6 +245,7 @@ def test_signals_save_and_tell(home: Path, seq2seq: Command, number: int, code: 
     assert (home / "outputs" / name / "checkpoints" / "last" / "manifest.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_reports_and_is_not_run_twice(seq2seq: Command, home: Path, tiny: tuple[str, ...]) -> None:
     arguments = ("train", "-m", "name=sweep", *tiny, "trainer.max_steps=6", "seed=1,2")
     done = seq2seq(*arguments)
