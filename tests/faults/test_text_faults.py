@@ -87,7 +87,7 @@ from seq2seq.data.corpus import CorpusConfig, DataConfig, OnLong
 from seq2seq.data.prepare import prepare
 from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
 def peak():
-    \"\"\"Bytes; Linux counts what the parent held before exec into ru_maxrss, so there the program's own mark is read.\"\"\"
+    # Linux counts into ru_maxrss what the parent held before exec; the program has a mark of its own there.
     if sys.platform != "linux":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     marks = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]

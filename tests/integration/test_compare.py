@@ -41,7 +41,9 @@ def make_run(path: Path, outputs: list[str], *, target: str = "news.de") -> None
     (path / "config.yaml").write_text(configuration.to_yaml(config), encoding="utf-8")
     scores = score(outputs, [[text] for text in REFERENCES], METRICS, target_language="en", seed=1)
     test = {"news": {metric: one.to_dict() for metric, one in scores.items()}}
-    (path / "results.json").write_text(json.dumps({"complete": True, "objective": {"value": 1.0}, "test": test}), encoding="utf-8")
+    (path / "results.json").write_text(
+        json.dumps({"complete": True, "objective": {"value": 1.0}, "test": test}), encoding="utf-8"
+    )
 
 
 @pytest.fixture
