@@ -123,11 +123,7 @@ class Trainer:
                     progress.update(state.step)
                 self._background.raise_error()
                 stop = self._agree(request, clock)
-                if batches is None:
-                    assert stop is not None
-                    self._save(scheduled=self._save_due())
-                    raise stop
-                if self._due(config.log_every) or self._ends():
+                if batches is not None and (self._due(config.log_every) or self._ends()):
                     self._log(batches, progress)
                 if self._evaluation_due() and not stop:
                     self._evaluate(request)
