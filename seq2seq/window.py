@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from seq2seq.distributed import World
+from seq2seq.errors import UserError
 from seq2seq.models.output import LossSums
 
 
@@ -90,7 +91,16 @@ class Window:
         }
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Goes on from what ``to_json`` gave."""
-        self.steps, self.seconds, self.padding = values["steps"], values["seconds"], values["padding"]
-        self._sums.copy_(torch.tensor(values["sums"]))
-        self._skipped.copy_(torch.tensor(values["skipped"]))
+        """Goes on from what ``to_json`` gave.
+
+        Raises:
+            UserError: If these are other figures.
+        """
+        try:
+            self.steps, self.seconds, self.padding = values["steps"], values["seconds"], values["padding"]
+            self._sums.copy_(torch.tensor(values["sums"]))
+            self._skipped.copy_(torch.tensor(values["skipped"]))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"state.json holds other figures of training, another version's perhaps: {error}"
+            ) from error
