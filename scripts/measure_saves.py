@@ -25,7 +25,7 @@ from seq2seq.checkpoint import CheckpointStore
 from seq2seq.distributed import World
 from seq2seq.models import build_model
 from seq2seq.models.base import Vocabulary
-from seq2seq.models.transformer import TransformerConfig
+from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.optim import OptimConfig
 from seq2seq.runtime import Device, Precision, Runtime, build_runtime, keep_freed_memory
 from seq2seq.stream import MicroBatch, StepBatches

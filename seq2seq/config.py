@@ -21,7 +21,7 @@ from seq2seq.metrics import MOST_RESAMPLES, MetricsConfig
 from seq2seq.models import FAMILIES
 from seq2seq.models.embedding import TieEmbeddings
 from seq2seq.models.gru import GRUConfig
-from seq2seq.models.transformer import PositionKind, TransformerConfig
+from seq2seq.models.transformer_config import PositionKind, TransformerConfig
 from seq2seq.optim import OptimConfig, resolve_horizon
 from seq2seq.search.config import SearchConfig
 from seq2seq.tokenizer import TokenizerConfig

@@ -3,7 +3,8 @@
 from seq2seq.errors import UserError
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.gru import GRU, GRUConfig
-from seq2seq.models.transformer import Transformer, TransformerConfig
+from seq2seq.models.transformer import Transformer
+from seq2seq.models.transformer_config import TransformerConfig
 
 ModelConfig = GRUConfig | TransformerConfig
 FAMILIES = {"gru": (GRUConfig, GRU), "transformer": (TransformerConfig, Transformer)}

@@ -22,7 +22,7 @@ from seq2seq.errors import TrainingError
 from seq2seq.evaluation import EvaluationConfig, Evaluator
 from seq2seq.metrics import MetricsConfig
 from seq2seq.models import build_model
-from seq2seq.models.transformer import TransformerConfig
+from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.runtime import Device, Precision, build_runtime
 from seq2seq.search import SearchConfig
 from seq2seq.tokenizer import TokenizerConfig, TokenizerKind, train_tokenizers

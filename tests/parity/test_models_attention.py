@@ -5,16 +5,11 @@ import torch
 from torch import nn
 
 from seq2seq.models.attention import MultiHeadAttention, attend, causal_mask
+from seq2seq.models.base import Memory
 from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import sinusoids
-from seq2seq.models.transformer import (
-    Activation,
-    DecoderLayer,
-    EncoderLayer,
-    Memory,
-    NormPlacement,
-    TransformerConfig,
-)
+from seq2seq.models.transformer_config import Activation, NormPlacement, TransformerConfig
+from seq2seq.models.transformer_layers import DecoderLayer, EncoderLayer
 
 B, S, T, D, H = 3, 6, 5, 16, 4
 

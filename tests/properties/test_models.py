@@ -8,7 +8,7 @@ import torch
 from seq2seq.models import Vocabulary, build_model
 from seq2seq.models.gru import GRUAttention, GRUConfig
 from seq2seq.models.objective import Objective
-from seq2seq.models.transformer import (
+from seq2seq.models.transformer_config import (
     Activation,
     CopyAttention,
     NormPlacement,

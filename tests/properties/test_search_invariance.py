@@ -13,7 +13,7 @@ from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.gru import GRUConfig
 from seq2seq.models.objective import Objective
-from seq2seq.models.transformer import TransformerConfig
+from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.search import Hypothesis, SearchConfig, search
 from seq2seq.search.beam import BeamSearch
 from seq2seq.search.decoder import ModelDecoder

@@ -11,7 +11,7 @@ import torch
 from seq2seq.inference import Generator
 from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
-from seq2seq.models.transformer import TransformerConfig
+from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.search import SearchConfig
 from seq2seq.tokenizer_base import Tokenizer
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from seq2seq.errors import UserError
 from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
-from seq2seq.models.transformer import TransformerConfig
+from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.search import LengthNormalization, ModelDecoder, Prediction, SearchConfig, SearchPrecision, search
 from seq2seq.search.beam import BeamSearch
 from seq2seq.search.candidates import best_candidates

@@ -13,7 +13,8 @@ from seq2seq.errors import TrainingError, UserError
 from seq2seq.models import build_model
 from seq2seq.models.base import Memory, Seq2Seq, Vocabulary
 from seq2seq.models.embedding import TieEmbeddings
-from seq2seq.models.transformer import Transformer, TransformerConfig
+from seq2seq.models.transformer import Transformer
+from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.optim import OptimConfig
 from seq2seq.runtime import Precision, Runtime
 from seq2seq.stream import MicroBatch, StepBatches

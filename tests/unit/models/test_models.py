@@ -6,7 +6,7 @@ from seq2seq.models import FAMILIES, Vocabulary, build_model
 from seq2seq.models.base import beam_rows
 from seq2seq.models.embedding import TieEmbeddings
 from seq2seq.models.gru import GRUAttention, GRUConfig
-from seq2seq.models.transformer import PositionKind, TransformerConfig
+from seq2seq.models.transformer_config import PositionKind, TransformerConfig
 
 JOINT = Vocabulary(20, 20, joint=True)
 SMALL = {

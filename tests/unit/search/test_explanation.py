@@ -7,7 +7,7 @@ from torch import Tensor
 from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.gru import GRUConfig
-from seq2seq.models.transformer import TransformerConfig
+from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.search import SearchConfig, search
 from seq2seq.search.explanation import forced_explanation
 

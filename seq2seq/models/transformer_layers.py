@@ -1,0 +1,154 @@
+"""The layers of the Transformer: Vaswani et al. (2017, section 3, arXiv:1706.03762)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from seq2seq.models.attention import MultiHeadAttention, attend, attention_weights
+from seq2seq.models.base import Memory
+from seq2seq.models.dropout import Dropout
+from seq2seq.models.transformer_config import (
+    Activation,
+    CopyAttention,
+    NormPlacement,
+    TransformerAttention,
+    TransformerConfig,
+)
+from seq2seq.models.transformer_state import LayerCache
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a non-linearity between: section 3.3 of the paper."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.d_model, config.d_ff)
+        self.fc2 = nn.Linear(config.d_ff, config.d_model)
+        self.activation = nn.ReLU() if config.activation is Activation.relu else nn.GELU()
+        self.dropout = Dropout(config.activation_dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[*, D] to [*, D]."""
+        y: Tensor = self.fc2(self.dropout(self.activation(self.fc1(x))))
+        return y
+
+
+class Residual(nn.Module):
+    """The frame around a block: normalisation before it or after the residual sum, dropout on its output.
+
+    Pre-norm: Xiong et al. (2020, figure 1b, arXiv:2002.04745).
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.d_model, eps=1e-5)
+        self.dropout = Dropout(config.dropout)
+        self.pre = config.norm is NormPlacement.pre
+
+    def enter(self, x: Tensor) -> Tensor:
+        """What the block reads, of the stream `x` [*, D]."""
+        return cast(Tensor, self.norm(x)) if self.pre else x
+
+    def leave(self, x: Tensor, y: Tensor) -> Tensor:
+        """The stream after the block said `y` [*, D]."""
+        total = self.dropout.add(x, y)
+        return total if self.pre else cast(Tensor, self.norm(total))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.self_attn = _attention(config)
+        self.self_attn_residual = Residual(config)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_residual = Residual(config)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """[B, S, D] to [B, S, D] under `mask` [B, 1, S]."""
+        x = self.self_attn_residual.leave(x, self.self_attn(self.self_attn_residual.enter(x), mask))
+        return self.feed_forward_residual.leave(x, self.feed_forward(self.feed_forward_residual.enter(x)))
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, attention over the source, feed-forward.
+
+    The source weights it gives are those of the head to copy by, or else the mean over the heads.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        one_head = config.copy and config.copy_attention is CopyAttention.head
+        self.shown_heads = 1 if one_head else config.num_heads
+        self.self_attn = _attention(config)
+        self.self_attn_residual = Residual(config)
+        self.encoder_attn = _attention(config)
+        self.encoder_attn_residual = Residual(config)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_residual = Residual(config)
+
+    def forward(self, x: Tensor, mask: Tensor, memory: Memory, *, need_attention: bool) -> tuple[Tensor, Tensor | None]:
+        """[B, T, D] to [B, T, D] under the causal `mask` [1, T, T]; source weights [B, T, S] if needed."""
+        x = self.self_attn_residual.leave(x, self.self_attn(self.self_attn_residual.enter(x), mask))
+        k, v = self.encoder_attn.project(memory.states, parts="kv")
+        return self._after_self(x, (k, v, memory.mask), need_attention=need_attention)
+
+    def step(self, x: Tensor, cache: LayerCache, mask: Tensor, *, need_attention: bool) -> tuple[Tensor, Tensor | None]:
+        """One position a row: [B, K, D] to [B, K, D], K the beams of a sentence; advances `cache`.
+
+        The beams of a sentence attend to its source together, as K queries to one set of keys.
+        """
+        attn = self.self_attn
+        entered = self.self_attn_residual.enter(x)
+        q, k, v = attn.project(entered.flatten(0, 1).unsqueeze(1), parts="qkv")
+        keys, values = cache.extend(k, v)
+        y = attn.merge(attend(q, keys, values, None, scale=attn.scale, dropout=attn.dropout))
+        x = self.self_attn_residual.leave(x, y.view_as(x))
+        source = (cache.memory_keys, cache.memory_values, mask)
+        return self._after_self(x, source, need_attention=need_attention)
+
+    def _after_self(
+        self, x: Tensor, source: tuple[Tensor, Tensor, Tensor], *, need_attention: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """What follows self-attention: `source` is keys and values [B, H, S, D/H] and mask [B, S]."""
+        attn, (k, v, mask) = self.encoder_attn, source
+        (q,) = attn.project(self.encoder_attn_residual.enter(x), parts="q")
+        y = attn.merge(attend(q, k, v, mask.unsqueeze(1), scale=attn.scale, dropout=attn.dropout))
+        weights = None
+        if need_attention:
+            heads = slice(self.shown_heads)
+            weights = attention_weights(q[:, heads], k[:, heads], mask.unsqueeze(1), scale=attn.scale).mean(dim=1)
+        x = self.encoder_attn_residual.leave(x, y)
+        x = self.feed_forward_residual.leave(x, self.feed_forward(self.feed_forward_residual.enter(x)))
+        return x, weights
+
+
+class CopyHead(nn.Module):
+    """A head of attention that nothing but copying uses: softmax(W_q x · W_k h / sqrt(D)).
+
+    Vaswani et al. (2017, eq. 1, arXiv:1706.03762) for the weights; x is what the decoder says, h the encoder.
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(d_model, d_model)
+        self.scale = d_model**-0.5
+
+    def keys(self, states: Tensor) -> Tensor:
+        """Of encoder states [B, S, D], once a source: [B, S, D]."""
+        y: Tensor = self.k_proj(states)
+        return y
+
+    def forward(self, x: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """Weights [B, T, S] float32 of features [B, T, D] under the source mask [B, S]."""
+        q, k = self.q_proj(x).unsqueeze(1), keys.unsqueeze(1)
+        return attention_weights(q, k, mask.unsqueeze(1), scale=self.scale).squeeze(1)
+
+
+def _attention(config: TransformerConfig) -> MultiHeadAttention:
+    scaled = config.attention is TransformerAttention.scaled_dot
+    return MultiHeadAttention(config.d_model, config.num_heads, scaled=scaled, dropout=config.attention_dropout)
