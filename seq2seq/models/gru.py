@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seq2seq.errors import UserError
-from seq2seq.models.attention import AdditiveScore, DotScore, GeneralScore, attendable, score_bias
+from seq2seq.models.attention import attendable, score_bias
 from seq2seq.models.base import LARGEST_SIZE, Hidden, Memory, Output, Seq2Seq, State, Vocabulary, beam_rows
 from seq2seq.models.copying import Copying, SourceTokens
 from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import TieEmbeddings, build_embeddings
 from seq2seq.models.recurrent import compute_dtype, run_bidirectional, run_gates
+from seq2seq.models.scores import AdditiveScore, DotScore, GeneralScore
 
 RecurrentWeights = list[tuple[Tensor, Tensor]]
 
