@@ -1,0 +1,197 @@
+"""`benchmark.py train`: this package's training step beside the bare loop's, and the rate of matrix products."""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bare_loop import BareLoop, Problem
+from benchmark_corpus import composed, corpus_overrides
+from benchmark_turns import Contender, Measured, table, take_turns
+from matrix_products import MatrixProducts
+
+from seq2seq import optim
+from seq2seq.api import vocabulary
+from seq2seq.config import Config
+from seq2seq.data.prepare import Prepared, prepare
+from seq2seq.distributed import world_from_environment
+from seq2seq.models import build_model
+from seq2seq.runtime import Precision, build_runtime, keep_freed_memory, seed_step, set_threads
+from seq2seq.stream import BatchStream, StreamConfig
+from seq2seq.tokenizer import EOS_ID
+from seq2seq.train_step import TrainStep
+from seq2seq.trainer_config import TrainerConfig
+
+
+def prepared_data(config: Config) -> Prepared:
+    """Tokenizers and stores, from the cache if they are there."""
+    return prepare(
+        config.data,
+        config.tokenizer,
+        cache_root=Path(config.cache_root),
+        seed=config.seed,
+        log=lambda line: print(line, file=sys.stderr),
+    )
+
+
+class OurLoop:
+    """What `seq2seq train` does in its steps: batches made in a thread ahead, updates, figures for the log.
+
+    Each turn begins at the start of the first epoch, so that its examples are the same.
+    """
+
+    def __init__(self, overrides: list[str], precision: str, steps: int):
+        self._config = config = composed([*overrides, f"trainer.precision={precision}"])
+        set_threads(config.trainer.threads)
+        keep_freed_memory()
+        runtime = build_runtime(config.trainer.device, Precision(precision))
+        self._world = world_from_environment()
+        data = prepared_data(config)
+        seed_step(config.seed, step=-1)
+        model = build_model(config.model, vocabulary(data.tokenizers)).to(runtime.device).train()
+        self._step = TrainStep(
+            model, config.trainer, config.optim, runtime=runtime, world=self._world, seed=config.seed
+        )
+        self._stream = batch_stream(config, data)
+        self._steps, self._done = steps, 0
+        self._horizon = optim.resolve_horizon(config.optim, max_steps=config.trainer.max_steps)
+        self._step.rehearse(self._stream.heaviest(0))
+
+    def turn(self) -> float:
+        """The steps of a turn; returns the mean loss of a token."""
+        window = self._step.window
+        for batches in islice(self._stream.steps(0, 0), self._steps):
+            lr = optim.learning_rate(self._done + 1, self._config.optim, horizon=self._horizon)
+            self._step.run(batches, step=self._done, lr=lr)
+            self._done += 1
+            self._world.max([0.0, 0, False])
+        figures = window.read(self._world)
+        window.clear()
+        return figures.loss / figures.tokens
+
+    def facts(self) -> dict[str, Any]:
+        """Counts of a turn."""
+        batches = list(islice(self._stream.steps(0, 0), self._steps))
+        return {
+            "tokens": sum(step.target_tokens for step in batches),
+            "padding_share": sum(step.padding_share for step in batches) / len(batches),
+            "parameters": sum(parameter.numel() for parameter in self._step.model.parameters()),
+        }
+
+
+def batch_stream(config: Config, data: Prepared) -> BatchStream:
+    """The batches of a run on one process."""
+    settings: TrainerConfig = config.trainer
+    return BatchStream(
+        lambda epoch: data.train,
+        StreamConfig(
+            batch_tokens=settings.batch_tokens,
+            accumulate=settings.accumulate,
+            max_source_length=config.data.max_source_length,
+            max_target_length=config.data.max_target_length,
+            seed=config.seed,
+        ),
+    )
+
+
+def problem_of(overrides: list[str], steps: int) -> Problem:
+    """What our loop trains in a turn, for loops that know nothing of this package."""
+    config = composed(overrides)
+    data = prepared_data(config)
+    batches = [
+        np.concatenate([micro.batch.indices.numpy() for micro in step.micro_batches]).tolist()
+        for step in islice(batch_stream(config, data).steps(0, 0), steps)
+    ]
+    train = data.train
+    return Problem(
+        model=asdict(config.model),
+        vocab_size=data.tokenizers.target.vocab_size,
+        batches=[
+            [([*train.source(n).tolist(), EOS_ID], [*train.target(n).tolist(), EOS_ID]) for n in numbers]
+            for numbers in batches
+        ],
+        label_smoothing=config.trainer.label_smoothing,
+        optim=asdict(config.optim),
+        seed=config.seed,
+    )
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Measures the loops that `options.contenders` names, in turns; prints a table and returns all figures."""
+    overrides = corpus_overrides(
+        options.folder, options.pairs, [f"trainer.batch_tokens={options.batch_tokens}", *options.overrides]
+    )
+    problem = problem_of(overrides, options.steps)
+    precisions = sorted({name.partition("-")[2] for name in options.contenders})
+    contenders = [_contender(name, problem, overrides) for name in options.contenders]
+    contenders += [Contender(f"products-{p}", MatrixProducts, (problem, p)) for p in precisions]
+    measured = take_turns(
+        contenders, rounds=options.rounds, warmup=options.warmup, threads=options.threads, profiles=options.profile
+    )
+    require_equal_work([measured[name] for name in options.contenders])
+    rows = {name: _figures(name, measured, problem) for name in options.contenders}
+    rates = {p: statistics.median(measured[f"products-{p}"].results) for p in precisions}
+    print(_table(rows))
+    rated = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {precision}" for precision, rate in rates.items())
+    print(f"\n{options.steps} steps a turn; matrix products alone: {rated}")
+    return {"contenders": rows, "flops_per_second": rates, "steps": options.steps, "overrides": overrides}
+
+
+def _contender(name: str, problem: Problem, overrides: list[str]) -> Contender:
+    who, _, precision = name.partition("-")
+    if who == "ours":
+        return Contender(name, OurLoop, (overrides, precision, len(problem.batches)))
+    return Contender(name, BareLoop, (problem, precision))
+
+
+def require_equal_work(measured: Sequence[Measured]) -> None:
+    """Ends the program if the loops did not train models of one size on the same tokens."""
+    for key, tolerance in (("parameters", 0.01), ("tokens", 0.0)):
+        counts = [loop.facts[key] for loop in measured]
+        if max(counts) > (1 + tolerance) * min(counts):
+            sys.exit(f"not the same work: {key} {', '.join(f'{loop.name} {loop.facts[key]:,}' for loop in measured)}")
+
+
+def _figures(name: str, measured: Mapping[str, Measured], problem: Problem) -> dict[str, Any]:
+    """The figures of a loop; its ratios are those to the fastest bare one, if there is one."""
+    loop, products = measured[name], measured[f"products-{name.partition('-')[2]}"]
+    bare = min((m for key, m in measured.items() if key.startswith("bare-")), key=Measured.median, default=None)
+    flops = products.facts["flops"] / loop.median()
+    return {
+        "target_tokens_per_sec": loop.facts["tokens"] / loop.median(),
+        "sentences_per_sec": sum(map(len, problem.batches)) / loop.median(),
+        "times_bare": bare and loop.times_faster(bare),
+        "times_bare_cpu": bare and loop.times_less_cpu(bare),
+        "peak_mb": loop.peak_mb,
+        "matmul_share": flops / statistics.median(products.results),
+        "spread": loop.spread(),
+        **loop.facts,
+        "losses": loop.results,
+        "seconds": loop.seconds,
+        "cpu_seconds": loop.cpu_seconds,
+    }
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    head = ["loop", "target tokens/s", "sentences/s", "× bare", "× bare, CPU time", "peak MiB", "padding %",
+            "of the matrix rate %", "spread %", "loss"]  # fmt: skip
+    return table(
+        head,
+        [
+            [
+                name,
+                f"{row['target_tokens_per_sec']:,.0f}",
+                f"{row['sentences_per_sec']:,.0f}",
+                *("" if row[key] is None else f"{row[key]:.2f}" for key in ("times_bare", "times_bare_cpu")),
+                f"{row['peak_mb']:,.0f}",
+                *(f"{100 * row[key]:.1f}" for key in ("padding_share", "matmul_share", "spread")),
+                f"{row['losses'][-1]:.3f}",
+            ]
+            for name, row in rows.items()
+        ],
+    )
