@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -23,6 +24,7 @@ from seq2seq.tokenizer_base import (
     SPECIAL_TOKENS,
     UNK_ID,
     UNK_SURFACE,
+    Ids,
     Normalization,
     Tokenizer,
     TokenizerConfig,
@@ -56,10 +58,18 @@ class SubwordTokenizer(Tokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`; SentencePiece splits a large batch over threads of its own."""
+        ids: list[list[int]] = self._encode(texts, return_type=int)
+        return ids
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[Ids]:
+        """See `Tokenizer.encode_arrays`: no id becomes a Python object, so the threads are not held up."""
+        arrays: list[Ids] = self._encode(texts, return_type="numpy")
+        return arrays
+
+    def _encode(self, texts: Sequence[str], *, return_type: Any) -> Any:
         data = [to_utf8(text) for text in texts]
         threads = min(self._threads, 1 + len(data) // _TEXTS_PER_THREAD)
-        ids: list[list[int]] = self._processor.encode(data, num_threads=threads)
-        return ids
+        return self._processor.encode(data, num_threads=threads, return_type=return_type)
 
     def sample_batch(self, texts: Sequence[str], *, seed: int) -> list[list[int]]:
         """See `Tokenizer.sample_batch`, and `seq2seq.subword_sampling` for what is drawn."""

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,10 +35,11 @@ class Sequences:
     lengths: Index
 
     @classmethod
-    def from_lists(cls, lists: Sequence[Sequence[int]], dtype: np.dtype[Any]) -> "Sequences":
-        """The given ids in a compact type."""
-        lengths = np.fromiter(map(len, lists), dtype=INDEX, count=len(lists))
-        return cls(np.fromiter(chain.from_iterable(lists), dtype=dtype, count=int(lengths.sum())), lengths)
+    def from_rows(cls, rows: Sequence[Sequence[int] | Values], dtype: np.dtype[Any]) -> "Sequences":
+        """The given ids in a compact type that holds them."""
+        lengths = np.fromiter(map(len, rows), dtype=INDEX, count=len(rows))
+        values = np.concatenate(rows, dtype=dtype, casting="unsafe") if rows else np.zeros(0, dtype=dtype)
+        return cls(values, lengths)
 
     @classmethod
     def from_texts(cls, texts: Iterable[str]) -> "Sequences":

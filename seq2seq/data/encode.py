@@ -1,17 +1,22 @@
 """From a stream of examples to a token store, in chunks: memory does not grow with the corpus."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from seq2seq.data.columns import INDEX, Sequences
+from seq2seq.data.columns import INDEX, Index, Sequences
 from seq2seq.data.corpus import DataConfig, Example
 from seq2seq.data.filters import DUPLICATE, REASONS, Mask, SeenPairs, length_reasons, text_reason
 from seq2seq.data.report import SideCounter, SplitReport
 from seq2seq.data.store import Limits, StoreWriter
 from seq2seq.tokenizer import Tokenizers
+
+R = TypeVar("R")
 
 _CHUNK_EXAMPLES = 16_384
 _CHUNK_CHARS = 4_000_000  # bounds a chunk of long documents; a longer example is a chunk of its own
@@ -37,9 +42,23 @@ def write_store(
     limits = Limits(data.max_source_length, data.max_target_length)
     with StoreWriter(folder, tokenizers, limits) as writer:
         encoder = _Encoder(writer, tokenizers, data, training=training)
-        for chunk in _chunks(examples):
-            encoder.add(chunk)
+        # Threads of SentencePiece's encode one chunk while Python writes the one before and reads the one behind.
+        for encoded in _one_ahead(encoder.encoding(chunk) for chunk in _chunks(examples)):
+            encoder.add(encoded)
         writer.finish({"report": asdict(encoder.report())})
+
+
+def _one_ahead(tasks: Iterable[Callable[[], R]]) -> Iterator[R]:
+    """The results of the tasks in order; each runs in a thread while the caller works on the result before."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoding") as thread:
+        before: Future[R] | None = None
+        for task in tasks:
+            started = thread.submit(task)
+            if before is not None:
+                yield before.result()
+            before = started
+        if before is not None:
+            yield before.result()
 
 
 def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
@@ -54,6 +73,28 @@ def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
         size += length
     if chunk:
         yield chunk
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Encoded examples.
+
+    Attributes:
+        examples: B examples.
+        positions: int64 [B] their numbers in the corpus.
+        source: their ids.
+        target: their ids.
+    """
+
+    examples: list[Example]
+    positions: Index
+    source: Sequences
+    target: Sequences
+
+    def select(self, keep: Mask) -> "_Encoded":
+        """The examples where `keep` [B] is true."""
+        examples = [self.examples[i] for i in np.flatnonzero(keep)]
+        return _Encoded(examples, self.positions[keep], self.source.select(keep), self.target.select(keep))
 
 
 class _Encoder:
@@ -71,8 +112,8 @@ class _Encoder:
         self._read = 0
         self._kept = 0
 
-    def add(self, chunk: list[Example]) -> None:
-        """Takes in the next examples of the corpus."""
+    def encoding(self, chunk: list[Example]) -> Callable[[], _Encoded]:
+        """Takes in the next examples of the corpus; what is left to do is to call the result, in any thread."""
         positions = np.arange(self._read, self._read + len(chunk), dtype=INDEX)
         self._read += len(chunk)
         self._source.add_texts([example.source for example in chunk])
@@ -80,19 +121,24 @@ class _Encoder:
         if self._training:
             keep = self._keep_by_text(chunk)
             chunk, positions = [chunk[i] for i in np.flatnonzero(keep)], positions[keep]
-        source = self._writer.source_sequences(self._tokenizers.source.encode_batch([e.source for e in chunk]))
-        target = self._writer.target_sequences(self._tokenizers.target.encode_batch([e.target for e in chunk]))
-        self._source.add_ids(source)
-        self._target.add_ids(target)
+        return partial(self._encode, chunk, positions)
+
+    def _encode(self, chunk: list[Example], positions: Index) -> _Encoded:
+        source = self._writer.source_sequences(self._tokenizers.source.encode_arrays([e.source for e in chunk]))
+        target = self._writer.target_sequences(self._tokenizers.target.encode_arrays([e.target for e in chunk]))
+        return _Encoded(chunk, positions, source, target)
+
+    def add(self, encoded: _Encoded) -> None:
+        """Counts and writes."""
+        self._source.add_ids(encoded.source)
+        self._target.add_ids(encoded.target)
         if self._training:
-            keep = self._keep_by_length(source, target)
-            chunk, positions = [chunk[i] for i in np.flatnonzero(keep)], positions[keep]
-            source, target = source.select(keep), target.select(keep)
-        self._source.add_kept(source)
-        self._target.add_kept(target)
-        self._writer.add_ids(source, target)
-        self._writer.add_texts(chunk, positions)
-        self._kept += len(chunk)
+            encoded = encoded.select(self._keep_by_length(encoded.source, encoded.target))
+        self._source.add_kept(encoded.source)
+        self._target.add_kept(encoded.target)
+        self._writer.add_ids(encoded.source, encoded.target)
+        self._writer.add_texts(encoded.examples, encoded.positions)
+        self._kept += len(encoded.examples)
 
     def report(self) -> SplitReport:
         """What was read, dropped and kept so far."""

@@ -266,13 +266,13 @@ class StoreWriter:
     ) -> None:
         self._close()
 
-    def source_sequences(self, ids: Sequence[Sequence[int]]) -> Sequences:
+    def source_sequences(self, ids: Sequence[Sequence[int] | Values]) -> Sequences:
         """Encoded sources in the type they are stored in."""
-        return Sequences.from_lists(ids, self._dtypes[0])
+        return Sequences.from_rows(ids, self._dtypes[0])
 
-    def target_sequences(self, ids: Sequence[Sequence[int]]) -> Sequences:
+    def target_sequences(self, ids: Sequence[Sequence[int] | Values]) -> Sequences:
         """Encoded targets in the type they are stored in."""
-        return Sequences.from_lists(ids, self._dtypes[1])
+        return Sequences.from_rows(ids, self._dtypes[1])
 
     def add_ids(self, source: Sequences, target: Sequences) -> None:
         """Appends the ids of examples, cut to the limits (which count EOS, and so leave one token less)."""

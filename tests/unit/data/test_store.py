@@ -170,7 +170,7 @@ def test_gather_is_indexing(tmp_path: Path, tokenizers: Tokenizers) -> None:
 
 
 def test_sequences_select_and_cut() -> None:
-    sequences = Sequences.from_lists([[1, 2, 3], [], [4], [5, 6]], np.dtype("<u2"))
+    sequences = Sequences.from_rows([[1, 2, 3], [], [4], [5, 6]], np.dtype("<u2"))
     chosen = sequences.select(np.array([True, True, False, True])).cut(2)
     assert chosen.values.tolist() == [1, 2, 5, 6]
     assert chosen.lengths.tolist() == [2, 0, 2]
