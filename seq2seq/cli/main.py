@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import gc
 import importlib
 import io
 import os
 import signal
 import sys
+from types import ModuleType
 from typing import NoReturn
 
 from seq2seq import __version__
@@ -83,7 +85,7 @@ def _run(verb: str, arguments: list[str]) -> int:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     try:
         with leaving_at_once():
-            module = importlib.import_module(f"seq2seq.cli.{verb}")
+            module = _import(verb)
         with interruptible():
             module.run(arguments)
     except UserError as error:
@@ -95,6 +97,19 @@ def _run(verb: str, arguments: list[str]) -> int:
     except Interrupted as stop:
         return _fail(str(stop), stop.exit_code, kind="")
     return 0
+
+
+def _import(verb: str) -> ModuleType:
+    """The verb's module.
+
+    What imports make stays to the end. The garbage collector is spared looking it through, which took a tenth of the
+    imports, and a quarter of the time in which a corpus is encoded.
+    """
+    gc.disable()
+    module = importlib.import_module(f"seq2seq.cli.{verb}")
+    gc.freeze()
+    gc.enable()
+    return module
 
 
 def _told(error: OSError) -> str:
