@@ -4,6 +4,7 @@
     python scripts/benchmark.py train                                    # on generated data
     python scripts/benchmark.py train experiment=multi30k_transformer
     python scripts/benchmark.py train model=gru_small model.input_feeding=false model.attention=general
+    python scripts/benchmark.py generate --run outputs/demo_translation --input data/demo_translation/test.en
 
 Each contender runs in a process of its own, and never two at a time: one works for a turn, then the next, round by
 round. Figures are medians over the rounds; ratios are medians of each round's ratio. `docs/speed.md` says what the
@@ -16,12 +17,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_PROFILE = "a folder for a trace and the top operators of a turn of each"
+
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
     """Training steps beside those of a bare loop."""
     import benchmark_training
 
     return benchmark_training.compare(options)
+
+
+def generate(options: argparse.Namespace) -> dict[str, Any]:
+    """Greedy and beam search with a run's weights beside those of Hugging Face and CTranslate2."""
+    import benchmark_decoding
+
+    return benchmark_decoding.compare(options)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +44,18 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--steps", type=int, default=8, help="updates of a turn")
     verb.add_argument("--batch-tokens", type=int, default=4400, help="trainer.batch_tokens, padding counted")
     verb.add_argument("--pairs", type=int, default=29_000, help="of the generated corpus")
-    verb.add_argument("--profile", type=Path, help="a folder for a trace and the top operators of each loop's turn")
+    verb.add_argument("--profile", type=Path, help=_PROFILE)
+    verb = _add_verb(verbs, "generate", generate, rounds=3)
+    verb.add_argument(
+        "--run", dest="run_folder", type=Path, required=True, help="a run folder; others need a plain Transformer"
+    )
+    verb.add_argument("--input", type=Path, required=True, help="a file of sources, a line each, or .gz")
+    verb.add_argument("--contenders", nargs="+", default=["ours-fp32", "ours-bf16", "hf-fp32", "ct2-fp32", "ct2-int8"],
+                      help="ours, hf or ct2, and fp32, bf16 or int8 behind a hyphen")  # fmt: skip
+    verb.add_argument("--beams", nargs="+", type=int, default=[1, 5], help="beam sizes; 1 is greedy search")
+    verb.add_argument("--sentences", type=int, default=1000, help="of the input, from its beginning")
+    verb.add_argument("--max-length", type=int, default=50, help="most tokens of an output")
+    verb.add_argument("--profile", type=Path, help=_PROFILE)
     return main
 
 
