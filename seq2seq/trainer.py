@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import partial
@@ -95,8 +95,11 @@ class Trainer:
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
-    def fit(self) -> str:
+    def fit(self, *, beside: Callable[[], None] | None = None) -> str:
         """Trains until the run is complete.
+
+        Args:
+            beside: Runs beside the first steps; nothing is saved before its end, and its error ends training.
 
         Returns:
             Why it ended.
@@ -108,7 +111,13 @@ class Trainer:
         config, state = self._config, self.state
         clock = _Clock(before=state.seconds)
         self.model.train()
-        self._step.rehearse(self._stream.heaviest(state.epoch))
+        if beside is not None:
+            self._background.submit(beside)
+        try:
+            self._step.rehearse(self._stream.heaviest(state.epoch))
+        except Exception:
+            self._background.wait()  # if that fails, too, it tells why
+            raise
         progress = Progress(state.step, config.max_steps, enabled=self._to.world.is_main)
         steps = self._stream.steps(state.epoch, state.position)
         with stop_requests() as request, progress, self._background, closing(steps):

@@ -32,5 +32,6 @@ def _prepare(values: DictConfig) -> None:
             log=LOGGER.info,
             tokenizers=base_tokenizers(config),
         )
+        prepared.verify()
         for line in prepared.report.lines():
             LOGGER.info("%s", line)

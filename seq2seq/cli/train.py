@@ -148,7 +148,7 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         else:
             tracker.hparams(configuration.hyper_parameters(config), [config.trainer.metric])
         LOGGER.info("training on %s in %s", runtime.device, runtime.precision.value)
-        reason = trainer.fit()
+        reason = trainer.fit(beside=prepared.verify)
         LOGGER.info("training is complete: %s", reason)
         trainer.average()
         return _finish(config, folder, prepared, trainer=trainer, surroundings=surroundings)

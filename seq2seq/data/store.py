@@ -3,8 +3,8 @@
 A store is a folder. Ids and texts of all examples lie one behind the other in a file each, with an array of
 the places where they end beside it, so that opening costs about the same for ten examples as for ten
 millions, and reading needs no lock. ``meta.json`` is written last: a folder without it is no store. Whoever opens a
-store that was made earlier asks `is_store` first, which reads it once and compares hashes. Integers are
-little-endian.
+store that was made earlier asks `is_store` first, which reads it once and compares hashes; a large one may be read
+by `verify` beside the work that it is opened for. Integers are little-endian.
 
 =====================  ===================================================================================
 file                   content
@@ -22,6 +22,7 @@ file                   content
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ from seq2seq.data.columns import (
 from seq2seq.data.corpus import Example
 from seq2seq.data.publish import publish
 from seq2seq.data.report import SideCounter, SplitReport
+from seq2seq.errors import TrainingError
 from seq2seq.tokenizer import Tokenizers
 
 FORMAT_VERSION = 3
@@ -74,6 +76,7 @@ class TokenStore:
 
     Attributes:
         folder: where it is.
+        bytes: of all its files.
         limits: what the ids were cut to.
         report: what was read, dropped and kept.
         source_ids: ids of the sources, without EOS.
@@ -97,6 +100,7 @@ class TokenStore:
         where = ids_folder or folder
         count = int(meta["count"])
         self.folder = folder
+        self.bytes = sum(meta["sizes"].values())
         self.limits = Limits(**meta["limits"])
         self.report = SplitReport.from_dict(ids_meta["report"])
         self._ids_folder = ids_folder
@@ -214,16 +218,37 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return dict(meta)
 
 
-def is_store(folder: Path) -> bool:
+def is_store(folder: Path, *, at_once: float = math.inf) -> bool:
     """Whether the folder holds a complete token store of this format, of which no bit has changed.
 
     All of it is read: a damaged id would end a training hours later, or silently train on another text.
+
+    Args:
+        folder: where.
+        at_once: bytes; of a larger store only the sizes are looked at, and `verify` is to read it beside other work.
     """
     try:
         meta = read_meta(folder)
+        if sum(meta["sizes"].values()) > at_once:
+            return True
         return all(_sha256(folder / name) == expected for name, expected in meta["sha256"].items())
     except (DamagedStoreError, OSError, KeyError, AttributeError):
         return False
+
+
+def verify(folder: Path) -> None:
+    """Reads a whole store that is in use and compares hashes; a damaged one is never opened again.
+
+    Raises:
+        TrainingError: some bit has changed since it was written.
+    """
+    if is_store(folder):
+        return
+    (folder / _META).unlink(missing_ok=True)
+    raise TrainingError(
+        f"{folder}: the prepared data changed on the disk since they were written; nothing that was trained on them "
+        "is kept, and the same command prepares them anew"
+    )
 
 
 def _checksum(meta: dict[str, Any]) -> str:

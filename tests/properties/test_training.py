@@ -265,3 +265,25 @@ def test_a_corpus_with_nothing_left_is_refused(corpus: Path, tmp_path: Path) -> 
     (tmp_path / "blank").write_text("\n" * 150, encoding="utf-8")
     with pytest.raises(UserError, match="no example is left"):
         train(*arguments(corpus, tmp_path, f"data.train.target={tmp_path}/blank"))
+
+
+@pytest.mark.parametrize(("byte", "bit"), [(-1, 0x80), (-2, 0x01)], ids=["no token at all", "another token"])
+def test_damaged_data_too_large_to_be_read_first_end_the_run_before_a_save(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte: int, bit: int
+) -> None:
+    from seq2seq.data import prepare
+    from seq2seq.errors import TrainingError
+
+    monkeypatch.setattr(prepare, "_READ_AT_ONCE", 0)
+    command = arguments(corpus, tmp_path, "trainer.max_steps=4", "overwrite=true")
+    train(*command)
+    sound = weights(tmp_path)
+    ids = max(tmp_path.glob(".cache/stores/*/source.ids"), key=lambda path: path.stat().st_size)
+    content = bytearray(ids.read_bytes())
+    content[byte] ^= bit
+    ids.write_bytes(content)
+    with pytest.raises(TrainingError, match=r"changed on the disk.*the same command prepares them anew"):
+        train(*command)
+    assert not list((tmp_path / "run/checkpoints").glob("*"))
+    train(*command)
+    assert_equal(weights(tmp_path), sound)
