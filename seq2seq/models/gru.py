@@ -20,8 +20,9 @@ from seq2seq.models.base import LARGEST_SIZE, Hidden, Memory, Output, Seq2Seq, S
 from seq2seq.models.copying import Copying, SourceTokens
 from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import TieEmbeddings, build_embeddings
+from seq2seq.models.input_feeding import Attended, FedAttention, FedLayer, attentional_state, run_fed
 from seq2seq.models.recurrent import compute_dtype, run_bidirectional, run_gates
-from seq2seq.models.scores import AdditiveScore, DotScore, GeneralScore
+from seq2seq.models.scores import AdditiveScore, DotScore, GeneralScore, Score
 
 RecurrentWeights = list[tuple[Tensor, Tensor]]
 
@@ -99,7 +100,7 @@ class GRUConfig:
             )
 
 
-def _build_score(config: GRUConfig) -> DotScore | GeneralScore | AdditiveScore:
+def _build_score(config: GRUConfig) -> Score:
     size, memory = config.d_model, 2 * config.encoder_size
     if config.attention is GRUAttention.additive:
         return AdditiveScore(size, memory, config.attention_size, coverage=config.coverage)
@@ -120,21 +121,6 @@ def repeated_attention(weights: Tensor) -> Tensor:
         repeated.append(torch.minimum(weight, coverage).sum(dim=-1))
         coverage = coverage + weight
     return torch.stack(repeated, dim=1)
-
-
-@dataclass
-class Attended:
-    """What the decoder attends to: prepared once a batch of sources, stored once a sentence.
-
-    Attributes:
-        keys: [B, S, *], as the score wants them.
-        values: [B, S, D], the encoder states through the context half of W_c (see `GRU._attend`).
-        bias: [B, 1, S], 0 or -inf at padding.
-    """
-
-    keys: Tensor
-    values: Tensor
-    bias: Tensor
 
 
 @dataclass
@@ -262,23 +248,28 @@ class GRU(Seq2Seq):
             return Hidden(features, weights, Copying.evenly(weights, tokens))
         return Hidden(features, weights if need_attention else None)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a loop over time, see `run_gates`
     def _decode_fed(self, gates: Tensor, hidden: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
-        """The loop that input feeding forces: each position needs the attention of the one before."""
-        feed_weight = self._feed_weight().to(compute_dtype(gates))
-        recurrent = self._recurrent_weights(gates)
-        feed = torch.zeros_like(hidden[0])
-        coverage = self._no_coverage(attended)
-        features, weights = [], []
-        for of_input in gates.unsqueeze(1):
-            states = self._run_layers(of_input + F.linear(feed, feed_weight), hidden, recurrent)
-            hidden = torch.cat(states)
-            feature, weight = self.run(self._attend, states[-1].transpose(0, 1), attended, coverage)
-            coverage = None if coverage is None else coverage + weight
-            feed = feature.squeeze(1)
-            features.append(feature)
-            weights.append(weight)
-        return torch.cat(features, dim=1), torch.cat(weights, dim=1)
+        """Attentional states [B, T, D] and attention [B, T, S] where each position needs those of the one before."""
+        dtype, (steps, rows, _) = compute_dtype(gates), gates.shape
+        layers = []
+        for layer, (weight, bias) in enumerate(self._recurrent_weights(gates)):
+            base, w, keep = gates, self._feed_weight(), None
+            if layer:
+                base = self._layer("bias_ih", layer).expand(steps, rows, -1)
+                w = self._layer("weight_ih", layer)
+                if self.training and self.dropout.p:
+                    keep = self.dropout(torch.ones(steps, rows, w.size(1), dtype=dtype, device=w.device))
+            layers.append(FedLayer(base.to(dtype), w.to(dtype), weight.squeeze(0), bias.squeeze(0), keep))
+        projections = (self.state_proj.weight, self.score.query_weight())
+        attention = FedAttention(
+            Attended(attended.keys.to(dtype), attended.values.to(dtype), attended.bias),
+            torch.cat([weight for weight in projections if weight is not None]).to(dtype),
+            self.score.comparison,
+            self.score.weights(),
+            self.coverage,
+        )
+        found: tuple[Tensor, Tensor] = run_fed(layers, hidden, attention)
+        return found
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a loop over time, see `run_gates`
     def _attend_in_turn(self, queries: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
@@ -308,15 +299,9 @@ class GRU(Seq2Seq):
         return states
 
     def _attend(self, query: Tensor, attended: Attended, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Attentional states tanh(W_c [c; h]) of queries h [B, T, D], and the weights [B, T, S] behind c.
-
-        Luong et al. (2015, eq. 5). W_c is kept as two halves, and its context half is applied to the encoder
-        states beforehand: c is a weighted sum of them, so W c is the same sum of the products.
-        """
-        inputs = (query, attended.keys) if coverage is None else (query, attended.keys, coverage)
-        weights = torch.softmax(self.score(*inputs).float() + attended.bias, dim=-1)
-        context = weights.to(attended.values.dtype) @ attended.values
-        return torch.tanh(context + self.state_proj(query)), weights
+        """Attentional states of queries h [B, T, D], and the weights [B, T, S] behind them."""
+        scores = self.score(query, attended.keys, coverage)
+        return attentional_state(scores, self.state_proj(query), attended)
 
     def _prepare(self, memory: Memory) -> Attended:
         keys = self.score.keys(memory.states)

@@ -28,6 +28,11 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums and functions of numbers of `dtype` are computed in: float32 at least."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def run_bidirectional(gru: nn.GRU, x: Tensor, mask: Tensor, dropout: Dropout) -> Tensor:
     """All layers of a bidirectional `gru` over padded sequences.
 
@@ -89,66 +94,112 @@ def _weights(gru: nn.GRU, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return w, u, b, c
 
 
+class GatedLayer:
+    """A layer of gated recurrent units, step by step, and back step by step.
+
+    The state is carried in the wide dtype, in which everything but the products is computed. Call it without autograd.
+
+    Args:
+        steps: S.
+        initial: state before the first step [G, B, H].
+        weight: U [G, 3H, H] in the compute dtype.
+        bias: of U, [G, 3H] in the compute dtype.
+
+    Attributes:
+        states: [S + 1, G, B, H] in the compute dtype, the initial state first.
+        of_input: gradients of what the inputs contribute to the gates, [S, G, B, 3H], after the steps back.
+        grad: gradient of the state before the step that was last gone back, [G, B, H] wide.
+    """
+
+    def __init__(self, steps: int, initial: Tensor, weight: Tensor, bias: Tensor):
+        dtype, wide = weight.dtype, wide_dtype(weight.dtype)
+        self._weight, self._bias, self._size = weight, bias.unsqueeze(1), initial.size(-1)
+        self.states = initial.new_empty(steps + 1, *initial.shape, dtype=dtype)
+        self.states[0] = initial
+        self._state = initial.to(wide)
+        sizes = (2 * self._size, self._size, self._size)
+        # σ's and tanh's values of each step, and U_n h.
+        self._reset_update, self._new, self._remembered = (
+            initial.new_empty(steps, *initial.shape[:2], size, dtype=wide) for size in sizes
+        )
+
+    def forward(self, t: int, of_input: Tensor, mask: Tensor | None = None) -> Tensor:
+        """State [G, B, H] after step `t`, given W x + b [G, B, 3H]; zero where `mask` [G, B, 1] (wide) is zero."""
+        size, wide = self._size, self._state.dtype
+        of_input = of_input.to(wide)
+        of_state = torch.baddbmm(self._bias, self.states[t], self._weight.transpose(1, 2)).to(wide)
+        gates = torch.add(of_input[..., : 2 * size], of_state[..., : 2 * size], out=self._reset_update[t]).sigmoid_()
+        remembered = self._remembered[t].copy_(of_state[..., 2 * size :])
+        new = torch.addcmul(of_input[..., 2 * size :], gates[..., :size], remembered, out=self._new[t]).tanh_()
+        self._state = torch.lerp(new, self._state, gates[..., size:])
+        if mask is not None:
+            self._state.mul_(mask)
+        return self.states[t + 1].copy_(self._state)
+
+    def start_backward(self) -> None:
+        """Gets ready to go back from the last step."""
+        steps, *shape = self._new.shape[:3]
+        self.of_input, self._of_state = (
+            self.states.new_empty(steps, *shape, 3 * self._size) for _ in range(2)
+        )  # fmt: skip
+        self.grad = torch.zeros_like(self._state)
+
+    def backward(self, t: int, grad: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Goes back over step `t`.
+
+        Args:
+            t: S - 1 first.
+            grad: gradient of what `forward` returned [G, B, H], but for what came by the next step.
+            mask: as in `forward`.
+
+        Returns:
+            `of_input[t]`.
+        """
+        size, gates, new = self._size, self._reset_update[t], self._new[t]
+        reset, update = gates[..., :size], gates[..., size:]
+        grad = self.grad + grad
+        if mask is not None:
+            grad = grad * mask
+        kept = grad * update
+        grad_new = torch.ops.aten.tanh_backward(grad - kept, new)
+        grad_gates = torch.cat([grad_new * self._remembered[t], grad * (self.states[t] - new)], dim=-1)
+        grad_gates = torch.ops.aten.sigmoid_backward(grad_gates, gates)
+        torch.cat([grad_gates, grad_new], dim=-1, out=self.of_input[t])
+        of_state = self._of_state[t]
+        of_state[..., : 2 * size] = grad_gates
+        of_state[..., 2 * size :] = grad_new * reset
+        self.grad = kept + torch.bmm(of_state, self._weight)
+        return self.of_input[t]
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """Gradients of weight and bias, summed over all steps by one product."""
+        flat = self._of_state.transpose(0, 1).flatten(1, 2)  # [G, S·B, 3H]
+        before = self.states[:-1].transpose(0, 1).flatten(1, 2)
+        ones = flat.new_ones(flat.size(0), 1, flat.size(1))
+        return torch.bmm(flat.transpose(1, 2), before), torch.bmm(ones, flat).squeeze(1)
+
+
 class _Recurrence(torch.autograd.Function):
-    """`run_gates`; the state is carried in float32, products are in the compute dtype."""
+    """`run_gates`."""
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, initial: Tensor, u: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         dtype = compute_dtype(gates)
-        steps, size = gates.size(0), initial.size(-1)
-        shape = gates.shape[:3]
         with torch.autocast(gates.device.type, enabled=False):
-            weight, bias = u.to(dtype).transpose(1, 2), bias.to(dtype).unsqueeze(1)
-            states = torch.empty(*shape, size, dtype=dtype, device=gates.device)
-            reset_update = torch.empty(*shape, 2 * size, device=gates.device)
-            new, memory = (
-                torch.empty(*shape, size, device=gates.device),
-                torch.empty(*shape, size, device=gates.device),
-            )
-            h = initial.float()
-            for t in range(steps):
-                of_input = gates[t].float()
-                of_state = torch.baddbmm(bias, h.to(dtype), weight).float()
-                rz = torch.add(of_input[..., : 2 * size], of_state[..., : 2 * size], out=reset_update[t]).sigmoid_()
-                memory[t] = of_state[..., 2 * size :]
-                n = torch.addcmul(of_input[..., 2 * size :], rz[..., :size], memory[t], out=new[t]).tanh_()
-                h = torch.lerp(n, h, rz[..., size:])
-                if mask is not None:
-                    h.mul_(mask[t])
-                states[t] = h
-        ctx.save_for_backward(initial, u, states, reset_update, new, memory, mask)
-        ctx.gates_dtype = gates.dtype
-        return states
+            layer = GatedLayer(gates.size(0), initial, u.to(dtype), bias.to(dtype))
+            mask = None if mask is None else mask.to(wide_dtype(dtype))
+            for t in range(gates.size(0)):
+                layer.forward(t, gates[t], None if mask is None else mask[t])
+        ctx.layer, ctx.mask = layer, mask
+        ctx.dtypes = gates.dtype, initial.dtype, u.dtype, bias.dtype
+        return layer.states[1:]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor | None, ...]:
-        initial, u, states, reset_update, new, memory, mask = ctx.saved_tensors
-        dtype, size, steps = states.dtype, states.size(-1), states.size(0)
-        weight = u.to(dtype)
-        before = torch.cat([initial.to(dtype).unsqueeze(0), states[:-1]])
-        of_input = torch.empty(*states.shape[:3], 3 * size, dtype=dtype, device=states.device)
-        of_state = torch.empty_like(of_input)
-        grad = torch.zeros_like(initial, dtype=torch.float32)
-        for t in reversed(range(steps)):
-            rz, n = reset_update[t], new[t]
-            r, z = rz[..., :size], rz[..., size:]
-            grad = grad + grad_states[t]
-            if mask is not None:
-                grad = grad * mask[t]
-            grad_n = torch.ops.aten.tanh_backward(grad - grad * z, n)
-            grad_rz = torch.cat([grad_n * memory[t], grad * (before[t].float() - n)], dim=-1)
-            grad_rz = torch.ops.aten.sigmoid_backward(grad_rz, rz)
-            of_input[t] = torch.cat([grad_rz, grad_n], dim=-1)
-            of_state[t] = torch.cat([grad_rz, grad_n * r], dim=-1)
-            grad = grad * z + torch.bmm(of_state[t], weight)
-        flat = of_state.transpose(0, 1).flatten(1, 2)  # [G, S·B, 3H]
-        grad_u = torch.bmm(flat.transpose(1, 2), before.transpose(0, 1).flatten(1, 2))
-        grad_bias = torch.bmm(flat.new_ones(flat.size(0), 1, flat.size(1)), flat).squeeze(1)
-        return (
-            of_input.to(ctx.gates_dtype),
-            grad.to(initial.dtype),
-            grad_u.to(u.dtype),
-            grad_bias.to(u.dtype),
-            None,
-        )
+        layer: GatedLayer = ctx.layer
+        layer.start_backward()
+        for t in reversed(range(grad_states.size(0))):
+            layer.backward(t, grad_states[t], None if ctx.mask is None else ctx.mask[t])
+        grads = (layer.of_input, layer.grad, *layer.gradients())
+        return *(grad.to(dtype) for grad, dtype in zip(grads, ctx.dtypes, strict=True)), None
