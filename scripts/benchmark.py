@@ -5,6 +5,8 @@
     python scripts/benchmark.py train experiment=multi30k_transformer
     python scripts/benchmark.py train model=gru_small model.input_feeding=false model.attention=general
     python scripts/benchmark.py generate --run outputs/demo_translation --input data/demo_translation/test.en
+    python scripts/benchmark.py data --pairs 200000
+    python scripts/benchmark.py startup
 
 Each contender runs in a process of its own, and never two at a time: one works for a turn, then the next, round by
 round. Figures are medians over the rounds; ratios are medians of each round's ratio. `docs/speed.md` says what the
@@ -34,6 +36,20 @@ def generate(options: argparse.Namespace) -> dict[str, Any]:
     return benchmark_decoding.compare(options)
 
 
+def data(options: argparse.Namespace) -> dict[str, Any]:
+    """`seq2seq prepare` beside SentencePiece's own batch encoder over the same lines."""
+    import benchmark_commands
+
+    return benchmark_commands.compare_preparing(options)
+
+
+def startup(options: argparse.Namespace) -> dict[str, Any]:
+    """`seq2seq train` on a prepared corpus, from its launch to its first step."""
+    import benchmark_commands
+
+    return benchmark_commands.compare_starts(options)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -56,6 +72,10 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--sentences", type=int, default=1000, help="of the input, from its beginning")
     verb.add_argument("--max-length", type=int, default=50, help="most tokens of an output")
     verb.add_argument("--profile", type=Path, help=_PROFILE)
+    verb = _add_verb(verbs, "data", data, rounds=3)
+    verb.add_argument("--pairs", type=int, default=200_000, help="of the generated corpus")
+    verb = _add_verb(verbs, "startup", startup, rounds=5)
+    verb.add_argument("--pairs", type=int, default=29_000, help="of the generated corpus")
     return main
 
 

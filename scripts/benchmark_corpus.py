@@ -7,41 +7,56 @@ import numpy as np
 from seq2seq import config as configuration
 from seq2seq.config import Config
 
-WORDS = 7900  # a vocabulary of about 8,000
+SYLLABLES = [first + last for first in "bdfgklmnprstvwz" for last in ("a", "e", "i", "o", "u", "an", "er", "ist")]
+SIDES = ("source", "target")
 
 
-def write_corpus(folder: Path, pairs: int, *, seed: int = 1) -> None:
+def write_corpus(folder: Path, pairs: int, *, words: int, seed: int = 1) -> None:
     """Writes train and valid files of random words, as long as Multi30k's sentences are in 8,000 subwords.
 
-    Sources have 13 tokens in the mean and targets 14, both with a long tail and correlated; words are drawn by Zipf's
-    law. What is there already stays.
+    Sources have 13 tokens in the mean and targets 14, both with a long tail and correlated; words of one to four
+    syllables are drawn by Zipf's law. Files that are there already stay.
+
+    Args:
+        folder: Where.
+        pairs: Of the training set; the validation set has a thousand at most.
+        words: Different ones.
+        seed: Of everything random.
     """
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    words = np.array([f"w{number}" for number in range(WORDS)], dtype=object)
-    chances = 1 / np.arange(1, WORDS + 1)
+    spelt = {"".join(random.choice(SYLLABLES, random.integers(1, 5))) for _ in range(3 * words)}
+    lexicon = np.array(sorted(spelt, key=lambda word: (len(word), word))[:words], dtype=object)
+    chances = 1 / np.arange(1, len(lexicon) + 1)
     chances /= chances.sum()
     for split, count in (("valid", min(pairs, 1000)), ("train", pairs)):
-        files = {side: folder / f"{split}-{pairs}.{side}" for side in ("src", "tgt")}
-        if all(path.exists() for path in files.values()):
+        files = [folder / f"{split}.{side}" for side in SIDES]
+        if all(path.exists() for path in files):
             continue
         source = np.exp(random.normal(2.5, 0.33, count)).round().clip(3, 60).astype(int)
         target = (source * np.exp(random.normal(0.05, 0.2, count))).round().clip(3, 70).astype(int)
-        for side, lengths in (("src", source), ("tgt", target)):
-            drawn = np.split(random.choice(words, lengths.sum(), p=chances), lengths.cumsum()[:-1])
-            files[side].write_text("".join(f"{' '.join(line)}\n" for line in drawn), encoding="utf-8")
+        for path, lengths in zip(files, (source, target), strict=True):
+            drawn = np.split(random.choice(lexicon, lengths.sum(), p=chances), lengths.cumsum()[:-1])
+            path.write_text("".join(f"{' '.join(line)}\n" for line in drawn), encoding="utf-8")
 
 
-def corpus_overrides(folder: Path, pairs: int, overrides: list[str]) -> list[str]:
-    """The user's overrides; before them those for generated data, which is written, unless they name data."""
+def corpus_overrides(folder: Path, pairs: int, overrides: list[str], *, tokenizer: str = "word") -> list[str]:
+    """The user's overrides, and before them those for generated data, which is written, unless they name data.
+
+    Args:
+        folder: Receives the corpus, the cache and runs.
+        pairs: Of the generated training set.
+        overrides: The user's.
+        tokenizer: Of the generated data: one of words, which makes a token of each, or one of subwords.
+    """
     if any(override.partition("=")[0] in ("experiment", "data") for override in overrides):
         return overrides
-    folder = folder.resolve()
-    write_corpus(folder, pairs)
+    words = 7900 if tokenizer == "word" else 12_000
+    folder = folder.resolve() / f"{pairs}-pairs-{words}-words"
+    write_corpus(folder, pairs, words=words)
     return [
-        *(f"data.{split}.{key}={folder}/{split}-{pairs}.{side}" for split in ("train", "valid")
-          for key, side in (("source", "src"), ("target", "tgt"))),
-        "tokenizer=word", "tokenizer.joint=true", "tokenizer.vocab_size=8000",
+        *(f"data.{split}.{side}={folder}/{split}.{side}" for split in ("train", "valid") for side in SIDES),
+        f"tokenizer={tokenizer}", "tokenizer.joint=true", "tokenizer.vocab_size=8000",
         f"cache_root={folder}/cache", f"output_root={folder}", *overrides,
     ]  # fmt: skip
 
