@@ -162,6 +162,11 @@ def open_column(folder: Path, name: str, dtype: np.dtype[Any], count: int) -> Co
     """
     ends = open_array(folder / f"{name}.ends", INDEX)
     values = open_array(folder / name, dtype)
-    if len(ends) != count or (count and int(ends[-1]) != len(values)) or np.any(np.diff(ends, prepend=0) < 0):
+    if len(ends) != count or (count and int(ends[-1]) != len(values)) or not is_rising(ends):
         raise DamagedStoreError(f"{folder / name} does not hold {count:,} sequences")
     return Column(values, ends)
+
+
+def is_rising(ends: Index) -> bool:
+    """Whether no number is below the one before it, and none below zero."""
+    return not len(ends) or bool(ends[0] >= 0 and np.all(ends[1:] >= ends[:-1]))

@@ -43,6 +43,7 @@ from seq2seq.data.columns import (
     Index,
     Sequences,
     Values,
+    is_rising,
     open_array,
     open_column,
 )
@@ -112,7 +113,7 @@ class TokenStore:
         self._target_text = open_column(folder, "target.text", BYTES, count)
         self._positions = open_array(folder / "positions", INDEX)
         self._reference_counts = open_array(folder / "references.counts", INDEX)
-        if len(self._reference_counts) != count or np.any(np.diff(self._reference_counts, prepend=0) < 0):
+        if len(self._reference_counts) != count or not is_rising(self._reference_counts):
             raise DamagedStoreError(f"{folder / 'references.counts'} does not count the references")
         references = int(self._reference_counts[-1]) if count else 0
         self._references = open_column(folder, "references.text", BYTES, references)
