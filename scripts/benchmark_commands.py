@@ -1,6 +1,7 @@
 """`benchmark.py data` and `startup`: the commands as a user types them, from their launch on."""
 
 import argparse
+import resource
 import shutil
 import statistics
 import subprocess
@@ -46,8 +47,6 @@ class Command:
 
     def facts(self) -> dict[str, Any]:
         """Largest resident memory of one process that it has started, in MiB."""
-        import resource  # not on Windows
-
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         return {"peak_mb": peak / (2**20 if sys.platform == "darwin" else 2**10)}
 

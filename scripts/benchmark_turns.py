@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import statistics
 import sys
 import time
@@ -163,10 +164,14 @@ def _serve(connection: Connection, contender: Contender) -> None:
 
 def timed(work: Work) -> tuple[float, float, Any]:
     """Seconds and processor seconds, those of ended child processes counted, of a turn, and what it returned."""
-    began, before = time.perf_counter(), os.times()
+    began, cpu_began = time.perf_counter(), _cpu_seconds()
     result = work.turn()
-    seconds, after = time.perf_counter() - began, os.times()
-    return seconds, sum(after[:4]) - sum(before[:4]), result
+    return time.perf_counter() - began, _cpu_seconds() - cpu_began, result
+
+
+def _cpu_seconds() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def profiled(work: Work, path: Path) -> str:
@@ -187,8 +192,6 @@ def peak_mb() -> float:
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 2**10
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
