@@ -14,10 +14,16 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
+from typing import TypeVar
 
-from seq2seq.tokenizer_base import LINE_BREAK_ID, LINE_BREAK_LABEL, Tokenizer
+import numpy as np
+
+from seq2seq.tokenizer_base import LINE_BREAK_ID, LINE_BREAK_LABEL, Ids, Tokenizer
+
+Row = TypeVar("Row", list[int], Ids)
 
 _MOST_IN_A_ROW = 2  # the end of a line and one blank line behind it
+_BREAKS = np.full(_MOST_IN_A_ROW, LINE_BREAK_ID, dtype=np.int32)
 _CARRIAGE_RETURNS = re.compile(r"\r+\n")
 
 
@@ -48,13 +54,21 @@ class MultilineTokenizer(Tokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`."""
-        split = [split_lines(text, self._rule) for text in texts]
-        return self._join(split, self._lines.encode_batch(list(itertools.chain.from_iterable(split))))
+        split = self._split(texts)
+        rows = self._lines.encode_batch(list(itertools.chain.from_iterable(split)))
+        return [_joined(parts) for parts in self._parts(split, rows)]
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[Ids]:
+        """See `Tokenizer.encode_arrays`."""
+        split = self._split(texts)
+        rows = self._lines.encode_arrays(list(itertools.chain.from_iterable(split)))
+        return [_concatenated(parts) for parts in self._parts(split, rows)]
 
     def sample_batch(self, texts: Sequence[str], *, seed: int) -> list[list[int]]:
         """See `Tokenizer.sample_batch`; line breaks are as in `encode_batch`."""
-        split = [split_lines(text, self._rule) for text in texts]
-        return self._join(split, self._lines.sample_batch(list(itertools.chain.from_iterable(split)), seed=seed))
+        split = self._split(texts)
+        rows = self._lines.sample_batch(list(itertools.chain.from_iterable(split)), seed=seed)
+        return [_joined(parts) for parts in self._parts(split, rows)]
 
     def decode(self, ids: Sequence[int]) -> str:
         r"""See `Tokenizer.decode`; each line break becomes ``\n``."""
@@ -87,11 +101,14 @@ class MultilineTokenizer(Tokenizer):
         """See `Tokenizer.save`."""
         return self._lines.save(folder, name)
 
-    def _join(self, split: Sequence[Sequence[str]], encoded: Iterable[list[int]]) -> list[list[int]]:
-        """The ids of texts, given those of all their lines one behind the other."""
-        join = _join_exact if self._rule is LineRule.exact else _join_tidy
+    def _split(self, texts: Sequence[str]) -> list[list[str]]:
+        return [split_lines(text, self._rule) for text in texts]
+
+    def _parts(self, split: Sequence[Sequence[str]], encoded: Iterable[Row]) -> Iterator[Iterator[tuple[int, Row]]]:
+        """The parts of texts, given the ids of all their lines one behind the other: line breaks and what follows."""
+        parts = _parts_exact if self._rule is LineRule.exact else _parts_tidy
         rows = iter(encoded)
-        return [join(itertools.islice(rows, len(lines))) for lines in split]
+        return (parts(itertools.islice(rows, len(lines))) for lines in split)
 
 
 def split_lines(text: str, rule: LineRule) -> list[str]:
@@ -99,21 +116,29 @@ def split_lines(text: str, rule: LineRule) -> list[str]:
     return (_CARRIAGE_RETURNS.sub("\n", text) if rule is LineRule.tidy else text).split("\n")
 
 
-def _join_exact(rows: Iterator[list[int]]) -> list[int]:
-    joined = list(next(rows))
+def _parts_exact(rows: Iterator[Row]) -> Iterator[tuple[int, Row]]:
+    yield 0, next(rows)
     for row in rows:
-        joined += [LINE_BREAK_ID, *row]
-    return joined
+        yield 1, row
 
 
-def _join_tidy(rows: Iterator[list[int]]) -> list[int]:
-    joined: list[int] = []
-    breaks = 0
+def _parts_tidy(rows: Iterator[Row]) -> Iterator[tuple[int, Row]]:
+    first, breaks = True, 0
     for row in rows:
-        if row and joined:
-            joined += [LINE_BREAK_ID] * min(breaks, _MOST_IN_A_ROW)
-        if row:
-            joined += row
-            breaks = 0
+        if len(row):
+            yield 0 if first else min(breaks, _MOST_IN_A_ROW), row
+            first, breaks = False, 0
         breaks += 1
+
+
+def _joined(parts: Iterator[tuple[int, list[int]]]) -> list[int]:
+    joined: list[int] = []
+    for breaks, row in parts:
+        joined += [LINE_BREAK_ID] * breaks
+        joined += row
     return joined
+
+
+def _concatenated(parts: Iterator[tuple[int, Ids]]) -> Ids:
+    pieces = [piece for breaks, row in parts for piece in (_BREAKS[:breaks], row)]
+    return np.concatenate(pieces) if pieces else _BREAKS[:0]
