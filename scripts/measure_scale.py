@@ -4,8 +4,9 @@
     python scripts/measure_scale.py --pairs 2000000 --folder /tmp/scale
 
 Writes pairs of random sentences over a vocabulary with Zipf's distribution, runs the commands as a user would, and
-prints, for each, seconds and peak resident memory of its process: `prepare` (tokenizer, then all ids), the first 100
-steps of `train`, and how long `train` takes from the command to its first step once the store exists.
+prints, for each, seconds, those of processors, and peak resident memory of its process: `prepare` (tokenizer, then all
+ids; with the tokenizer cached; with all cached), the first 100 steps of `train`, and how long `train` takes from the
+command to its first step once the store exists.
 """
 
 import argparse
@@ -38,14 +39,15 @@ def write_corpus(folder: Path, pairs: int, *, seed: int = 1) -> None:
                     target.write(" ".join(word + "t" for word in sentence[::-1]) + "\n")
 
 
-def measure(*arguments: str) -> tuple[float, float]:
-    """Runs the command to its end; seconds and peak resident memory in MiB of its process."""
+def measure(*arguments: str) -> tuple[float, float, float]:
+    """Runs the command to its end; seconds, those of processors, and peak resident memory in MiB of its process."""
     began = time.time()
     process = subprocess.Popen([sys.executable, "-m", "seq2seq", *arguments], stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         sys.exit(f"seq2seq {' '.join(arguments)} ended with status {status}; run it to see why")
-    return time.time() - began, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return time.time() - began, usage.ru_utime + usage.ru_stime, peak
 
 
 def main() -> None:
@@ -66,16 +68,19 @@ def main() -> None:
     ]  # fmt: skip
     size = sum((options.folder / f"train.{side}").stat().st_size for side in ("src", "tgt")) / 2**20
     print(f"{options.pairs:,} pairs, {size:,.0f} MiB of text\n")
-    print("| work | seconds | peak MiB |\n| --- | --- | --- |")
-    print("| `prepare`, nothing cached | {:.1f} | {:,.0f} |".format(*measure("prepare", *common)))
-    print("| `prepare`, all cached | {:.1f} | {:,.0f} |".format(*measure("prepare", *common)), flush=True)
+    print("| work | seconds | of processors | peak MiB |\n| --- | --- | --- | --- |")
+    row = "| {} | {:.1f} | {:.1f} | {:,.0f} |"
+    print(row.format("`prepare`, nothing cached", *measure("prepare", *common)))
+    tokenizer_cached = measure("prepare", *common, "data.max_source_length=255")
+    print(row.format("`prepare`, tokenizer cached", *tokenizer_cached))
+    print(row.format("`prepare`, all cached", *measure("prepare", *common)), flush=True)
     began = time.time()
     limits = ["trainer.max_steps=100", "optim.warmup_steps=10", "trainer.log_every=1", "trainer.eval_examples=0"]
-    seconds, peak = measure("train", *common, *limits, "overwrite=true")
+    trained = measure("train", *common, *limits, "overwrite=true")
     lines = (options.folder / "outputs/scale/metrics.jsonl").read_text(encoding="utf-8").splitlines()
     first = next(json.loads(line) for line in lines)
-    print(f"| first 100 steps of `train`, with its evaluation | {seconds:.1f} | {peak:,.0f} |")
-    print(f"| command to the end of the first step, store cached | {first['wall_time'] - began:.1f} | |")
+    print(row.format("first 100 steps of `train`, with its evaluation", *trained))
+    print(f"| command to the end of the first step, store cached | {first['wall_time'] - began:.1f} | | |")
 
 
 if __name__ == "__main__":
