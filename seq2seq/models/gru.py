@@ -294,8 +294,8 @@ class GRU(Seq2Seq):
             if layer:
                 w, b = self._layer("weight_ih", layer), self._layer("bias_ih", layer)
                 gates = F.linear(self.dropout(states[-1]), w, b)
-            y = run_gates(gates.unsqueeze(1), hidden[layer].unsqueeze(0), recurrent[layer])
-            states.append(y.squeeze(1))
+            y = run_gates(gates.unsqueeze(0), hidden[layer].unsqueeze(0), recurrent[layer])
+            states.append(y.squeeze(0))
         return states
 
     def _attend(self, query: Tensor, attended: Attended, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:

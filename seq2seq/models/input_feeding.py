@@ -130,7 +130,7 @@ class _Layer:
 
     def states(self) -> Tensor:
         """[T, B, D]."""
-        return self._cell.states[1:].squeeze(1)
+        return self._cell.states[0, 1:]
 
     def start_backward(self) -> None:
         self._cell.start_backward()
@@ -142,7 +142,7 @@ class _Layer:
 
     def gradients(self) -> tuple[Tensor, ...]:
         """Of the initial state, and of base, w, u and bias."""
-        of_base = self._cell.of_input.squeeze(1)
+        of_base = self._cell.of_input.squeeze(0)
         of_w = torch.mm(of_base.flatten(0, 1).t(), self._inputs.flatten(0, 1))
         return self._cell.grad.squeeze(0), of_base, of_w, *(grad.squeeze(0) for grad in self._cell.gradients())
 

@@ -6,7 +6,8 @@ Cho et al. (2014, section 2.3, arXiv:1406.1078) in the form of torch.nn.GRU (bia
 parameters and layout are used. Why not its CPU kernel: it runs the two directions in turn, step by step in
 the backward pass too, and adds to the weights' gradients at each step, where one product over all will do.
 
-Sequences are time-major here, [S, B, ...]. G is the number of directions (2: the second reads backwards).
+Sequences are time-major here, [S, B, ...], or [G, S, B, ...] where G is the number of directions (2: the second reads
+backwards).
 """
 
 from __future__ import annotations
@@ -54,13 +55,15 @@ def run_bidirectional(gru: nn.GRU, x: Tensor, mask: Tensor, dropout: Dropout) ->
             y: Tensor = pad_packed_sequence(gru(packed)[0], total_length=x.size(0))[0]
         return y
     real = mask.t().unsqueeze(-1)  # [S, B, 1]
-    both_real = torch.stack([real, real.flip(0)], dim=1)  # [S, 2, B, 1]
+    both_real = torch.stack([real, real.flip(0)])  # [2, S, B, 1]
+    dtype = compute_dtype(x)
     for layer in range(gru.num_layers):
         w, u, b, c = _weights(gru, layer)
-        gates = F.linear(dropout(x) if layer else x, w.flatten(0, 1), b.flatten())
-        there, back = gates.chunk(2, dim=-1)
-        states = run_gates(torch.stack([there, back.flip(0)], dim=1), None, (u, c), both_real)
-        x = torch.cat([states[:, 0], states[:, 1].flip(0)], dim=-1)
+        x = (dropout(x) if layer else x).to(dtype)
+        both = torch.stack([x, x.flip(0)])  # [2, S, B, E]
+        gates = torch.baddbmm(b.unsqueeze(1), both.flatten(1, 2), w.transpose(1, 2)).view(*both.shape[:3], -1)
+        there, back = run_gates(gates, None, (u, c), both_real)
+        x = torch.cat([there, back.flip(0)], dim=-1)
     return x
 
 
@@ -72,16 +75,16 @@ def run_gates(
     """States of one layer given what its inputs contribute to the gates.
 
     Args:
-        gates: W x + b, [S, G, B, 3H], reset, update and new gate side by side.
+        gates: W x + b, [G, S, B, 3H], reset, update and new gate side by side.
         initial: state before the first step [G, B, H]; None is zeros.
         recurrent: U [G, 3H, H] and its bias [G, 3H].
-        mask: [S, G, B, 1] bool; where it is False the state is set to zero.
+        mask: [G, S, B, 1] bool; where it is False the state is set to zero.
 
     Returns:
-        [S, G, B, H].
+        [G, S, B, H].
     """
     if initial is None:
-        initial = gates.new_zeros(*gates.shape[1:3], recurrent[0].size(2))
+        initial = gates.new_zeros(gates.size(0), gates.size(2), recurrent[0].size(2))
     states: Tensor = _Recurrence.apply(gates, initial, *recurrent, mask)  # type: ignore[no-untyped-call]
     return states
 
@@ -106,43 +109,40 @@ class GatedLayer:
         bias: of U, [G, 3H] in the compute dtype.
 
     Attributes:
-        states: [S + 1, G, B, H] in the compute dtype, the initial state first.
-        of_input: gradients of what the inputs contribute to the gates, [S, G, B, 3H], after the steps back.
+        states: [G, S + 1, B, H] in the compute dtype, the initial state first.
+        of_input: gradients of what the inputs contribute to the gates, [G, S, B, 3H], after the steps back.
         grad: gradient of the state before the step that was last gone back, [G, B, H] wide.
     """
 
     def __init__(self, steps: int, initial: Tensor, weight: Tensor, bias: Tensor):
         dtype, wide = weight.dtype, wide_dtype(weight.dtype)
-        self._weight, self._bias, self._size = weight, bias.unsqueeze(1), initial.size(-1)
-        self.states = initial.new_empty(steps + 1, *initial.shape, dtype=dtype)
-        self.states[0] = initial
+        groups, rows, size = initial.shape
+        self._weight, self._bias, self._size = weight, bias.unsqueeze(1), size
+        self.states = initial.new_empty(groups, steps + 1, rows, size, dtype=dtype)
+        self.states[:, 0] = initial
         self._state = initial.to(wide)
-        sizes = (2 * self._size, self._size, self._size)
-        # σ's and tanh's values of each step, and U_n h.
-        self._reset_update, self._new, self._remembered = (
-            initial.new_empty(steps, *initial.shape[:2], size, dtype=wide) for size in sizes
-        )
+        self._gates = initial.new_empty(groups, steps, rows, 3 * size, dtype=wide)  # r, z and U_n h
+        self._new = initial.new_empty(groups, steps, rows, size, dtype=wide)  # n
 
     def forward(self, t: int, of_input: Tensor, mask: Tensor | None = None) -> Tensor:
         """State [G, B, H] after step `t`, given W x + b [G, B, 3H]; zero where `mask` [G, B, 1] (wide) is zero."""
-        size, wide = self._size, self._state.dtype
-        of_input = of_input.to(wide)
-        of_state = torch.baddbmm(self._bias, self.states[t], self._weight.transpose(1, 2)).to(wide)
-        gates = torch.add(of_input[..., : 2 * size], of_state[..., : 2 * size], out=self._reset_update[t]).sigmoid_()
-        remembered = self._remembered[t].copy_(of_state[..., 2 * size :])
-        new = torch.addcmul(of_input[..., 2 * size :], gates[..., :size], remembered, out=self._new[t]).tanh_()
-        self._state = torch.lerp(new, self._state, gates[..., size:])
+        of_input = of_input.to(self._state.dtype)
+        gates, new = self._gates[:, t], self._new[:, t]
+        gates.copy_(torch.baddbmm(self._bias, self.states[:, t], self._weight.transpose(1, 2)))
+        both = gates[..., : 2 * self._size].add_(of_input[..., : 2 * self._size]).sigmoid_()
+        reset, update = both.chunk(2, dim=-1)
+        remembered = gates[..., 2 * self._size :]
+        torch.addcmul(of_input[..., 2 * self._size :], reset, remembered, out=new).tanh_()
+        self._state = torch.addcmul(new, update, self._state - new)
         if mask is not None:
             self._state.mul_(mask)
-        return self.states[t + 1].copy_(self._state)
+        return self.states[:, t + 1].copy_(self._state)
 
     def start_backward(self) -> None:
         """Gets ready to go back from the last step."""
-        steps, *shape = self._new.shape[:3]
-        self.of_input, self._of_state = (
-            self.states.new_empty(steps, *shape, 3 * self._size) for _ in range(2)
-        )  # fmt: skip
+        self.of_input, self._of_state = (torch.empty_like(self._gates, dtype=self.states.dtype) for _ in range(2))
         self.grad = torch.zeros_like(self._state)
+        self._of_gates = torch.empty_like(self._gates[:, 0])
 
     def backward(self, t: int, grad: Tensor, mask: Tensor | None = None) -> Tensor:
         """Goes back over step `t`.
@@ -153,28 +153,30 @@ class GatedLayer:
             mask: as in `forward`.
 
         Returns:
-            `of_input[t]`.
+            `of_input` of the step, [G, B, 3H].
         """
-        size, gates, new = self._size, self._reset_update[t], self._new[t]
-        reset, update = gates[..., :size], gates[..., size:]
-        grad = self.grad + grad
+        size, new = self._size, self._new[:, t]
+        reset, update, remembered = self._gates[:, t].chunk(3, dim=-1)
+        grad = self.grad.add_(grad)
         if mask is not None:
-            grad = grad * mask
+            grad.mul_(mask)
         kept = grad * update
-        grad_new = torch.ops.aten.tanh_backward(grad - kept, new)
-        grad_gates = torch.cat([grad_new * self._remembered[t], grad * (self.states[t] - new)], dim=-1)
-        grad_gates = torch.ops.aten.sigmoid_backward(grad_gates, gates)
-        torch.cat([grad_gates, grad_new], dim=-1, out=self.of_input[t])
-        of_state = self._of_state[t]
-        of_state[..., : 2 * size] = grad_gates
-        of_state[..., 2 * size :] = grad_new * reset
-        self.grad = kept + torch.bmm(of_state, self._weight)
-        return self.of_input[t]
+        of_reset, of_update, of_new = self._of_gates.chunk(3, dim=-1)
+        torch.mul(grad, self.states[:, t] - new, out=of_update)
+        of_new.copy_(torch.ops.aten.tanh_backward(grad.sub_(kept), new))
+        torch.mul(of_new, remembered, out=of_reset)
+        both = self._of_gates[..., : 2 * size]
+        both.copy_(torch.ops.aten.sigmoid_backward(both, self._gates[:, t, :, : 2 * size]))
+        of_input, of_state = self.of_input[:, t].copy_(self._of_gates), self._of_state[:, t]
+        of_new.mul_(reset)
+        of_state.copy_(self._of_gates)
+        self.grad = kept.add_(torch.bmm(of_state, self._weight))
+        return of_input
 
     def gradients(self) -> tuple[Tensor, Tensor]:
         """Gradients of weight and bias, summed over all steps by one product."""
-        flat = self._of_state.transpose(0, 1).flatten(1, 2)  # [G, S·B, 3H]
-        before = self.states[:-1].transpose(0, 1).flatten(1, 2)
+        flat = self._of_state.flatten(1, 2)  # [G, S·B, 3H]
+        before = self.states[:, :-1].flatten(1, 2)
         ones = flat.new_ones(flat.size(0), 1, flat.size(1))
         return torch.bmm(flat.transpose(1, 2), before), torch.bmm(ones, flat).squeeze(1)
 
@@ -186,20 +188,20 @@ class _Recurrence(torch.autograd.Function):
     def forward(ctx: Any, gates: Tensor, initial: Tensor, u: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         dtype = compute_dtype(gates)
         with torch.autocast(gates.device.type, enabled=False):
-            layer = GatedLayer(gates.size(0), initial, u.to(dtype), bias.to(dtype))
+            layer = GatedLayer(gates.size(1), initial, u.to(dtype), bias.to(dtype))
             mask = None if mask is None else mask.to(wide_dtype(dtype))
-            for t in range(gates.size(0)):
-                layer.forward(t, gates[t], None if mask is None else mask[t])
+            for t in range(gates.size(1)):
+                layer.forward(t, gates[:, t], None if mask is None else mask[:, t])
         ctx.layer, ctx.mask = layer, mask
         ctx.dtypes = gates.dtype, initial.dtype, u.dtype, bias.dtype
-        return layer.states[1:]
+        return layer.states[:, 1:]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor | None, ...]:
         layer: GatedLayer = ctx.layer
         layer.start_backward()
-        for t in reversed(range(grad_states.size(0))):
-            layer.backward(t, grad_states[t], None if ctx.mask is None else ctx.mask[t])
+        for t in reversed(range(grad_states.size(1))):
+            layer.backward(t, grad_states[:, t], None if ctx.mask is None else ctx.mask[:, t])
         grads = (layer.of_input, layer.grad, *layer.gradients())
         return *(grad.to(dtype) for grad, dtype in zip(grads, ctx.dtypes, strict=True)), None
