@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+LOOPS = ["ours-bf16", "ours-fp32", "bare-bf16", "bare-fp32", "hf-bf16", "hf-fp32"]
+SEARCHES = ["ours-fp32", "ours-bf16", "ours-int8", "hf-fp32", "hf-bf16", "ct2-fp32", "ct2-bf16", "ct2-int8"]
 _PROFILE = "a folder for a trace and the top operators of a turn of each"
 
 
@@ -55,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = main.add_subparsers(dest="verb", required=True)
     verb = _add_verb(verbs, "train", train, rounds=5)
-    verb.add_argument("--contenders", nargs="+", default=["ours-bf16", "ours-fp32", "bare-bf16", "bare-fp32"],
-                      help="ours or bare, and bf16 or fp32 behind a hyphen")  # fmt: skip
+    verb.add_argument("--contenders", nargs="+", default=LOOPS[:4],
+                      choices=LOOPS, metavar="NAME", help=", ".join(LOOPS))  # fmt: skip
     verb.add_argument("--steps", type=int, default=8, help="updates of a turn")
     verb.add_argument("--batch-tokens", type=int, default=4400, help="trainer.batch_tokens, padding counted")
     verb.add_argument("--pairs", type=int, default=29_000, help="of the generated corpus")
@@ -67,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--input", type=Path, required=True, help="a file of sources, a line each, or .gz")
     verb.add_argument("--contenders", nargs="+", default=["ours-fp32", "ours-bf16", "hf-fp32", "ct2-fp32", "ct2-int8"],
-                      help="ours, hf or ct2, and fp32, bf16 or int8 behind a hyphen")  # fmt: skip
+                      choices=SEARCHES, metavar="NAME", help=", ".join(SEARCHES))  # fmt: skip
     verb.add_argument("--beams", nargs="+", type=int, default=[1, 5], help="beam sizes; 1 is greedy search")
     verb.add_argument("--sentences", type=int, default=1000, help="of the input, from its beginning")
     verb.add_argument("--max-length", type=int, default=50, help="most tokens of an output")

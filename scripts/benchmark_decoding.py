@@ -2,9 +2,7 @@
 
 import argparse
 import gzip
-import importlib.util
 import statistics
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark_turns import Contender, Measured, table, take_turns
-from peers import CTranslate2Search, HuggingFaceSearch, Task, best_weights, convert, unmovable
-
-PACKAGES = {"hf": "transformers", "ct2": "ctranslate2"}
+from peers import CTranslate2Search, HuggingFaceSearch, Task, best_weights, can_compare, convert
 
 
 class OurSearch:
@@ -43,7 +39,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     from seq2seq import config as configuration
 
     model = asdict(configuration.load(options.run_folder / "config.yaml").model)
-    names = [name for name in options.contenders if _can(name.partition("-")[0], model)]
+    names = [name for name in options.contenders if can_compare(name, model)]
     texts = _lines(options.input)[: options.sentences]
     figures: dict[str, Any] = {"sentences": len(texts), "overrides": options.overrides}
     with tempfile.TemporaryDirectory() as folder:
@@ -67,19 +63,6 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             print(f"\n{'greedy' if beam_size == 1 else f'beam {beam_size}'}, {len(texts):,} sentences\n")
             print(_table(rows))
     return figures
-
-
-def _can(who: str, model: Mapping[str, Any]) -> bool:
-    """Whether a contender is installed and has this kind of model; says so if not."""
-    if who == "ours":
-        return True
-    if importlib.util.find_spec(PACKAGES[who]) is None:
-        print(f"without {PACKAGES[who]}: pip install 'seq2seq[benchmark]'", file=sys.stderr)
-        return False
-    key = unmovable(model)
-    if key is not None:
-        print(f"without {PACKAGES[who]}: it has no counterpart of {key}", file=sys.stderr)
-    return key is None
 
 
 def _lines(path: Path) -> list[str]:

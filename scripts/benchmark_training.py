@@ -14,6 +14,7 @@ from bare_loop import BareLoop, Problem
 from benchmark_corpus import composed, corpus_overrides
 from benchmark_turns import Contender, Measured, table, take_turns
 from matrix_products import MatrixProducts
+from peers import can_compare
 
 from seq2seq import optim
 from seq2seq.api import vocabulary
@@ -127,6 +128,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         options.folder, options.pairs, [f"trainer.batch_tokens={options.batch_tokens}", *options.overrides]
     )
     problem = problem_of(overrides, options.steps)
+    options.contenders = [name for name in options.contenders if can_compare(name, problem.model)]
     precisions = sorted({name.partition("-")[2] for name in options.contenders})
     contenders = [_contender(name, problem, overrides) for name in options.contenders]
     contenders += [Contender(f"products-{p}", MatrixProducts, (problem, p)) for p in precisions]
@@ -146,6 +148,10 @@ def _contender(name: str, problem: Problem, overrides: list[str]) -> Contender:
     who, _, precision = name.partition("-")
     if who == "ours":
         return Contender(name, OurLoop, (overrides, precision, len(problem.batches)))
+    if who == "hf":
+        from hugging_face_loop import HuggingFaceLoop
+
+        return Contender(name, HuggingFaceLoop, (problem, precision))
     return Contender(name, BareLoop, (problem, precision))
 
 

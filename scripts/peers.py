@@ -5,7 +5,9 @@ copying. transformers has this layout under the name of Marian, CTranslate2 has 
 Texts go in and come out, so that every contender does the work of its tokenizer too.
 """
 
+import importlib.util
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count, takewhile
@@ -16,6 +18,7 @@ from seq2seq.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizers, load_t
 
 BATCH = 64  # sentences at once for transformers, which has no default, and for CTranslate2
 
+_PACKAGES = {"hf": ("transformers", "accelerate"), "ct2": ("ctranslate2",)}
 # Parts of a layer: ours, Marian's.
 _MARIAN_NAMES = {
     "self_attn_residual.norm": "self_attn_layer_norm",
@@ -51,6 +54,19 @@ def unmovable(model: Mapping[str, Any]) -> str | None:
     return next((f"model.{key}={model[key]}" for key, value in wanted.items() if model[key] != value), None)
 
 
+def can_compare(contender: str, model: Mapping[str, Any]) -> bool:
+    """Whether a contender, `hf-fp32` for instance, is installed and has this kind of model; says so if not."""
+    packages = _PACKAGES.get(contender.partition("-")[0], ())
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            print(f"without {contender}: pip install 'seq2seq[benchmark]'", file=sys.stderr)
+            return False
+    key = unmovable(model) if packages else None
+    if key is not None:
+        print(f"without {contender}: it has no counterpart of {key}", file=sys.stderr)
+    return key is None
+
+
 def best_weights(run: Path) -> Weights:
     """The tensors of a run's best checkpoint by their names."""
     from seq2seq.checkpoint import CheckpointStore
@@ -63,8 +79,8 @@ def encoded(task: Task, tokenizers: Tokenizers) -> list[list[int]]:
     return [[*ids, EOS_ID] for ids in tokenizers.source.encode_batch(task.texts)]
 
 
-def marian(weights: Weights, model: Mapping[str, Any], vocab_size: int) -> Any:
-    """A `MarianMTModel` with a run's weights."""
+def marian(model: Mapping[str, Any], vocab_size: int) -> Any:
+    """A `MarianMTModel` of the sizes of a model section, with random weights."""
     import torch
     from transformers import MarianConfig, MarianMTModel
 
@@ -75,10 +91,18 @@ def marian(weights: Weights, model: Mapping[str, Any], vocab_size: int) -> Any:
     }
     config = MarianConfig(
         vocab_size=vocab_size, d_model=model["d_model"], activation_function=model["activation"], **sizes,
-        max_position_embeddings=1024, scale_embedding=True, decoder_start_token_id=BOS_ID, bos_token_id=BOS_ID,
-        eos_token_id=EOS_ID, pad_token_id=PAD_ID, forced_eos_token_id=None,
+        dropout=model["dropout"], max_position_embeddings=1024, scale_embedding=True, decoder_start_token_id=BOS_ID,
+        bos_token_id=BOS_ID, eos_token_id=EOS_ID, pad_token_id=PAD_ID, forced_eos_token_id=None,
     )  # fmt: skip
     theirs: Any = MarianMTModel(config)
+    with torch.no_grad():
+        for stack in (theirs.model.encoder, theirs.model.decoder):
+            stack.embed_positions.weight.copy_(stack.embed_positions.create_weight())
+    return theirs
+
+
+def fill_marian(theirs: Any, weights: Weights) -> None:
+    """Gives it a run's weights."""
     named = {"model.shared.weight": weights["source_embedding.weight"]}
     for name, tensor in weights.items():
         if name.startswith(("encoder.", "decoder.")):
@@ -92,10 +116,6 @@ def marian(weights: Weights, model: Mapping[str, Any], vocab_size: int) -> Any:
     if missing or left.unexpected_keys:
         raise ValueError(f"not Marian's layout: {missing} are missing, {left.unexpected_keys} are unknown")
     theirs.tie_weights()
-    with torch.no_grad():
-        for stack in (theirs.model.encoder, theirs.model.decoder):
-            stack.embed_positions.weight.copy_(stack.embed_positions.create_weight())
-    return theirs.eval()
 
 
 class HuggingFaceSearch:
@@ -106,7 +126,8 @@ class HuggingFaceSearch:
 
         self._task = task
         self._tokenizers = load_tokenizers(task.run / "tokenizer")
-        self._model = marian(best_weights(task.run), model, self._tokenizers.target.vocab_size)
+        self._model = marian(model, self._tokenizers.target.vocab_size).eval()
+        fill_marian(self._model, best_weights(task.run))
         if precision == "bf16":
             self._model = self._model.to(torch.bfloat16)
 

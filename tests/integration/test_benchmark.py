@@ -197,7 +197,7 @@ def test_sentencepiece_alone_makes_the_tokens_that_a_store_holds(run: Path) -> N
 @pytest.mark.parametrize(
     ("verb", "keys"),
     [
-        ("train", ["--steps", "2", "--contenders", "ours-fp32", "bare-fp32", *TRANSFORMER]),
+        ("train", ["--contenders", "ours-fp32", "bare-fp32", "hf-fp32", "--steps", "2", *TRANSFORMER]),
         ("data", ["tokenizer.vocab_size=400"]),
         ("startup", [*TRANSFORMER, *SHARED]),
     ],
