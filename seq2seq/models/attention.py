@@ -5,11 +5,15 @@ Masks are boolean, True = may be attended, and [B, T, S] or broadcast to it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from seq2seq.models.dropout import Dropout
+from seq2seq.models.dropout import Dropout, keep_scale
+from seq2seq.models.linear import Linear, linear
 
 # Up to this many scores a head (T × S) the plain products beat the CPU's fused kernel, whose backward is slow
 # for short rows (5 to 10 times at 16 to 64 positions, 3 at 128); beyond it the memory for the scores decides.
@@ -50,13 +54,53 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, scale: float
     Returns:
         [B, H, T, D/H].
     """
-    if q.device.type == "cpu" and q.size(2) * k.size(2) <= _SHORT:
-        weights: Tensor = dropout(attention_weights(q, k, mask, scale=scale).to(v.dtype))
-        return weights @ v
-    heads_mask = None if mask is None else mask.unsqueeze(1)
     rate = dropout.p if dropout.training else 0.0
-    y: Tensor = F.scaled_dot_product_attention(q, k, v, heads_mask, dropout_p=rate, scale=scale)
+    short = q.device.type == "cpu" and q.size(2) * k.size(2) <= _SHORT
+    y: Tensor
+    if short and not torch.compiler.is_compiling():
+        y = _ShortAttention.apply(q, k, v, mask, scale, rate)  # type: ignore[no-untyped-call]
+    else:
+        heads_mask = None if mask is None else mask.unsqueeze(1)
+        y = F.scaled_dot_product_attention(q, k, v, heads_mask, dropout_p=rate, scale=scale)
     return y
+
+
+class _ShortAttention(torch.autograd.Function):
+    """`attend` by plain products over heads that lie side by side in memory; keeps the weights for the backward pass.
+
+    Products are in the inputs' dtype, the softmax is in float32: that of bfloat16 is slower, and coarser.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, rate: float) -> Tensor:
+        shape, dtype = q.shape, q.dtype
+        with torch.autocast(q.device.type, enabled=False):
+            q = torch.mul(q, scale, out=q.new_empty(shape)).flatten(0, 1)
+            k, v = k.contiguous().flatten(0, 1), v.contiguous().flatten(0, 1)
+            scores = torch.bmm(q, k.transpose(1, 2)).to(torch.promote_types(dtype, torch.float32))
+            if mask is not None:
+                scores.view(*shape[:3], -1).add_(score_bias(mask).unsqueeze(1))
+            weights = torch.softmax(scores, dim=-1).to(dtype)
+            kept = keep_scale(weights, rate) if rate else None
+            y = torch.bmm(weights if kept is None else weights * kept, v)
+        ctx.save_for_backward(q, k, v, weights, kept)
+        ctx.heads, ctx.scale = shape[:2], scale
+        return y.view(shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, weights, kept = ctx.saved_tensors
+        grad = grad.contiguous().flatten(0, 1)
+        grad_v = torch.bmm((weights if kept is None else weights * kept).transpose(1, 2), grad)
+        grad_weights = torch.bmm(grad, v.transpose(1, 2))
+        if kept is not None:
+            grad_weights.mul_(kept)
+        wide = torch.promote_types(weights.dtype, torch.float32)
+        grad_scores = torch.ops.aten._softmax_backward_data(grad_weights.to(wide), weights.to(wide), -1, wide)
+        grad_scores = grad_scores.to(weights.dtype)
+        grad_q, grad_k = torch.bmm(grad_scores, k).mul_(ctx.scale), torch.bmm(grad_scores.transpose(1, 2), q)
+        return (*(part.view(*ctx.heads, *part.shape[1:]) for part in (grad_q, grad_k, grad_v)), None, None, None)
 
 
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:
@@ -81,10 +125,10 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.scale = (d_model // num_heads) ** -0.5 if scaled else 1.0
-        self.q_proj = nn.Linear(d_model, d_model)
-        self.k_proj = nn.Linear(d_model, d_model)
-        self.v_proj = nn.Linear(d_model, d_model)
-        self.out_proj = nn.Linear(d_model, d_model)
+        self.q_proj = Linear(d_model, d_model)
+        self.k_proj = Linear(d_model, d_model)
+        self.v_proj = Linear(d_model, d_model)
+        self.out_proj = Linear(d_model, d_model)
         self.dropout = Dropout(dropout)
 
     def project(self, x: Tensor, *, parts: str) -> list[Tensor]:
@@ -95,7 +139,7 @@ class MultiHeadAttention(nn.Module):
         layers = [{"q": self.q_proj, "k": self.k_proj, "v": self.v_proj}[part] for part in parts]
         weight = torch.cat([layer.weight for layer in layers])
         bias = torch.cat([layer.bias for layer in layers])
-        return [split_heads(y, self.num_heads) for y in F.linear(x, weight, bias).chunk(len(parts), dim=-1)]
+        return [split_heads(y, self.num_heads) for y in linear(x, weight, bias).chunk(len(parts), dim=-1)]
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Self-attention within `x` [B, T, D] under `mask` [B or 1, T or 1, T]: [B, T, D]."""

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from seq2seq.models.copying import Copying, MixtureGradients, copied_share, mix, mixture_loss
 
-# Elements of one chunk of logits. On the CPU 16 MiB in float32 was fastest: larger chunks leave the cache,
-# smaller ones add to the weight's gradient too often. An accelerator wants few large products: 256 MiB.
-_CHUNK_ELEMENTS = {"cpu": 1 << 22}
+# Elements of one chunk of logits. On the CPU 16 MiB in bfloat16 was fastest: larger chunks leave the cache,
+# smaller ones add to the weight's gradient too often. An accelerator wants few large products.
+_CHUNK_ELEMENTS = {"cpu": 1 << 23}
 _CHUNK_ELEMENTS_ELSEWHERE = 1 << 26
 # A chunk's part of the weight's gradient is a sum over its rows before any loss scale is applied. In float16, whose
 # largest number is 65504, the sum over so many rows stays finite for features up to 8; later scaling could not mend it.
@@ -202,26 +202,29 @@ class _CrossEntropy(torch.autograd.Function):
             grads_copying: list[MixtureGradients] = []
             rows = max(16, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS_ELSEWHERE) // w.size(0))
             rows = min(rows, _CHUNK_ROWS_FLOAT16) if dtype is torch.float16 else rows
+            mean_row = w.mean(dim=0, dtype=torch.float32)
             # All chunks use the same memory: fresh memory costs page faults, more than the arithmetic.
             logits = torch.empty(min(rows, x.size(0)), w.size(0), dtype=dtype, device=x.device)
-            scores = torch.empty_like(logits, dtype=torch.float32)
-            piece, wide_piece = torch.empty_like(w), torch.empty_like(w, dtype=torch.float32)
+            wide = None if copying is None else torch.empty_like(logits, dtype=torch.float32)
+            piece = torch.empty_like(w)
             for start in range(0, x.size(0), rows):
                 part, size = slice(start, start + rows), min(rows, x.size(0) - start)
-                scores[:size] = torch.mm(x[part], w.t(), out=logits[:size])
-                if gate is None or copying is None:
-                    _chunk_loss(scores[:size], labels[part], smoothing, sums)
+                scores = torch.mm(x[part], w.t(), out=logits[:size])
+                if gate is None or copying is None or wide is None:
+                    mean = x[part].float() @ mean_row
+                    _chunk_loss(scores, labels[part], smoothing, sums=sums, mean=mean, want_grad=want_grad)
                 else:
-                    some = copying.part(part)
-                    grads = mixture_loss(
-                        scores[:size], labels[part], smoothing, sums=sums, gate=gate[part], copying=some
-                    )
+                    exact, some = wide[:size].copy_(scores), copying.part(part)
+                    grads = mixture_loss(exact, labels[part], smoothing, sums=sums, gate=gate[part], copying=some)
                     grads_copying.append(grads)
+                    scores.copy_(exact)
                 if grad_x is not None and grad_w is not None:
-                    grad = logits[:size].copy_(scores[:size])
-                    torch.mm(grad, w, out=grad_x[part])
-                    torch.mm(grad.t(), x[part], out=piece)
-                    grad_w += wide_piece.copy_(piece)  # adding mixed types would allocate
+                    torch.mm(scores, w, out=grad_x[part])
+                    grad_w.add_(torch.mm(scores.t(), x[part], out=piece))
+            if grad_x is not None and grad_w is not None and copying is None:
+                # The part of label smoothing, the same for each logit.
+                grad_x.sub_(mean_row, alpha=smoothing)
+                grad_w.sub_(x.sum(dim=0, dtype=torch.float32), alpha=smoothing / w.size(0))
         if want_grad:
             of_copying = [torch.cat(chunks) for chunks in zip(*grads_copying, strict=True)]
             ctx.save_for_backward(grad_x, grad_w, *(of_copying or (None, None)))
@@ -244,18 +247,32 @@ class _CrossEntropy(torch.autograd.Function):
         )
 
 
-def _chunk_loss(scores: Tensor, labels: Tensor, smoothing: float, sums: Tensor) -> None:
-    """Adds loss, nll and correct of logits `scores` [m, V] float32 to `sums` [3]; turns them into their gradient.
+def _chunk_loss(
+    scores: Tensor, labels: Tensor, smoothing: float, *, sums: Tensor, mean: Tensor, want_grad: bool
+) -> None:
+    """Adds loss, nll and correct of logits `scores` [m, V] to `sums` [3], and turns them into their gradient, in place.
 
-    Not by log_softmax: its CPU kernel takes several times as long as these passes together.
+    All but the same -smoothing / V of each entry, which the caller adds to what it computes of the gradient. `mean` [m]
+    is that of the logits of each row.
+
+    In place, softmax is a single pass over memory, and the loss needs none: what softmax divides by follows from the
+    label's probability. As this is a positive number in float32 and bfloat16, no token's loss is above 87 nats here.
     """
-    size, label = scores.size(1), labels.unsqueeze(1)
-    scores.sub_(scores.amax(dim=1, keepdim=True))
-    of_label, mean = scores.gather(1, label), scores.mean(dim=1, keepdim=True)
-    total = scores.exp_().sum(dim=1, keepdim=True)
-    nll = (total.log() - of_label).sum()
-    sums[0] += (1 - smoothing) * nll + smoothing * (total.log() - mean).sum()
+    label = labels.unsqueeze(1)
+    of_label = scores.gather(1, label).float()
+    exact = not want_grad or scores.dtype is torch.float16
+    log_total = torch.logsumexp(scores.float(), dim=1, keepdim=True) if exact else None
+    torch.softmax(scores, dim=1, out=scores)
+    probability = scores.gather(1, label)
+    if log_total is None:
+        log_total = of_label - probability.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+    nll = (log_total - of_label).sum()
+    sums[0] += (1 - smoothing) * nll + smoothing * (log_total.squeeze(1) - mean).sum()
     sums[1] += nll
-    sums[2] += (of_label == 0).sum()  # the highest score is zero now
-    scores.div_(total).sub_(smoothing / size)
-    scores.scatter_add_(1, label, torch.full_like(of_label, smoothing - 1))
+    sums[2] += (_bits(probability) == _bits(scores).amax(dim=1, keepdim=True)).sum()
+    scores[torch.arange(labels.numel(), device=labels.device), labels] = probability.squeeze(1) - (1 - smoothing)
+
+
+def _bits(probabilities: Tensor) -> Tensor:
+    """Numbers that are not negative as integers of the same order, of which the CPU finds the largest far sooner."""
+    return probabilities.view(torch.int32 if probabilities.dtype is torch.float32 else torch.int16)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seq2seq.models.attention import MultiHeadAttention, attend, attention_weights
 from seq2seq.models.base import Memory
 from seq2seq.models.dropout import Dropout
+from seq2seq.models.linear import Linear, linear
 from seq2seq.models.transformer_config import (
     Activation,
     CopyAttention,
@@ -24,14 +26,15 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.d_model, config.d_ff)
-        self.fc2 = nn.Linear(config.d_ff, config.d_model)
-        self.activation = nn.ReLU() if config.activation is Activation.relu else nn.GELU()
+        self.fc1 = Linear(config.d_model, config.d_ff)
+        self.fc2 = Linear(config.d_ff, config.d_model)
+        self.relu = config.activation is Activation.relu
         self.dropout = Dropout(config.activation_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """[*, D] to [*, D]."""
-        y: Tensor = self.fc2(self.dropout(self.activation(self.fc1(x))))
+        inner = linear(x, self.fc1.weight, self.fc1.bias, relu=self.relu)
+        y: Tensor = self.fc2(self.dropout(inner if self.relu else F.gelu(inner)))
         return y
 
 

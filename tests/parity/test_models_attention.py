@@ -73,6 +73,20 @@ def test_plain_and_fused_attention_agree_in_value_and_gradient(monkeypatch):
         torch.testing.assert_close(plain, fused, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_gradients_of_short_attention_are_those_of_its_values(rate):
+    """By finite differences, in float64; each evaluation drops the same weights."""
+    torch.manual_seed(3)
+    tensors = [torch.randn(2, 2, n, 3, dtype=torch.float64, requires_grad=True) for n in (T, S, S)]
+    mask = padding_mask()[:2].unsqueeze(1)
+
+    def attended(*qkv):
+        torch.manual_seed(4)
+        return attend(*qkv, mask, scale=0.3, dropout=Dropout(rate))
+
+    assert torch.autograd.gradcheck(attended, tensors)
+
+
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_encoder_layer_equals_torch(norm, activation):
