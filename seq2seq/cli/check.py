@@ -189,6 +189,7 @@ def _prepare(config: Config, report: Preflight, scratch: Path, *, tokenizers: To
             Finding(Severity.note, "data.train", note, "`seq2seq prepare` first gives exact figures")
         )
     prepared = prepare(data, config.tokenizer, cache_root=cache, log=LOGGER.info, **settings)
+    prepared.verify()
     if report.thinned > 1:
         # What the run would be bound to: the whole files. Its tokenizer is not known without preparing them.
         prepared = replace(prepared, fingerprints=file_fingerprints(config.data, Path(config.cache_root)))

@@ -127,7 +127,7 @@ def is_prepared(
         if not _holds_tokenizers(folder):
             return False
         tokenizers = load_tokenizers(folder)
-    return is_store(_store_folder(train, tokenizers, cache_root / "stores"))
+    return is_store(_store_folder(train, tokenizers, cache_root / "stores"), at_once=_READ_AT_ONCE)
 
 
 def file_fingerprints(data: DataConfig, cache_root: Path) -> dict[str, str]:

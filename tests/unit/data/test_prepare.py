@@ -15,7 +15,7 @@ from seq2seq.data import prepare as module
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.fingerprints import HashCache
 from seq2seq.data.prepare import Prepared, is_prepared, open_corpus, prepare
-from seq2seq.errors import UserError
+from seq2seq.errors import TrainingError, UserError
 from seq2seq.tokenizer import LineBreaks, TokenizerConfig, TokenizerKind
 from seq2seq.tokenizer_base import LINE_BREAK_ID
 
@@ -292,3 +292,23 @@ def test_whether_it_is_prepared_is_known_without_preparing(data: DataConfig, tmp
     assert is_prepared(data, TOKENIZER, **settings)
     assert not is_prepared(replace(data, max_source_length=9), TOKENIZER, **settings)
     assert not is_prepared(data, replace(TOKENIZER, vocab_size=400), **settings)
+
+
+def test_a_store_too_large_to_be_read_first_is_verified_later_and_built_again(
+    data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_READ_AT_ONCE", 1000)  # bytes: the training set has more, the others have less
+    made = run(data, tmp_path / "cache")
+    made.verify()
+    path = made.train.folder / "target.text"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 0x01]))
+    lines: list[str] = []
+    opened = run(data, tmp_path / "cache", lines)
+    assert lines == []
+    with pytest.raises(TrainingError, match="changed on the disk since they were written"):
+        opened.verify()
+    assert not is_prepared(data, TOKENIZER, cache_root=tmp_path / "cache", seed=1)
+    run(data, tmp_path / "cache", lines).verify()
+    assert lines == ["Encoding data.train."]
+    assert path.read_bytes() == content
