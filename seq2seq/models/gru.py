@@ -21,7 +21,8 @@ from seq2seq.models.copying import Copying, SourceTokens
 from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import TieEmbeddings, build_embeddings
 from seq2seq.models.input_feeding import Attended, FedAttention, FedLayer, attentional_state, run_fed
-from seq2seq.models.recurrent import compute_dtype, run_bidirectional, run_gates
+from seq2seq.models.linear import compute_dtype
+from seq2seq.models.recurrent import run_bidirectional, run_gates
 from seq2seq.models.scores import AdditiveScore, DotScore, GeneralScore, Score
 
 RecurrentWeights = list[tuple[Tensor, Tensor]]

@@ -20,12 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from seq2seq.models.dropout import Dropout
-
-
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of matrix products of `x`: autocast's where that is on."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+from seq2seq.models.linear import compute_dtype
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:

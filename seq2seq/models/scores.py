@@ -205,9 +205,7 @@ class AdditiveScore(Score):
     def forward(self, query: Tensor, keys: Tensor, coverage: Tensor | None = None) -> Tensor:
         """See `Score.forward`."""
         v, *w = self.weights()
-        scores: Tensor = _SumScores.apply(  # type: ignore[no-untyped-call]
-            self.q_proj(query), keys, coverage, v, w[0] if w else None
-        )
+        scores: Tensor = _sum_scores(self.q_proj(query), keys, coverage, v, w[0] if w else None)
         return scores
 
     def query_weight(self) -> Tensor | None:
@@ -218,6 +216,13 @@ class AdditiveScore(Score):
         """Those named v [A] and, with coverage, w [A]."""
         v = self.v.weight.squeeze(0)
         return (v,) if self.coverage is None else (v, self.coverage)
+
+
+# Not compiled: a loop over time, of which each length would be a large graph of its own.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _sum_scores(query: Tensor, keys: Tensor, coverage: Tensor | None, v: Tensor, w: Tensor | None) -> Tensor:
+    scores: Tensor = _SumScores.apply(query, keys, coverage, v, w)  # type: ignore[no-untyped-call]
+    return scores
 
 
 class _SumScores(torch.autograd.Function):
