@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from seq2seq.models.copying import Copying, MixtureGradients, copied_share, mix, mixture_loss
 
-# Elements of one chunk of logits. On the CPU 16 MiB in bfloat16 was fastest: larger chunks leave the cache,
-# smaller ones add to the weight's gradient too often. An accelerator wants few large products.
-_CHUNK_ELEMENTS = {"cpu": 1 << 23}
+# Elements of one chunk of logits. On the CPU from 8 to 64 MiB in bfloat16 were equally fast, so the least; an
+# accelerator wants few large products.
+_CHUNK_ELEMENTS = {"cpu": 1 << 22}
 _CHUNK_ELEMENTS_ELSEWHERE = 1 << 26
 # A chunk's part of the weight's gradient is a sum over its rows before any loss scale is applied. In float16, whose
 # largest number is 65504, the sum over so many rows stays finite for features up to 8; later scaling could not mend it.

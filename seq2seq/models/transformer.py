@@ -107,7 +107,7 @@ class Transformer(Seq2Seq):
 
         Under bfloat16 autocast the stream itself is bfloat16: the CPU's kernels for mixed types are slow.
         """
-        x = rows * self.scale + positions
+        x = torch.add(positions, rows, alpha=self.scale)
         device = x.device.type
         if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.bfloat16:
             x = x.to(torch.bfloat16)
