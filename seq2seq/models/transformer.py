@@ -8,14 +8,16 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from seq2seq.models.attention import attendable, causal_mask
+from seq2seq.models.attention import attendable, causal_mask, score_bias
 from seq2seq.models.base import Hidden, Memory, Output, Seq2Seq, State, Vocabulary
 from seq2seq.models.copying import Copying, SourceTokens
 from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import LearnedPositions, SinusoidalPositions, build_embeddings
+from seq2seq.models.linear import compute_dtype
 from seq2seq.models.transformer_config import CopyAttention, NormPlacement, PositionKind, TransformerConfig
+from seq2seq.models.transformer_decoding import DecodingLayer
 from seq2seq.models.transformer_layers import CopyHead, DecoderLayer, EncoderLayer
-from seq2seq.models.transformer_state import LayerCache, TransformerState
+from seq2seq.models.transformer_state import TransformerState
 
 
 class Transformer(Seq2Seq):
@@ -69,12 +71,13 @@ class Transformer(Seq2Seq):
 
     def start(self, memory: Memory, *, width: int = 1) -> TransformerState:
         """See `Seq2Seq.start`."""
-        layers = []
-        for layer in self.decoder:
-            k, v = cast(DecoderLayer, layer).encoder_attn.project(memory.states, parts="kv")
-            layers.append(LayerCache(None, None, k.contiguous(), v.contiguous()))
+        dtype = compute_dtype(memory.states)
+        layers = [DecodingLayer(cast(DecoderLayer, layer), dtype) for layer in self.decoder]
         return TransformerState(
             layers=layers,
+            caches=[layer.start(memory.states) for layer in layers],
+            ancestry=torch.empty(memory.mask.size(0) * width, 0, dtype=dtype, device=memory.mask.device),
+            padding=score_bias(memory.mask).to(dtype),
             mask=memory.mask,
             tokens=self.source_tokens(memory),
             copy_keys=None if self.copy_head is None else self.copy_head.keys(memory.states),
@@ -86,16 +89,17 @@ class Transformer(Seq2Seq):
         state = cast(TransformerState, state)
         x = self._embed(self.target_embedding(tokens), self.target_positions(state.position, 1))
         x = x.view(-1, state.width, x.size(-1))  # [B, K, D]
-        weights = None
-        need_weights = self._needs_weights(need_attention)
-        for layer, cache in zip(self.decoder, state.layers, strict=True):
-            last = layer is self.decoder[-1]
-            step = cast(DecoderLayer, layer).step
-            x, weights = step(x, cache, state.mask, need_attention=need_weights and last)
-        state.position += 1
-        features = self.decoder_norm(x)
+        state.advance()
+        last = cast(DecoderLayer, self.decoder[-1])
+        heads = last.self_attn.num_heads
+        ancestry, padding = state.biases(heads)
+        for layer, cache in zip(state.layers, state.caches, strict=True):
+            x, by_head = layer.step(x, cache, ancestry, padding)
+        features, weights = self.decoder_norm(x), None
         if self.copy_head is not None and state.copy_keys is not None:
             weights = self.copy_head(features, state.copy_keys, state.mask)
+        elif self._needs_weights(need_attention):
+            weights = by_head.view(-1, heads, *by_head.shape[1:])[:, : last.shown_heads].mean(dim=1)
         return _hidden(features.flatten(0, 1), None if weights is None else weights.flatten(0, 1), state.tokens)
 
     def _needs_weights(self, need_attention: bool) -> bool:

@@ -18,7 +18,6 @@ from seq2seq.models.transformer_config import (
     TransformerAttention,
     TransformerConfig,
 )
-from seq2seq.models.transformer_state import LayerCache
 
 
 class FeedForward(nn.Module):
@@ -98,20 +97,6 @@ class DecoderLayer(nn.Module):
         x = self.self_attn_residual.leave(x, self.self_attn(self.self_attn_residual.enter(x), mask))
         k, v = self.encoder_attn.project(memory.states, parts="kv")
         return self._after_self(x, (k, v, memory.mask), need_attention=need_attention)
-
-    def step(self, x: Tensor, cache: LayerCache, mask: Tensor, *, need_attention: bool) -> tuple[Tensor, Tensor | None]:
-        """One position a row: [B, K, D] to [B, K, D], K the beams of a sentence; advances `cache`.
-
-        The beams of a sentence attend to its source together, as K queries to one set of keys.
-        """
-        attn = self.self_attn
-        entered = self.self_attn_residual.enter(x)
-        q, k, v = attn.project(entered.flatten(0, 1).unsqueeze(1), parts="qkv")
-        keys, values = cache.extend(k, v)
-        y = attn.merge(attend(q, keys, values, None, scale=attn.scale, dropout=attn.dropout))
-        x = self.self_attn_residual.leave(x, y.view_as(x))
-        source = (cache.memory_keys, cache.memory_values, mask)
-        return self._after_self(x, source, need_attention=need_attention)
 
     def _after_self(
         self, x: Tensor, source: tuple[Tensor, Tensor, Tensor], *, need_attention: bool

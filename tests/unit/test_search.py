@@ -12,9 +12,10 @@ from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.search import LengthNormalization, ModelDecoder, Prediction, SearchConfig, SearchPrecision, search
 from seq2seq.search.beam import BeamSearch
-from seq2seq.search.candidates import best_candidates
+from seq2seq.search.candidates import best_candidates, best_token
 from seq2seq.search.constraints import Constraints
 from seq2seq.search.sampling import draw, uniforms
+from seq2seq.search.schedule import rows_to_keep
 from seq2seq.search.walk import walk
 
 SIZE = 12
@@ -118,6 +119,30 @@ def test_best_candidates_are_those_of_a_full_sort(vocabulary: int, width: int) -
     assert torch.equal(flat[:, : expected.size(1)][finite], places[:, :count][finite])
     assert beams.max() < width
     assert tokens.max() < vocabulary
+
+
+@pytest.mark.parametrize("vocabulary", [5, 64, 200])
+def test_the_best_token_is_that_of_the_whole_row(vocabulary: int) -> None:
+    rows = torch.randn(500, vocabulary, generator=torch.Generator().manual_seed(vocabulary))
+    rows[:, -1] += 2  # often in the last, shorter chunk
+    value, token = best_token(rows)
+    expected = rows.max(dim=1)
+    assert torch.equal(value, expected.values)
+    assert torch.equal(token, expected.indices)
+
+
+@pytest.mark.parametrize("count", [1, 7, 20])
+def test_those_who_stay_keep_their_places_but_for_the_last(count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    for _ in range(20):
+        done = torch.rand(20, generator=generator) < 1 - count / 20
+        rows = rows_to_keep(done, 1)
+        staying = (~done).nonzero().squeeze(1).tolist()
+        if rows is None:
+            assert len(staying) > 18
+            continue
+        assert sorted(rows.tolist()) == staying
+        assert all(row == place or row >= len(staying) for place, row in enumerate(rows.tolist()))
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -255,7 +280,7 @@ def test_done_sentences_leave(models: list[Seq2Seq]) -> None:
     decoder = Fixed([log_probs(t5=0.9, t6=0.1)])
     limits = torch.tensor([1, 3, 2, 3])
     walk(decoder, limits, SearchConfig(beam_size=1), vocabulary=VOCABULARY)
-    assert decoder.kept == [[1, 2, 3], [0, 2]]
+    assert decoder.kept == [[3, 1, 2], [0, 1]]  # the last takes the place of the first; the others do not move
     assert decoder.time == 3
 
 

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from seq2seq.models.base import Vocabulary
+from seq2seq.models.transformer import Transformer
+from seq2seq.models.transformer_config import TransformerConfig
+from seq2seq.models.transformer_decoding import KeysAndValues
+
+VOCABULARY = Vocabulary(40, 40, joint=True)
+
+
+@torch.no_grad()
+def test_entries_and_sentences_survive_growth() -> None:
+    """Against tensors put together anew at each step, over several doublings, sentences leaving on the way."""
+    torch.manual_seed(0)
+    whole = torch.randn(9, 2, 2, 0, 4)
+    cache = KeysAndValues(whole)
+    for step in range(60):
+        entries = torch.randn(whole.size(0), 2, 2, 1 + step % 4, 4)
+        cache.append(entries)
+        whole = torch.cat([whole, entries], dim=3)
+        if step % 11 == 10 and whole.size(0) > 2:
+            rows = torch.randperm(whole.size(0))[:-1]
+            cache.keep(rows, (rows != torch.arange(len(rows))).nonzero().squeeze(1))
+            whole = whole[rows]
+        keys, values = cache.read()
+        assert torch.equal(keys, whole[:, :, 0].flatten(0, 1))
+        assert torch.equal(values, whole[:, :, 1].flatten(0, 1))
+    assert whole.size(3) > 128
+
+
+class Operators(TorchDispatchMode):
+    """Counts calls of operators, and the bytes of the largest tensor that one makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.largest = 0, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = function(*args, **(kwargs or {}))
+        view = function.is_view or not isinstance(result, Tensor)
+        self.calls += not view
+        if not view and all(result.data_ptr() != x.data_ptr() for x in args if isinstance(x, Tensor)):
+            self.largest = max(self.largest, result.nbytes)
+        return result
+
+
+@pytest.mark.parametrize("width", [1, 5])
+@torch.no_grad()
+def test_what_a_step_costs(width: int) -> None:
+    """Operators that work, views apart; and no copy of a layer's cache."""
+    config = TransformerConfig(d_model=64, d_ff=64, num_heads=4, decoder_layers=3)
+    model = Transformer(config, VOCABULARY).eval()
+    src = torch.randint(4, 40, (16, 5))
+    state = model.start(model.encode(src, model.source_mask(src)), width=width)
+    tokens, parents = torch.full((16 * width,), 2), torch.arange(width).flip(0).repeat(16, 1)
+    for _ in range(40):
+        model.step(tokens, state)
+        state.reorder(parents)
+    with Operators() as operators:
+        model.step(tokens, state)
+        state.reorder(parents)
+    entries = 41 * width
+    scores, a_layer_s_cache = 16 * 4 * width * entries * 4, 16 * 2 * 64 * entries * 4
+    assert operators.calls <= 24 * 3 + 20
+    assert operators.largest <= max(scores, a_layer_s_cache // 4)
