@@ -3,6 +3,9 @@
 In bfloat16 torch's own layer there first writes the bias into the result, then adds the product to it, and the
 rectifier reads and writes the result once more. oneDNN does all of it at the end of the product; torch reaches that
 kernel without a gradient, so the backward pass is written out here.
+
+oneDNN compiles a kernel of its own for each shape, which takes longer than most products, and keeps a thousand of them,
+up to a MiB each. Batches of text have ever new shapes, so rows are added until their number is one of few.
 """
 
 from __future__ import annotations
@@ -35,11 +38,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Te
     Returns:
         [*, N], in autocast's dtype where that is on.
     """
-    if compute_dtype(x) is torch.bfloat16 and x.device.type == "cpu" and _has_fused_kernel():
-        y: Tensor = _Linear.apply(x, weight, bias, relu)  # type: ignore[no-untyped-call]
-        return y
+    if _fused(x):
+        rows = pad_rows(x.reshape(-1, x.size(-1)))
+        y: Tensor = _Linear.apply(rows, weight, bias, relu)  # type: ignore[no-untyped-call]
+        return y[: x.numel() // x.size(-1)].view(*x.shape[:-1], -1)
     y = F.linear(x, weight, bias)
     return F.relu(y) if relu else y
+
+
+def pad_rows(x: Tensor) -> Tensor:
+    """`x` [M, K] with rows of zeros behind, as many as bring M to `round_up`; itself on devices without such kernels."""
+    missing = round_up(x.size(0)) - x.size(0)
+    return F.pad(x, (0, 0, 0, missing)) if missing and _fused(x) else x
+
+
+def round_up(rows: int) -> int:
+    """The least number from `rows` on of which there are at most 32 between two powers of two: 3 % more at most."""
+    step = max(16, 1 << max(0, rows.bit_length() - 6))
+    return -(-rows // step) * step
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -48,10 +64,12 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-def _has_fused_kernel() -> bool:
-    if torch.compiler.is_compiling() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+def _fused(x: Tensor) -> bool:
+    """Whether products of `x` are oneDNN's in bfloat16."""
+    if x.device.type != "cpu" or compute_dtype(x) is not torch.bfloat16 or torch.compiler.is_compiling():
         return False
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    known = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return known and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class _Linear(torch.autograd.Function):
@@ -59,21 +77,20 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
-        rows, w = x.to(torch.bfloat16).reshape(-1, x.size(-1)), weight.to(torch.bfloat16)
+        rows, w = x.to(torch.bfloat16), weight.to(torch.bfloat16)
         after = "relu" if relu else "none"
         y: Tensor = torch.ops.mkldnn._linear_pointwise(rows, w, bias.to(torch.bfloat16), after, [], "")
         ctx.save_for_backward(rows, w, y if relu else None)
-        ctx.x_shape, ctx.x_dtype, ctx.dtypes = x.shape, x.dtype, (weight.dtype, bias.dtype)
-        return y.view(*x.shape[:-1], -1)
+        ctx.dtypes = x.dtype, weight.dtype, bias.dtype
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, w, y = ctx.saved_tensors
-        grad = grad.reshape(-1, grad.size(-1))
         if y is not None:
             grad = torch.ops.aten.threshold_backward(grad, y, 0)
-        grad_x = (grad @ w).to(ctx.x_dtype).view(ctx.x_shape) if ctx.needs_input_grad[0] else None
-        grad_w = (grad.t() @ rows).to(ctx.dtypes[0]) if ctx.needs_input_grad[1] else None
-        grad_b = grad.sum(dim=0).to(ctx.dtypes[1]) if ctx.needs_input_grad[2] else None
+        grad_x = (grad @ w).to(ctx.dtypes[0]) if ctx.needs_input_grad[0] else None
+        grad_w = (grad.t() @ rows).to(ctx.dtypes[1]) if ctx.needs_input_grad[1] else None
+        grad_b = grad.sum(dim=0).to(ctx.dtypes[2]) if ctx.needs_input_grad[2] else None
         return grad_x, grad_w, grad_b, None

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seq2seq.models.copying import Copying, MixtureGradients, copied_share, mix, mixture_loss
+from seq2seq.models.linear import pad_rows, round_up
 
 # Elements of one chunk of logits. On the CPU from 8 to 64 MiB in bfloat16 were equally fast, so the least; an
 # accelerator wants few large products.
@@ -200,16 +201,19 @@ class _CrossEntropy(torch.autograd.Function):
             grad_x = torch.empty_like(x) if want_grad else None
             grad_w = torch.zeros_like(weight, dtype=torch.float32) if want_grad else None
             grads_copying: list[MixtureGradients] = []
-            rows = max(16, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS_ELSEWHERE) // w.size(0))
+            rows = round_up(max(16, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS_ELSEWHERE) // w.size(0)))
             rows = min(rows, _CHUNK_ROWS_FLOAT16) if dtype is torch.float16 else rows
             mean_row = w.mean(dim=0, dtype=torch.float32)
             # All chunks use the same memory: fresh memory costs page faults, more than the arithmetic.
-            logits = torch.empty(min(rows, x.size(0)), w.size(0), dtype=dtype, device=x.device)
+            logits = torch.empty(min(rows, round_up(x.size(0))), w.size(0), dtype=dtype, device=x.device)
             wide = None if copying is None else torch.empty_like(logits, dtype=torch.float32)
             piece = torch.empty_like(w)
             for start in range(0, x.size(0), rows):
-                part, size = slice(start, start + rows), min(rows, x.size(0) - start)
-                scores = torch.mm(x[part], w.t(), out=logits[:size])
+                part = slice(start, start + rows)
+                padded = pad_rows(x[part])
+                size = min(rows, x.size(0) - start)
+                logits_part = torch.mm(padded, w.t(), out=logits[: padded.size(0)])
+                scores = logits_part[:size]
                 if gate is None or copying is None or wide is None:
                     mean = x[part].float() @ mean_row
                     _chunk_loss(scores, labels[part], smoothing, sums=sums, mean=mean, want_grad=want_grad)
@@ -219,8 +223,9 @@ class _CrossEntropy(torch.autograd.Function):
                     grads_copying.append(grads)
                     scores.copy_(exact)
                 if grad_x is not None and grad_w is not None:
-                    torch.mm(scores, w, out=grad_x[part])
-                    grad_w.add_(torch.mm(scores.t(), x[part], out=piece))
+                    logits_part[size:] = 0
+                    grad_x[part] = torch.mm(logits_part, w)[:size]
+                    grad_w.add_(torch.mm(logits_part.t(), padded, out=piece))
             if grad_x is not None and grad_w is not None and copying is None:
                 # The part of label smoothing, the same for each logit.
                 grad_x.sub_(mean_row, alpha=smoothing)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seq2seq.models.attention import MultiHeadAttention, attend, attention_weights
 from seq2seq.models.base import Memory
 from seq2seq.models.dropout import Dropout
-from seq2seq.models.linear import Linear, linear
+from seq2seq.models.linear import Linear, linear, pad_rows
 from seq2seq.models.transformer_config import (
     Activation,
     CopyAttention,
@@ -32,9 +32,10 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[*, D] to [*, D]."""
-        inner = linear(x, self.fc1.weight, self.fc1.bias, relu=self.relu)
+        rows = x.flatten(0, -2)
+        inner = linear(pad_rows(rows), self.fc1.weight, self.fc1.bias, relu=self.relu)
         y: Tensor = self.fc2(self.dropout(inner if self.relu else F.gelu(inner)))
-        return y
+        return y[: rows.size(0)].view_as(x)
 
 
 class Residual(nn.Module):

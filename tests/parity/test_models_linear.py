@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seq2seq.models.linear import linear
+from seq2seq.models.linear import linear, round_up
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -34,3 +34,11 @@ def test_no_gradient_is_computed_for_what_needs_none():
     y.float().sum().backward()
     torch.testing.assert_close(weight.grad, x.sum(0).expand(4, 8), atol=0.05, rtol=0.02)
     assert x.grad is None
+
+
+def test_numbers_of_rows_are_few_and_hardly_above_what_is_needed():
+    rows = range(1, 20_000)
+    rounded = [round_up(count) for count in rows]
+    assert all(more >= count and round_up(more) == more for count, more in zip(rows, rounded, strict=True))
+    assert all(more <= count * 1.04 for count, more in zip(rows, rounded, strict=True) if count >= 512)
+    assert len({more for more in rounded if 1024 < more <= 2048}) == 32
