@@ -47,7 +47,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Te
 
 
 def pad_rows(x: Tensor) -> Tensor:
-    """`x` [M, K] with rows of zeros behind, as many as bring M to `round_up`; itself on devices without such kernels."""
+    """`x` [M, K] with rows of zeros behind, up to `round_up(M)`; on devices without such kernels `x` itself."""
     missing = round_up(x.size(0)) - x.size(0)
     return F.pad(x, (0, 0, 0, missing)) if missing and _fused(x) else x
 
