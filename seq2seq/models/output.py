@@ -260,22 +260,27 @@ def _chunk_loss(
     All but the same -smoothing / V of each entry, which the caller adds to what it computes of the gradient. `mean` [m]
     is that of the logits of each row.
 
-    In place, softmax is a single pass over memory, and the loss needs none: what softmax divides by follows from the
-    label's probability. As this is a positive number in float32 and bfloat16, no token's loss is above 87 nats here.
+    In place, softmax is a single pass over memory, and the loss needs no other: what softmax divides by follows from
+    the label's probability. As this is a positive number in float32 and bfloat16, no token's loss is above 87 nats.
     """
-    label = labels.unsqueeze(1)
-    of_label = scores.gather(1, label).float()
+    label, places = labels.unsqueeze(1), (torch.arange(labels.numel(), device=labels.device), labels)
+    of_label = scores.gather(1, label).float().squeeze(1)
     exact = not want_grad or scores.dtype is torch.float16
-    log_total = torch.logsumexp(scores.float(), dim=1, keepdim=True) if exact else None
+    log_total = torch.logsumexp(scores.float(), dim=1) if exact else None
     torch.softmax(scores, dim=1, out=scores)
-    probability = scores.gather(1, label)
+    probability = scores[places]
+    correct = _bits(probability) == _bits(scores).amax(dim=1)
+    scores[places] = 0
+    # A probability near one has lost in rounding what it lacks, which the gradient needs: the sum of the others.
+    others = scores.sum(dim=1).float()
     if log_total is None:
-        log_total = of_label - probability.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+        small = probability.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+        log_total = of_label - torch.where(others < 0.5, torch.log1p(-others), small)
+    scores[places] = (smoothing - others).to(scores.dtype)
     nll = (log_total - of_label).sum()
-    sums[0] += (1 - smoothing) * nll + smoothing * (log_total.squeeze(1) - mean).sum()
+    sums[0] += (1 - smoothing) * nll + smoothing * (log_total - mean).sum()
     sums[1] += nll
-    sums[2] += (_bits(probability) == _bits(scores).amax(dim=1, keepdim=True)).sum()
-    scores[torch.arange(labels.numel(), device=labels.device), labels] = probability.squeeze(1) - (1 - smoothing)
+    sums[2] += correct.sum()
 
 
 def _bits(probabilities: Tensor) -> Tensor:

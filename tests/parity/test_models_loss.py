@@ -60,6 +60,22 @@ def test_under_autocast_gradients_follow_the_bfloat16_logits():
         torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)
 
 
+@pytest.mark.parametrize(("smoothing", "error"), [(0.0, 0.025), (0.1, 0.01)])
+def test_gradients_of_confident_predictions_are_as_good_as_others_in_bfloat16(smoothing, error):
+    """What a probability near one lacks must not be lost in rounding it."""
+    torch.manual_seed(0)
+    weight = (torch.randn(2000, 256) * 0.06).bfloat16().float().requires_grad_()
+    labels = torch.randint(2000, (500,))
+    features = (torch.randn(500, 256) + weight.detach()[labels] / 0.06).bfloat16().float().requires_grad_()
+    output = Output(256, vocab_size=2000, tied=torch.nn.Parameter(weight.detach().clone()))
+    with torch.autocast("cpu", torch.bfloat16):
+        sums = output.loss(Hidden(features), labels, smoothing)
+    expected = F.cross_entropy(F.linear(features, weight), labels, label_smoothing=smoothing, reduction="sum")
+    (ours,), (theirs,) = (torch.autograd.grad(loss, [features]) for loss in (sums.loss, expected))
+    assert sums.nll / 500 < 0.02
+    assert (ours - theirs).norm() < error * theirs.norm()
+
+
 def test_no_graph_is_kept_without_gradients():
     output = Output(D, vocab_size=V)
     with torch.no_grad():
