@@ -55,9 +55,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, scale: float
         [B, H, T, D/H].
     """
     rate = dropout.p if dropout.training else 0.0
-    short = q.device.type == "cpu" and q.size(2) * k.size(2) <= _SHORT
+    plain = q.device.type == "cpu" and not torch.compiler.is_compiling()
     y: Tensor
-    if short and not torch.compiler.is_compiling():
+    if plain and q.size(2) * k.size(2) <= _SHORT:
         y = _ShortAttention.apply(q, k, v, mask, scale, rate)  # type: ignore[no-untyped-call]
     else:
         heads_mask = None if mask is None else mask.unsqueeze(1)

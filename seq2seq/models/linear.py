@@ -48,8 +48,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Te
 
 def pad_rows(x: Tensor) -> Tensor:
     """`x` [M, K] with rows of zeros behind, up to `round_up(M)`; on devices without such kernels `x` itself."""
+    if not _fused(x):  # asked first: a compiler that saw the rounding would make a graph for each number of rows
+        return x
     missing = round_up(x.size(0)) - x.size(0)
-    return F.pad(x, (0, 0, 0, missing)) if missing and _fused(x) else x
+    return F.pad(x, (0, 0, 0, missing)) if missing else x
 
 
 def round_up(rows: int) -> int:
