@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,12 +139,15 @@ class Generator:
         )
         # The longest first: what needs most memory fails at once or not at all.
         filled = sorted((i for i, ids in enumerate(sources) if ids), key=lambda i: -len(sources[i]))
-        for start in range(0, len(filled), self.config.batch_size):
-            batch = filled[start : start + self.config.batch_size]
-            for places, found in self.portions.each(batch, searched, mend=mend):
-                for place, hypotheses in zip(places, found, strict=True):
-                    labels = self.tokenizers.source.pieces(sources[place])
-                    outputs[place] = [self._output(hypothesis, labels) for hypothesis in hypotheses]
+        with ExitStack() as stack:
+            for model in self.models:
+                stack.enter_context(model.unchanging())
+            for start in range(0, len(filled), self.config.batch_size):
+                batch = filled[start : start + self.config.batch_size]
+                for places, found in self.portions.each(batch, searched, mend=mend):
+                    for place, hypotheses in zip(places, found, strict=True):
+                        labels = self.tokenizers.source.pieces(sources[place])
+                        outputs[place] = [self._output(hypothesis, labels) for hypothesis in hypotheses]
         return outputs
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:

@@ -11,7 +11,8 @@ Masks are boolean, True = may be attended.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -21,9 +22,10 @@ from torch.utils.checkpoint import checkpoint
 
 from seq2seq.errors import UserError
 from seq2seq.models.copying import SourceTokens
+from seq2seq.models.linear import compute_dtype
 from seq2seq.models.output import Hidden, Output
 
-__all__ = ["Hidden", "Memory", "Output", "Seq2Seq", "State", "Vocabulary", "beam_rows"]
+__all__ = ["Hidden", "Memory", "Output", "Seq2Seq", "State", "Vocabulary", "beam_rows", "compute_dtype"]
 
 R = TypeVar("R")
 
@@ -97,6 +99,25 @@ class Seq2Seq(nn.Module, ABC):
     source_embedding: nn.Embedding
     target_embedding: nn.Embedding
     checkpoint_activations: bool = False
+    _made: dict[Hashable, Any] | None = None  # what `once` made, while weights do not change
+
+    @contextmanager
+    def unchanging(self) -> Iterator[None]:
+        """While it lasts no weight changes, and what `once` makes of them is kept; afterwards it is let go."""
+        outer, self._made = self._made, {} if self._made is None else self._made
+        try:
+            yield
+        finally:
+            self._made = outer
+
+    def once(self, key: Hashable, make: Callable[[], R]) -> R:
+        """What `make` makes of weights: made anew by each call, but once only within `unchanging`."""
+        if self._made is None:
+            return make()
+        if key not in self._made:
+            self._made[key] = make()
+        made: R = self._made[key]
+        return made
 
     def source_mask(self, src: Tensor) -> Tensor:
         """Padding mask [B, S] of source ids [B, S]: True at real tokens."""

@@ -70,6 +70,11 @@ def _fused(x: Tensor) -> bool:
     """Whether products of `x` are oneDNN's in bfloat16."""
     if x.device.type != "cpu" or compute_dtype(x) is not torch.bfloat16 or torch.compiler.is_compiling():
         return False
+    return has_fused_kernels()
+
+
+def has_fused_kernels() -> bool:
+    """Whether oneDNN's products of bfloat16 can be called, and the processor has the instructions."""
     known = hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return known and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

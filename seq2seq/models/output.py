@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from seq2seq.models.copying import Copying, MixtureGradients, copied_share, mix, mixture_loss
 from seq2seq.models.linear import pad_rows, round_up
+from seq2seq.models.packed_linear import PackedLinear
 
 # Elements of one chunk of logits. On the CPU from 8 to 64 MiB in bfloat16 were equally fast, so the least; an
 # accelerator wants few large products.
@@ -100,9 +101,13 @@ class Output(nn.Module):
         """Whether the output may be copied from the source."""
         return self.gate is not None
 
-    def log_probs(self, hidden: Hidden) -> Tensor:
-        """Normalised log-probabilities [*, V], float32, of features [*, D]."""
-        log_probs = self._log_generated(hidden)
+    def pack(self, dtype: torch.dtype) -> PackedLinear:
+        """The projection onto the vocabulary for many calls of `log_probs` with products in `dtype`."""
+        return PackedLinear([self.weight], dtype=dtype)
+
+    def log_probs(self, hidden: Hidden, packed: PackedLinear | None = None) -> Tensor:
+        """Normalised log-probabilities [*, V], float32, of features [*, D]; `packed` is what `pack` gave, if it did."""
+        log_probs = self._log_generated(hidden, packed)
         if self.gate is None:
             return log_probs
         assert hidden.copying is not None, "a model that copies says what"
@@ -134,8 +139,10 @@ class Output(nn.Module):
         repetition = torch.zeros_like(nll) if hidden.repetition is None else hidden.repetition.sum()
         return LossSums(loss, nll, correct, tokens, repetition)
 
-    def _log_generated(self, hidden: Hidden) -> Tensor:
-        return torch.log_softmax(F.linear(self._project(hidden), self.weight).float(), dim=-1)
+    def _log_generated(self, hidden: Hidden, packed: PackedLinear | None = None) -> Tensor:
+        features = self._project(hidden)
+        logits = F.linear(features, self.weight) if packed is None else packed(features)
+        return torch.log_softmax(logits.float(), dim=-1)
 
     def _gate(self, hidden: Hidden) -> Tensor:
         """The logit [*, 1], float32, of the probability to generate."""

@@ -72,12 +72,17 @@ class Transformer(Seq2Seq):
     def start(self, memory: Memory, *, width: int = 1) -> TransformerState:
         """See `Seq2Seq.start`."""
         dtype = compute_dtype(memory.states)
-        layers = [DecodingLayer(cast(DecoderLayer, layer), dtype) for layer in self.decoder]
+
+        def pack() -> list[DecodingLayer]:
+            return [DecodingLayer(cast(DecoderLayer, layer), dtype) for layer in self.decoder]
+
+        layers = self.once(("decoder", dtype), pack)
+        attention_dtype = layers[0].attention_dtype
         return TransformerState(
             layers=layers,
             caches=[layer.start(memory.states) for layer in layers],
-            ancestry=torch.empty(memory.mask.size(0) * width, 0, dtype=dtype, device=memory.mask.device),
-            padding=score_bias(memory.mask).to(dtype),
+            ancestry=torch.empty(memory.mask.size(0) * width, 0, dtype=attention_dtype, device=memory.mask.device),
+            padding=score_bias(memory.mask).to(attention_dtype),
             mask=memory.mask,
             tokens=self.source_tokens(memory),
             copy_keys=None if self.copy_head is None else self.copy_head.keys(memory.states),

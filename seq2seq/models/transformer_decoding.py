@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seq2seq.models.packed_linear import PackedLinear
 from seq2seq.models.transformer_layers import DecoderLayer
 
 _FIRST_ROOM = 32  # entries
@@ -34,7 +35,7 @@ class KeysAndValues:
         self._count = first + entries.size(3)
         if self._count > old.size(3):
             room = max(_FIRST_ROOM, 2 * self._count)
-            self._memory = entries.new_empty(*entries.shape[:3], room, entries.size(4))
+            self._memory = old.new_empty(*entries.shape[:3], room, entries.size(4))
             self._memory[:, :, :, :first] = old[:, :, :, :first]
         self._memory[:, :, :, first : self._count] = entries
 
@@ -62,19 +63,6 @@ class LayerCache:
         self.source.keep(sentences, moved)
 
 
-class _Projection:
-    """Linear layers of one input as a single product, [*, inputs] to [*, all outputs], in `dtype`."""
-
-    def __init__(self, *layers: nn.Linear, dtype: torch.dtype) -> None:
-        # Laid out [inputs, outputs]: with few rows the CPU's products are up to twice as fast.
-        self.weight = torch.cat([layer.weight for layer in layers]).t().to(dtype).contiguous()
-        self.bias = torch.cat([layer.bias for layer in layers]).to(dtype)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        y = torch.addmm(self.bias, x.flatten(0, -2).to(self.bias.dtype), self.weight)
-        return y.view(*x.shape[:-1], -1)
-
-
 class DecodingLayer:
     """A decoder layer, its weights put together once for many steps.
 
@@ -86,16 +74,18 @@ class DecodingLayer:
     def __init__(self, layer: DecoderLayer, dtype: torch.dtype) -> None:
         own, across, feed_forward = layer.self_attn, layer.encoder_attn, layer.feed_forward
         self.layer, self.heads, self.scale = layer, own.num_heads, own.scale
-        self.own_qkv = _Projection(own.q_proj, own.k_proj, own.v_proj, dtype=dtype)
-        self.own_out = _Projection(own.out_proj, dtype=dtype)
-        self.across_q = _Projection(across.q_proj, dtype=dtype)
-        self.across_kv = _Projection(across.k_proj, across.v_proj, dtype=dtype)
-        self.across_out = _Projection(across.out_proj, dtype=dtype)
-        self.fc1, self.fc2 = (_Projection(fc, dtype=dtype) for fc in (feed_forward.fc1, feed_forward.fc2))
+        # In bfloat16 the CPU compiles a kernel for each number of entries, which takes longer than such small products.
+        self.attention_dtype = torch.float32 if own.q_proj.weight.device.type == "cpu" else dtype
+        self.own_qkv = _pack(own.q_proj, own.k_proj, own.v_proj, dtype=dtype)
+        self.own_out = _pack(own.out_proj, dtype=dtype)
+        self.across_q = _pack(across.q_proj, dtype=dtype)
+        self.across_kv = _pack(across.k_proj, across.v_proj, dtype=dtype)
+        self.across_out = _pack(across.out_proj, dtype=dtype)
+        self.fc1, self.fc2 = _pack(feed_forward.fc1, dtype=dtype), _pack(feed_forward.fc2, dtype=dtype)
 
     def start(self, states: Tensor) -> LayerCache:
         """The cache before the first position, of encoder states [B, S, D]."""
-        source = self._split(self.across_kv(states), 2).permute(0, 3, 2, 1, 4).contiguous()
+        source = self._split(self.across_kv(states), 2).permute(0, 3, 2, 1, 4).to(self.attention_dtype).contiguous()
         return LayerCache(target=KeysAndValues(source[:, :, :, :0]), source=KeysAndValues(source))
 
     def step(self, x: Tensor, cache: LayerCache, ancestry: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,8 +108,9 @@ class DecodingLayer:
         q = self._split(self.across_q(layer.encoder_attn_residual.enter(x)), 1)
         y, weights = self._attend(q[:, :, 0], cache.source, padding)
         x = layer.encoder_attn_residual.leave(x, self.across_out(y))
-        inner = self.fc1(layer.feed_forward_residual.enter(x))
-        inner = inner.relu_() if layer.feed_forward.relu else F.gelu(inner)
+        relu = layer.feed_forward.relu
+        inner = self.fc1(layer.feed_forward_residual.enter(x), relu=relu)
+        inner = inner if relu else F.gelu(inner)
         return layer.feed_forward_residual.leave(x, self.fc2(inner)), weights
 
     def _split(self, x: Tensor, parts: int) -> Tensor:
@@ -138,7 +129,14 @@ class DecodingLayer:
             [B, K, D], and the weights [B × H, K, P] float32.
         """
         keys, values = cache.read()
-        scores = torch.baddbmm(bias, q.transpose(1, 2).flatten(0, 1), keys.transpose(1, 2), alpha=self.scale)
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
-        y = torch.bmm(weights.to(values.dtype), values).view(-1, self.heads, *q.shape[1::2])
+        queries = q.transpose(1, 2).flatten(0, 1).to(keys.dtype)
+        with torch.autocast(q.device.type, enabled=False):
+            scores = torch.baddbmm(bias, queries, keys.transpose(1, 2), alpha=self.scale)
+            weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
+            y = torch.bmm(weights.to(values.dtype), values).view(-1, self.heads, *q.shape[1::2])
         return y.transpose(1, 2).flatten(2), weights
+
+
+def _pack(*layers: nn.Linear, dtype: torch.dtype) -> PackedLinear:
+    """Linear layers of one input as one."""
+    return PackedLinear([layer.weight for layer in layers], [layer.bias for layer in layers], dtype=dtype)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from seq2seq.models.base import Seq2Seq
+from seq2seq.models.base import Seq2Seq, compute_dtype
 
 
 class Prediction(NamedTuple):
@@ -56,14 +57,19 @@ class ModelDecoder:
     def __init__(self, models: Sequence[Seq2Seq], src: Tensor, *, width: int = 1, need_attention: bool = False) -> None:
         self.models = models
         self.need_attention = need_attention
-        self.states = [model.start(model.encode(src, model.source_mask(src)), width=width) for model in models]
+        self.states, self.packed = [], []
+        for model in models:
+            memory = model.encode(src, model.source_mask(src))
+            dtype = compute_dtype(memory.states)
+            self.states.append(model.start(memory, width=width))
+            self.packed.append(model.once(("output", dtype), partial(model.output.pack, dtype)))
 
     def step(self, tokens: Tensor) -> Prediction:
         """See `Decoder.step`."""
         each, weights = [], []
-        for model, state in zip(self.models, self.states, strict=True):
+        for model, state, packed in zip(self.models, self.states, self.packed, strict=True):
             hidden = model.step(tokens, state, need_attention=self.need_attention)
-            each.append(model.output.log_probs(hidden))
+            each.append(model.output.log_probs(hidden, packed))
             if self.need_attention:
                 assert hidden.attention is not None, "a model returns the attention it is asked for"
                 weights.append(hidden.attention.float())

@@ -7,6 +7,7 @@ from seq2seq.models.base import beam_rows
 from seq2seq.models.embedding import TieEmbeddings
 from seq2seq.models.gru import GRUAttention, GRUConfig
 from seq2seq.models.transformer_config import PositionKind, TransformerConfig
+from seq2seq.search import ModelDecoder
 
 JOINT = Vocabulary(20, 20, joint=True)
 SMALL = {
@@ -104,3 +105,27 @@ def test_state_dict_round_trip(family):
 
 def test_beam_rows():
     assert beam_rows(torch.tensor([[2, 0], [1, 1]]), 3).tolist() == [2, 0, 4, 4]
+
+
+@pytest.mark.parametrize("family", SMALL)
+@torch.no_grad()
+def test_what_is_made_of_weights_is_let_go_with_them(family: str) -> None:
+    """Weights that change after `unchanging` are seen by the next search, and within it things are made once."""
+    torch.manual_seed(0)
+    model = build_model(SMALL[family], JOINT).eval()
+    src, made = torch.tensor([[5, 6, 3]]), []
+
+    def prediction() -> torch.Tensor:
+        return ModelDecoder([model], src).step(torch.tensor([2])).log_probs
+
+    with model.unchanging():
+        before = prediction()
+        with model.unchanging():
+            assert [model.once("key", lambda: made.append(1)) for _ in range(3)] == [None] * 3
+        model.once("key", lambda: made.append(1))
+        torch.testing.assert_close(prediction(), before)
+    assert made == [1]
+    for parameter in model.parameters():
+        parameter.mul_(1.5)
+    with model.unchanging():
+        assert not torch.allclose(prediction(), before)
