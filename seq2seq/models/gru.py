@@ -21,7 +21,7 @@ from seq2seq.models.copying import Copying, SourceTokens
 from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import TieEmbeddings, build_embeddings
 from seq2seq.models.input_feeding import Attended, FedAttention, FedLayer, attentional_state, run_fed
-from seq2seq.models.linear import compute_dtype
+from seq2seq.models.linear import compute_dtype, pad_rows
 from seq2seq.models.recurrent import run_bidirectional, run_gates
 from seq2seq.models.scores import AdditiveScore, DotScore, GeneralScore, Score
 
@@ -186,15 +186,18 @@ class GRU(Seq2Seq):
     def encode(self, src: Tensor, src_mask: Tensor) -> Memory:
         """See `Seq2Seq.encode`."""
         mask = attendable(src_mask)
-        x = self.dropout(self.source_embedding(src.t()))
-        states = run_bidirectional(self.encoder, x, mask, self.dropout)
+        x = pad_rows(self.dropout(self.source_embedding(src.t())), dim=1)
+        real = F.pad(mask, (0, 0, 0, x.size(1) - src.size(0)))
+        states = run_bidirectional(self.encoder, x, real, self.dropout)[:, : src.size(0)]
         return Memory(states=states.transpose(0, 1), mask=mask, src=src)
 
     def decode(self, tgt_in: Tensor, memory: Memory, *, need_attention: bool = False) -> Hidden:
-        """See `Seq2Seq.decode`."""
-        attended = self._prepare(memory)
-        hidden = self._initial(memory)
-        x = self.dropout(self.target_embedding(tgt_in.t()))
+        """See `Seq2Seq.decode`; goes on with examples added by `pad_rows`, which are dropped at the end."""
+        count = tgt_in.size(0)
+        x = pad_rows(self.dropout(self.target_embedding(tgt_in.t())), dim=1)
+        mask = F.pad(memory.mask, (0, 0, 0, x.size(1) - count), value=True)
+        padded = Memory(pad_rows(memory.states), mask, memory.src)
+        attended, hidden = self._prepare(padded), self._initial(padded)
         gates = self._input_gates(x)  # [T, B, 3D]
         if self.input_feeding:
             features, weights = self._decode_fed(gates, hidden, attended)
@@ -204,6 +207,7 @@ class GRU(Seq2Seq):
                 features, weights = self._attend_in_turn(y, attended)
             else:
                 features, weights = self.run(self._attend, y, attended)
+        features, weights = features[:count], weights[:count]
         result = self._hidden(features, weights, self.source_tokens(memory), need_attention=need_attention)
         if self.coverage:
             result.repetition = repeated_attention(weights)
