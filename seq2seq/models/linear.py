@@ -48,8 +48,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Te
 
 def pad_rows(x: Tensor, *, dim: int = 0) -> Tensor:
     """`x` with zeros behind along `dim`, up to `round_up` of its size; on devices without such kernels `x` itself."""
+    if not _fused(x):  # asked first: a compiler that saw the rounding would make a graph for each number of rows
+        return x
     missing = round_up(x.size(dim)) - x.size(dim)
-    return F.pad(x, (0, 0) * (x.ndim - 1 - dim) + (0, missing)) if missing and _fused(x) else x
+    return F.pad(x, (0, 0) * (x.ndim - 1 - dim) + (0, missing)) if missing else x
 
 
 def round_up(rows: int) -> int:
@@ -68,6 +70,11 @@ def _fused(x: Tensor) -> bool:
     """Whether products of `x` are oneDNN's in bfloat16."""
     if x.device.type != "cpu" or compute_dtype(x) is not torch.bfloat16 or torch.compiler.is_compiling():
         return False
+    return has_fused_kernels()
+
+
+def has_fused_kernels() -> bool:
+    """Whether oneDNN's products of bfloat16 can be called, and the processor has the instructions."""
     known = hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return known and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
