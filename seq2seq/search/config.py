@@ -76,7 +76,7 @@ class SearchConfig:
     min_length: int = 0
     max_length: int = 256
     max_length_ratio: float | None = None
-    batch_size: int = 64
+    batch_size: int = 128
     n_best: int = 1
     sampling: bool = False
     temperature: float = 1.0
