@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="KEY=VALUE, as for seq2seq train; before --points")
     parser.add_argument("--points", nargs="+", type=int, help="other points of the axis")
     parser.add_argument("--steps", type=int, default=4, help="updates that count; one more warms up")
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds of a point, its start counted")
+    parser.add_argument("--limit", type=float, default=40.0, help="seconds of a point, its start counted")
     parser.add_argument("--json", type=Path, help="a file for all figures")
     options = parser.parse_args()
     axis = AXES[options.axis]
