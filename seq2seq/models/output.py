@@ -21,6 +21,8 @@ from seq2seq.models.packed_linear import PackedLinear
 # accelerator wants few large products.
 _CHUNK_ELEMENTS = {"cpu": 1 << 22}
 _CHUNK_ELEMENTS_ELSEWHERE = 1 << 26
+# But not fewer rows than this: each chunk adds as much as the whole weight to its gradient.
+_FEWEST_ROWS = 512
 # A chunk's part of the weight's gradient is a sum over its rows before any loss scale is applied. In float16, whose
 # largest number is 65504, the sum over so many rows stays finite for features up to 8; later scaling could not mend it.
 _CHUNK_ROWS_FLOAT16 = 1 << 13
@@ -208,7 +210,7 @@ class _CrossEntropy(torch.autograd.Function):
             grad_x = torch.empty_like(x) if want_grad else None
             grad_w = torch.zeros_like(weight, dtype=torch.float32) if want_grad else None
             grads_copying: list[MixtureGradients] = []
-            rows = round_up(max(16, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS_ELSEWHERE) // w.size(0)))
+            rows = round_up(max(_FEWEST_ROWS, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS_ELSEWHERE) // w.size(0)))
             rows = min(rows, _CHUNK_ROWS_FLOAT16) if dtype is torch.float16 else rows
             mean_row = w.mean(dim=0, dtype=torch.float32)
             # All chunks use the same memory: fresh memory costs page faults, more than the arithmetic.
