@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from seq2seq.data.columns import DamagedStoreError
 from seq2seq.data.corpus import (
     CorpusConfig,
     DataConfig,
@@ -285,4 +286,8 @@ def _store(split: _Split, tokenizers: Tokenizers, root: Path, *, log: Log) -> To
         write_store(partial, split.examples(), tokenizers, split.data, training=split.training)
 
     publish(folder, build, complete=lambda made: is_store(made, at_once=_READ_AT_ONCE), log=log)
-    return TokenStore(folder)
+    try:
+        return TokenStore(folder)
+    except DamagedStoreError:  # one that was too large to be read first
+        publish(folder, build, complete=is_store, log=log)
+        return TokenStore(folder)

@@ -312,3 +312,16 @@ def test_a_store_too_large_to_be_read_first_is_verified_later_and_built_again(
     run(data, tmp_path / "cache", lines).verify()
     assert lines == ["Encoding data.train."]
     assert path.read_bytes() == content
+
+
+def test_a_store_too_large_to_be_read_first_that_cannot_be_opened_is_built_again(
+    data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_READ_AT_ONCE", 1000)
+    path = run(data, tmp_path / "cache").train.folder / "source.ids.ends"
+    content = path.read_bytes()
+    path.write_bytes(content[:7] + b"\x01" + content[8:])  # the first sequence ends behind all others
+    lines: list[str] = []
+    run(data, tmp_path / "cache", lines)
+    assert lines == ["Encoding data.train."]
+    assert path.read_bytes() == content
