@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 LOOPS = ["ours-bf16", "ours-fp32", "bare-bf16", "bare-fp32", "hf-bf16", "hf-fp32"]
-SEARCHES = ["ours-fp32", "ours-bf16", "ours-int8", "hf-fp32", "hf-bf16", "ct2-fp32", "ct2-bf16", "ct2-int8"]
+SEARCHES = ["ours-fp32", "ours-bf16", "hf-fp32", "hf-bf16", "ct2-fp32", "ct2-bf16", "ct2-int8"]
 _PROFILE = "a folder for a trace and the top operators of a turn of each"
 
 
