@@ -153,7 +153,7 @@ class _Attention:
     def __init__(self, comparison: Comparison, values: Tensor, projection: Tensor, settings: _Settings, steps: int):
         self._comparison, self._values, self._projection = comparison, values, projection
         self._attended = Attended(values, values, settings.bias)
-        self._bias, self._size = settings.bias, values.size(2)
+        self._size = values.size(2)
         rows, length = values.shape[:2]
         wide = wide_dtype(values.dtype)
         self.features = values.new_empty(steps, rows, self._size)

@@ -55,7 +55,7 @@ def pad_rows(x: Tensor, *, dim: int = 0) -> Tensor:
 
 
 def round_up(rows: int) -> int:
-    """The least number from `rows` on of which there are at most 32 between two powers of two: 3 % more at most."""
+    """The least multiple from `rows` on of 16 and of 1/32 of the power of two below: from 512 on 3 % more at most."""
     step = max(16, 1 << max(0, rows.bit_length() - 6))
     return -(-rows // step) * step
 

@@ -36,7 +36,7 @@ def run_bidirectional(gru: nn.GRU, x: Tensor, mask: Tensor, dropout: Dropout) ->
     Args:
         gru: bidirectional, time-major, its own dropout unused.
         x: [S, B, E].
-        mask: [B, S] bool, True at real positions (a prefix of each row, not empty).
+        mask: [B, S] bool, True at real positions: a prefix of each row, empty at most in rows added by `pad_rows`.
         dropout: between layers.
 
     Returns:

@@ -96,20 +96,14 @@ class DecoderLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, memory: Memory, *, need_attention: bool) -> tuple[Tensor, Tensor | None]:
         """[B, T, D] to [B, T, D] under the causal `mask` [1, T, T]; source weights [B, T, S] if needed."""
         x = self.self_attn_residual.leave(x, self.self_attn(self.self_attn_residual.enter(x), mask))
-        k, v = self.encoder_attn.project(memory.states, parts="kv")
-        return self._after_self(x, (k, v, memory.mask), need_attention=need_attention)
-
-    def _after_self(
-        self, x: Tensor, source: tuple[Tensor, Tensor, Tensor], *, need_attention: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """What follows self-attention: `source` is keys and values [B, H, S, D/H] and mask [B, S]."""
-        attn, (k, v, mask) = self.encoder_attn, source
+        attn, padding = self.encoder_attn, memory.mask.unsqueeze(1)
+        k, v = attn.project(memory.states, parts="kv")
         (q,) = attn.project(self.encoder_attn_residual.enter(x), parts="q")
-        y = attn.merge(attend(q, k, v, mask.unsqueeze(1), scale=attn.scale, dropout=attn.dropout))
+        y = attn.merge(attend(q, k, v, padding, scale=attn.scale, dropout=attn.dropout))
         weights = None
         if need_attention:
             heads = slice(self.shown_heads)
-            weights = attention_weights(q[:, heads], k[:, heads], mask.unsqueeze(1), scale=attn.scale).mean(dim=1)
+            weights = attention_weights(q[:, heads], k[:, heads], padding, scale=attn.scale).mean(dim=1)
         x = self.encoder_attn_residual.leave(x, y)
         x = self.feed_forward_residual.leave(x, self.feed_forward(self.feed_forward_residual.enter(x)))
         return x, weights
