@@ -165,7 +165,8 @@ class TokenStore:
                 processes.
         """
         settings = [tokenizers.source.settings(), tokenizers.target.settings()]
-        made_of = json.dumps([str(self.folder.absolute()), tokenizers.fingerprint(), settings, seed])
+        written = (self.folder / _META).stat().st_mtime_ns  # one built anew may have been damaged before
+        made_of = json.dumps([str(self.folder.absolute()), written, tokenizers.fingerprint(), settings, seed])
         series = hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
         def build(partial: Path) -> None:

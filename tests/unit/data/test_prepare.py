@@ -306,12 +306,17 @@ def test_a_store_too_large_to_be_read_first_is_verified_later_and_built_again(
     lines: list[str] = []
     opened = run(data, tmp_path / "cache", lines)
     assert lines == []
+    drawing = {"seed": 1, "epoch": 0, "folder": tmp_path / "epochs"}
+    opened.train.resampled(opened.tokenizers, **drawing)
     with pytest.raises(TrainingError, match="changed on the disk since they were written"):
         opened.verify()
     assert not is_prepared(data, TOKENIZER, cache_root=tmp_path / "cache", seed=1)
-    run(data, tmp_path / "cache", lines).verify()
+    made = run(data, tmp_path / "cache", lines)
+    made.verify()
     assert lines == ["Encoding data.train."]
     assert path.read_bytes() == content
+    drawn = made.train.resampled(made.tokenizers, **drawing)  # words have one segmentation
+    assert drawn.target(len(drawn) - 1).tolist() == made.train.target(len(drawn) - 1).tolist()
 
 
 def test_a_store_too_large_to_be_read_first_that_cannot_be_opened_is_built_again(
