@@ -26,6 +26,7 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -246,7 +247,8 @@ def verify(folder: Path) -> None:
     """
     if is_store(folder):
         return
-    (folder / _META).unlink(missing_ok=True)
+    with suppress(OSError):  # a cache that may only be read
+        (folder / _META).unlink(missing_ok=True)
     raise TrainingError(
         f"{folder}: the prepared data changed on the disk since they were written; nothing that was trained on them "
         "is kept, and the same command prepares them anew"
