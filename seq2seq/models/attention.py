@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from seq2seq.models.dropout import Dropout, keep_scale
-from seq2seq.models.linear import Linear, linear
+from seq2seq.models.linear import Linear, linear, wide_dtype
 
 # Up to this many scores a head (T × S) the plain products beat the CPU's fused kernel, whose backward is slow
 # for short rows (5 to 10 times at 16 to 64 positions, 3 at 128); beyond it the memory for the scores decides.
@@ -77,7 +77,7 @@ class _ShortAttention(torch.autograd.Function):
         with torch.autocast(q.device.type, enabled=False):
             q = torch.mul(q, scale, out=q.new_empty(shape)).flatten(0, 1)
             k, v = k.contiguous().flatten(0, 1), v.contiguous().flatten(0, 1)
-            scores = torch.bmm(q, k.transpose(1, 2)).to(torch.promote_types(dtype, torch.float32))
+            scores = torch.bmm(q, k.transpose(1, 2)).to(wide_dtype(dtype))
             if mask is not None:
                 scores.view(*shape[:3], -1).add_(score_bias(mask).unsqueeze(1))
             weights = torch.softmax(scores, dim=-1).to(dtype)
@@ -96,7 +96,7 @@ class _ShortAttention(torch.autograd.Function):
         grad_weights = torch.bmm(grad, v.transpose(1, 2))
         if kept is not None:
             grad_weights.mul_(kept)
-        wide = torch.promote_types(weights.dtype, torch.float32)
+        wide = wide_dtype(weights.dtype)
         grad_scores = torch.ops.aten._softmax_backward_data(grad_weights.to(wide), weights.to(wide), -1, wide)
         grad_scores = grad_scores.to(weights.dtype)
         grad_q, grad_k = torch.bmm(grad_scores, k).mul_(ctx.scale), torch.bmm(grad_scores.transpose(1, 2), q)

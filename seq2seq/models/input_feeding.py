@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from seq2seq.models.recurrent import GatedLayer, wide_dtype
+from seq2seq.models.linear import wide_dtype
+from seq2seq.models.recurrent import GatedLayer
 from seq2seq.models.scores import Comparison
 
 

@@ -60,6 +60,11 @@ def round_up(rows: int) -> int:
     return -(-rows // step) * step
 
 
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums and functions of numbers of `dtype` are computed in: float32 at least."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype of matrix products of `x`: autocast's where that is on."""
     device = x.device.type

@@ -20,12 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from seq2seq.models.dropout import Dropout
-from seq2seq.models.linear import compute_dtype
-
-
-def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What sums and functions of numbers of `dtype` are computed in: float32 at least."""
-    return torch.promote_types(dtype, torch.float32)
+from seq2seq.models.linear import compute_dtype, wide_dtype
 
 
 def run_bidirectional(gru: nn.GRU, x: Tensor, mask: Tensor, dropout: Dropout) -> Tensor:

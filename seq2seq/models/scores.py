@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from seq2seq.models.recurrent import wide_dtype
+from seq2seq.models.linear import wide_dtype
 
 
 class Comparison(ABC):
