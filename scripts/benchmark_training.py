@@ -22,11 +22,10 @@ from seq2seq.config import Config
 from seq2seq.data.prepare import Prepared, prepare
 from seq2seq.distributed import world_from_environment
 from seq2seq.models import build_model
+from seq2seq.rehearsal import batch_stream
 from seq2seq.runtime import Precision, build_runtime, keep_freed_memory, seed_step, set_threads
-from seq2seq.stream import BatchStream, StreamConfig
 from seq2seq.tokenizer import EOS_ID
 from seq2seq.train_step import TrainStep
-from seq2seq.trainer_config import TrainerConfig
 
 
 def prepared_data(config: Config) -> Prepared:
@@ -58,7 +57,7 @@ class OurLoop:
         self._step = TrainStep(
             model, config.trainer, config.optim, runtime=runtime, world=self._world, seed=config.seed
         )
-        self._stream = batch_stream(config, data)
+        self._stream = batch_stream(config, data.train)
         self._steps, self._done = steps, 0
         self._horizon = optim.resolve_horizon(config.optim, max_steps=config.trainer.max_steps)
         self._step.rehearse(self._stream.heaviest(0))
@@ -85,28 +84,13 @@ class OurLoop:
         }
 
 
-def batch_stream(config: Config, data: Prepared) -> BatchStream:
-    """The batches of a run on one process."""
-    settings: TrainerConfig = config.trainer
-    return BatchStream(
-        lambda epoch: data.train,
-        StreamConfig(
-            batch_tokens=settings.batch_tokens,
-            accumulate=settings.accumulate,
-            max_source_length=config.data.max_source_length,
-            max_target_length=config.data.max_target_length,
-            seed=config.seed,
-        ),
-    )
-
-
 def problem_of(overrides: list[str], steps: int) -> Problem:
     """What our loop trains in a turn, for loops that know nothing of this package."""
     config = composed(overrides)
     data = prepared_data(config)
     batches = [
         np.concatenate([micro.batch.indices.numpy() for micro in step.micro_batches]).tolist()
-        for step in islice(batch_stream(config, data).steps(0, 0), steps)
+        for step in islice(batch_stream(config, data.train).steps(0, 0), steps)
     ]
     train = data.train
     return Problem(

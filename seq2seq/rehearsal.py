@@ -179,7 +179,7 @@ def _rehearse(config: Config, prepared: Prepared, *, room: int, starts: bool, fo
     model.to(runtime.device)
     trainer = replace(config.trainer, compile=False)  # minutes of compilation would tell little
     step = TrainStep(model, trainer, config.optim, runtime=runtime, world=World(), seed=config.seed)
-    stream = _stream(config, prepared.train, runtime)
+    stream = batch_stream(config, prepared.train, pinned=runtime.pinned)
     parameters = sum(p.numel() for p in model.parameters())
     heaviest = stream.heaviest(0)
     moments = 2 * 4 * parameters  # Adam's, which the first update takes
@@ -196,7 +196,8 @@ def _rehearse(config: Config, prepared: Prepared, *, room: int, starts: bool, fo
     return Rehearsal(parameters, Memory(shapes, needed, room, measured=fits, splits=step.splits), speed)
 
 
-def _stream(config: Config, store: TokenStore, runtime: Runtime) -> BatchStream:
+def batch_stream(config: Config, store: TokenStore, *, pinned: bool = False) -> BatchStream:
+    """The batches of a run in one process, of the same examples in each epoch."""
     return BatchStream(
         lambda epoch: store,
         StreamConfig(
@@ -205,7 +206,7 @@ def _stream(config: Config, store: TokenStore, runtime: Runtime) -> BatchStream:
             max_source_length=config.data.max_source_length,
             max_target_length=config.data.max_target_length,
             seed=config.seed,
-            pinned=runtime.pinned,
+            pinned=pinned,
         ),
     )
 
