@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -35,6 +36,7 @@ from seq2seq.runtime import (
     seed_step,
     set_threads,
 )
+from seq2seq.signals import held_back
 from seq2seq.stream import BatchStream, MicroBatch, StreamConfig
 from seq2seq.train_step import TrainStep
 
@@ -125,13 +127,16 @@ def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1,
     with tempfile.TemporaryDirectory(prefix="check-", dir=config.cache_root) as folder:
         work = partial(_rehearse, config, prepared, room=room, starts=starts, folder=Path(folder))
         process = context.Process(target=_answer, args=(sender, work), daemon=True)
-        process.start()
-        sender.close()
+        resource_tracker.ensure_running()  # it is started with any first process, and unblocks signals then
         try:
+            with held_back():
+                process.start()
+            sender.close()
             answer = _received(receiver, process, room)
         finally:
-            process.kill()
-            process.join()
+            if process.pid is not None:
+                process.kill()
+                process.join()
     if isinstance(answer, BaseException):
         raise answer
     assert isinstance(answer, Rehearsal)
@@ -156,7 +161,6 @@ def _received(receiver: Connection, process: BaseProcess, room: int) -> object:
 
 def _answer(sender: Connection, work: Callable[[], Rehearsal]) -> None:
     """The body of the process: sends a rehearsal, or the error that has a message for the user."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent heeds Ctrl-C, and ends this process with itself
     try:
         sender.send(work())
     except (UserError, TrainingError) as error:

@@ -119,6 +119,26 @@ def leaving_at_once() -> Iterator[None]:
 
 
 @contextmanager
+def held_back() -> Iterator[None]:
+    """Within the context, signals wait; at its end they meet the handlers that there were.
+
+    A process that is started in it never gets a SIGINT, not even while it starts: Ctrl-C reaches all processes of a
+    terminal, and heeding it is for the parent.
+    """
+    came: list[int] = []
+    try:
+        with _handling(lambda number, frame: came.append(number)):
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
+            try:
+                yield
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    finally:
+        for number in came:
+            signal.raise_signal(number)
+
+
+@contextmanager
 def _handling(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Installs a handler of the signals in ``EXIT_CODES`` and restores the ones there were."""
     if threading.current_thread() is not threading.main_thread():

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from seq2seq.errors import Interrupted
-from seq2seq.signals import Abandoned, interruptible, leaving_at_once, stop_requests
+from seq2seq.signals import Abandoned, held_back, interruptible, leaving_at_once, stop_requests
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
@@ -46,6 +46,27 @@ def test_during_imports_a_signal_leaves_with_one_line() -> None:
     with leaving_at_once():
         pass
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_held_back_comes_at_the_end(number: signal.Signals) -> None:
+    done = []
+    with pytest.raises(Interrupted, match=number.name), interruptible(), held_back():  # noqa: PT012
+        os.kill(os.getpid(), number)
+        done.append(number)
+    assert done == [number]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_process_that_is_started_with_signals_held_back_never_gets_a_sigint() -> None:
+    code = "import time; print('up', flush=True); time.sleep(0.2); print('done')"
+    with held_back(), subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "done\n"
+    assert process.returncode == 0
 
 
 def test_inside_the_loop_a_signal_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
