@@ -14,16 +14,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
+from seq2seq.tokenizer_base import LINE_BREAK_ID, LINE_BREAK_LABEL, Tokenizer
 
-from seq2seq.tokenizer_base import LINE_BREAK_ID, LINE_BREAK_LABEL, Ids, Tokenizer
-
-Row = TypeVar("Row", list[int], Ids)
+_Parts = Iterator[tuple[int, list[int]]]  # how many line breaks, and the ids of the line behind them
 
 _MOST_IN_A_ROW = 2  # the end of a line and one blank line behind it
-_BREAKS = np.full(_MOST_IN_A_ROW, LINE_BREAK_ID, dtype=np.int32)
 _CARRIAGE_RETURNS = re.compile(r"\r+\n")
 
 
@@ -57,12 +53,6 @@ class MultilineTokenizer(Tokenizer):
         split = self._split(texts)
         rows = self._lines.encode_batch(list(itertools.chain.from_iterable(split)))
         return [_joined(parts) for parts in self._parts(split, rows)]
-
-    def encode_arrays(self, texts: Sequence[str]) -> list[Ids]:
-        """See `Tokenizer.encode_arrays`."""
-        split = self._split(texts)
-        rows = self._lines.encode_arrays(list(itertools.chain.from_iterable(split)))
-        return [_concatenated(parts) for parts in self._parts(split, rows)]
 
     def sample_batch(self, texts: Sequence[str], *, seed: int) -> list[list[int]]:
         """See `Tokenizer.sample_batch`; line breaks are as in `encode_batch`."""
@@ -104,7 +94,7 @@ class MultilineTokenizer(Tokenizer):
     def _split(self, texts: Sequence[str]) -> list[list[str]]:
         return [split_lines(text, self._rule) for text in texts]
 
-    def _parts(self, split: Sequence[Sequence[str]], encoded: Iterable[Row]) -> Iterator[Iterator[tuple[int, Row]]]:
+    def _parts(self, split: Sequence[Sequence[str]], encoded: Iterable[list[int]]) -> Iterator[_Parts]:
         """The parts of texts, given the ids of all their lines one behind the other: line breaks and what follows."""
         parts = _parts_exact if self._rule is LineRule.exact else _parts_tidy
         rows = iter(encoded)
@@ -116,13 +106,13 @@ def split_lines(text: str, rule: LineRule) -> list[str]:
     return (_CARRIAGE_RETURNS.sub("\n", text) if rule is LineRule.tidy else text).split("\n")
 
 
-def _parts_exact(rows: Iterator[Row]) -> Iterator[tuple[int, Row]]:
+def _parts_exact(rows: Iterator[list[int]]) -> _Parts:
     yield 0, next(rows)
     for row in rows:
         yield 1, row
 
 
-def _parts_tidy(rows: Iterator[Row]) -> Iterator[tuple[int, Row]]:
+def _parts_tidy(rows: Iterator[list[int]]) -> _Parts:
     first, breaks = True, 0
     for row in rows:
         if len(row):
@@ -131,14 +121,9 @@ def _parts_tidy(rows: Iterator[Row]) -> Iterator[tuple[int, Row]]:
         breaks += 1
 
 
-def _joined(parts: Iterator[tuple[int, list[int]]]) -> list[int]:
+def _joined(parts: _Parts) -> list[int]:
     joined: list[int] = []
     for breaks, row in parts:
         joined += [LINE_BREAK_ID] * breaks
         joined += row
     return joined
-
-
-def _concatenated(parts: Iterator[tuple[int, Ids]]) -> Ids:
-    pieces = [piece for breaks, row in parts for piece in (_BREAKS[:breaks], row)]
-    return np.concatenate(pieces) if pieces else _BREAKS[:0]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import sentencepiece
 
@@ -24,7 +22,6 @@ from seq2seq.tokenizer_base import (
     SPECIAL_TOKENS,
     UNK_ID,
     UNK_SURFACE,
-    Ids,
     Normalization,
     Tokenizer,
     TokenizerConfig,
@@ -35,7 +32,6 @@ from seq2seq.tokenizer_base import (
 SENTENCEPIECE = "sentencepiece"
 MAX_SENTENCE_BYTES = 4192  # the trainer's default limit: it silently leaves out any longer sentence
 _TRAINING_THREADS = 4  # fixed: the number is stored in the model, whose bytes must not depend on the machine
-_TEXTS_PER_THREAD = 64  # fewer do not pay for starting a thread
 _ERRORS_ONLY = 2  # minloglevel
 _NO_LIMIT = 2**21  # more than Unicode has characters; the trainer reserves memory by it
 
@@ -53,23 +49,13 @@ class SubwordTokenizer(Tokenizer):
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self._alpha = sampling_alpha
         self._nbest = sampling_nbest
-        self._threads = _available_cores()
         self.vocab_size = int(self._processor.vocab_size())
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokenizer.encode_batch`; SentencePiece splits a large batch over threads of its own."""
-        ids: list[list[int]] = self._encode(texts, return_type=int)
-        return ids
-
-    def encode_arrays(self, texts: Sequence[str]) -> list[Ids]:
-        """See `Tokenizer.encode_arrays`: no id becomes a Python object, so the threads are not held up."""
-        arrays: list[Ids] = self._encode(texts, return_type="numpy")
-        return arrays
-
-    def _encode(self, texts: Sequence[str], *, return_type: Any) -> Any:
+        """See `Tokenizer.encode_batch`; other threads go on meanwhile, with texts of their own for instance."""
         data = [to_utf8(text) for text in texts]
-        threads = min(self._threads, 1 + len(data) // _TEXTS_PER_THREAD)
-        return self._processor.encode(data, num_threads=threads, return_type=return_type)
+        ids: list[list[int]] = self._processor.encode(data, num_threads=1, return_type=int)
+        return ids
 
     def sample_batch(self, texts: Sequence[str], *, seed: int) -> list[list[int]]:
         """See `Tokenizer.sample_batch`, and `seq2seq.subword_sampling` for what is drawn."""
@@ -213,9 +199,3 @@ def _wait_for(task: Callable[[], None]) -> None:
 
     threading.Thread(target=run, name="tokenizer training", daemon=True).start()
     done.result()
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -10,12 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from seq2seq.errors import UserError
-
-Ids = npt.NDArray[np.int32]
 
 PAD_ID = 0
 UNK_ID = 1
@@ -210,10 +205,6 @@ class Tokenizer(ABC):
         Raises:
             UserError: A text holds a lone surrogate, which UTF-8 cannot express.
         """
-
-    def encode_arrays(self, texts: Sequence[str]) -> list[Ids]:
-        """The ids of `encode_batch` as arrays int32 [length], which cost less to make where there are many."""
-        return [np.array(ids, dtype=np.int32) for ids in self.encode_batch(texts)]
 
     def sample_batch(self, texts: Sequence[str], *, seed: int) -> list[list[int]]:
         """Ids of one sampled segmentation of each text: a pure function of texts and seed.

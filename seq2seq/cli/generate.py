@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from omegaconf import DictConfig
 
@@ -70,7 +71,7 @@ def _warn(generator: Generator) -> None:
 def _read(config: GenerateConfig) -> Iterable[str]:
     errors = config.data.encoding_errors
     if config.input is None:
-        return decode_lines(sys.stdin.buffer, "standard input", errors=errors)
+        return decode_lines(cast(BufferedIOBase, sys.stdin.buffer), "standard input", errors=errors)
     path = Path(config.input)
     if is_jsonl(path.name):
         return _read_sources(path, config, errors)

@@ -1,5 +1,6 @@
 """Sequences of different lengths, one behind the other: in memory, and as files that open by mapping."""
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,10 +36,10 @@ class Sequences:
     lengths: Index
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Sequence[int] | Values], dtype: np.dtype[Any]) -> "Sequences":
+    def from_rows(cls, rows: Sequence[Sequence[int]], dtype: np.dtype[Any]) -> "Sequences":
         """The given ids in a compact type that holds them."""
         lengths = np.fromiter(map(len, rows), dtype=INDEX, count=len(rows))
-        values = np.concatenate(rows, dtype=dtype, casting="unsafe") if rows else np.zeros(0, dtype=dtype)
+        values = np.fromiter(itertools.chain.from_iterable(rows), dtype=dtype, count=int(lengths.sum()))
         return cls(values, lengths)
 
     @classmethod

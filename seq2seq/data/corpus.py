@@ -206,13 +206,13 @@ def read_examples(config: CorpusConfig, root: Path, key: str, *, errors: str = "
             numbers of lines (found at the end: both are counted); a record without its fields.
     """
     files = corpus_files(config, root, key)
-    empty = True
-    for example in _reader(config, key)(files, config, errors):
-        empty = False
-        yield example
-    if empty:
+    examples = _reader(config, key)(files, config, errors)
+    first = next(examples, None)
+    if first is None:
         names = " and ".join(f"{name}={path}" for name, path in files.items())
         raise UserError(f"{names}: empty, not one example in it.")
+    yield first
+    yield from examples
 
 
 def is_jsonl(path: str) -> bool:
@@ -241,14 +241,12 @@ def _read_parallel(files: dict[str, Path], config: CorpusConfig, errors: str) ->
     del config
     source, target = files.values()
     lines = zip_longest(read_lines(source, errors=errors), read_lines(target, errors=errors))
-    counts = [0, 0]
-    for source_line, target_line in lines:
-        counts[0] += source_line is not None
-        counts[1] += target_line is not None
-        if source_line is not None and target_line is not None:
-            yield Example(source_line, target_line, (target_line,))
-    if counts[0] != counts[1]:
-        raise UserError(describe_mismatch(files, counts, errors=errors))
+    for pairs, (source_line, target_line) in enumerate(lines):
+        if source_line is None or target_line is None:
+            longer = pairs + 1 + sum(1 for _ in lines)
+            counts = [pairs, longer] if source_line is None else [longer, pairs]
+            raise UserError(describe_mismatch(files, counts, errors=errors))
+        yield Example(source_line, target_line, (target_line,))
 
 
 def read_records(path: Path, *, errors: str = "strict") -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,5 +1,7 @@
 """From a stream of examples to a token store, in chunks: memory does not grow with the corpus."""
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -18,8 +20,8 @@ from seq2seq.tokenizer import Tokenizers
 
 R = TypeVar("R")
 
-_CHUNK_EXAMPLES = 16_384
-_CHUNK_CHARS = 4_000_000  # bounds a chunk of long documents; a longer example is a chunk of its own
+_CHUNK_EXAMPLES = 4_096
+_CHUNK_CHARS = 1_000_000  # bounds a chunk of long documents; a longer example is a chunk of its own
 
 
 def write_store(
@@ -42,30 +44,36 @@ def write_store(
     limits = Limits(data.max_source_length, data.max_target_length)
     with StoreWriter(folder, tokenizers, limits) as writer:
         encoder = _Encoder(writer, tokenizers, data, training=training)
-        # Threads of SentencePiece's encode one chunk while Python writes the one before and reads the one behind.
-        for encoded in _one_ahead(encoder.encoding(chunk) for chunk in _chunks(examples)):
+        # SentencePiece holds no lock of Python's: each core encodes a chunk, while one reads and writes in between.
+        tasks = (encoder.encoding(chunk) for chunk in _chunks(examples))
+        for encoded in _in_order(tasks, at_once=_available_cores()):
             encoder.add(encoded)
         writer.finish({"report": asdict(encoder.report())})
 
 
-def _one_ahead(tasks: Iterable[Callable[[], R]]) -> Iterator[R]:
-    """The results of the tasks in order; each runs in a thread while the caller works on the result before."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoding") as thread:
-        before: Future[R] | None = None
+def _in_order(tasks: Iterable[Callable[[], R]], *, at_once: int) -> Iterator[R]:
+    """The results of the tasks in order; some run in threads while the caller works on the results before."""
+    with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="encoding") as threads:
+        started: deque[Future[R]] = deque()
         for task in tasks:
-            started = thread.submit(task)
-            if before is not None:
-                yield before.result()
-            before = started
-        if before is not None:
-            yield before.result()
+            started.append(threads.submit(task))
+            if len(started) > at_once:
+                yield started.popleft().result()
+        while started:
+            yield started.popleft().result()
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
     chunk: list[Example] = []
     size = 0
     for example in examples:
-        length = len(example.source) + sum(map(len, example.references))
+        length = len(example.source) + len(example.target)
         if chunk and (len(chunk) == _CHUNK_EXAMPLES or size + length > _CHUNK_CHARS):
             yield chunk
             chunk, size = [], 0
@@ -124,8 +132,8 @@ class _Encoder:
         return partial(self._encode, chunk, positions)
 
     def _encode(self, chunk: list[Example], positions: Index) -> _Encoded:
-        source = self._writer.source_sequences(self._tokenizers.source.encode_arrays([e.source for e in chunk]))
-        target = self._writer.target_sequences(self._tokenizers.target.encode_arrays([e.target for e in chunk]))
+        source = self._writer.source_sequences(self._tokenizers.source.encode_batch([e.source for e in chunk]))
+        target = self._writer.target_sequences(self._tokenizers.target.encode_batch([e.target for e in chunk]))
         return _Encoded(chunk, positions, source, target)
 
     def add(self, encoded: _Encoded) -> None:

@@ -295,11 +295,11 @@ class StoreWriter:
     ) -> None:
         self._close()
 
-    def source_sequences(self, ids: Sequence[Sequence[int] | Values]) -> Sequences:
+    def source_sequences(self, ids: Sequence[Sequence[int]]) -> Sequences:
         """Encoded sources in the type they are stored in."""
         return Sequences.from_rows(ids, self._dtypes[0])
 
-    def target_sequences(self, ids: Sequence[Sequence[int] | Values]) -> Sequences:
+    def target_sequences(self, ids: Sequence[Sequence[int]]) -> Sequences:
         """Encoded targets in the type they are stored in."""
         return Sequences.from_rows(ids, self._dtypes[1])
 

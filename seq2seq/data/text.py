@@ -10,8 +10,8 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from seq2seq.errors import UserError
 
@@ -25,6 +25,7 @@ _COMPRESSED = {
     b"PK\x03\x04": "a zip archive",
 }
 _PROBE = 1024  # bytes of the first line that are looked at for zero bytes
+_BLOCK = 1 << 16  # bytes that are read at once, where there are as many already
 
 
 ENCODING_ERRORS = ("strict", "replace")  # bytes that are not UTF-8: refuse them, or read each as U+FFFD
@@ -76,7 +77,7 @@ def read_lines(path: Path, *, errors: str = "strict") -> Iterator[str]:
     """
     check_readable(path)
     with _reading(path), open(path, "rb") as file:
-        stream = cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb")) if path.suffix == ".gz" else file
+        stream = gzip.GzipFile(fileobj=file, mode="rb") if path.suffix == ".gz" else file
         yield from decode_lines(stream, str(path), errors=errors)
 
 
@@ -96,24 +97,8 @@ def _reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def split_lines(stream: BinaryIO) -> Iterator[bytes]:
-    r"""Yields the lines of a byte stream as they arrive, without ``\n`` and one ``\r`` before it, undecoded.
-
-    The byte order mark at the very start is dropped. Memory is bounded by the longest line.
-    """
-    first = True
-    for raw in stream:
-        line = raw[:-1] if raw.endswith(b"\n") else raw
-        if first:
-            line = line.removeprefix(_BOM)
-            first = False
-            if not line and raw == _BOM:  # the file holds nothing but the mark: no line at all
-                return
-        yield line[:-1] if line.endswith(b"\r") else line
-
-
-def decode_lines(stream: BinaryIO, name: str, *, errors: str = "strict") -> Iterator[str]:
-    """Yields the decoded lines of a byte stream as they arrive.
+def decode_lines(stream: BufferedIOBase, name: str, *, errors: str = "strict") -> Iterator[str]:
+    """Yields the decoded lines of a byte stream as they arrive. Memory is bounded by the longest line.
 
     Args:
         stream: bytes, such as ``sys.stdin.buffer``.
@@ -123,20 +108,54 @@ def decode_lines(stream: BinaryIO, name: str, *, errors: str = "strict") -> Iter
     Raises:
         UserError: a line is not UTF-8, or the stream starts like UTF-16 or like a compressed file.
     """
-    for number, raw in enumerate(split_lines(stream), start=1):
-        if number == 1:
-            _check_start(raw, name)
+    count = 0
+    for block in _blocks(stream):
+        if count == 0:
+            _check_start(block, name)
         try:
-            yield raw.decode("utf-8", errors)
+            lines = _lines(block.decode("utf-8", errors))
         except UnicodeDecodeError as error:
+            start = block.rfind(b"\n", 0, error.start) + 1  # of the line
+            lines = _lines(block[:start].decode("utf-8"))
+            yield from lines
             raise UserError(
-                f"{name}:{number}: not UTF-8: byte 0x{raw[error.start]:02x} in column {error.start + 1}. "
+                f"{name}:{count + len(lines) + 1}: not UTF-8: byte 0x{block[error.start]:02x} in column "
+                f"{error.start - start + 1}. "
                 "Convert the file to UTF-8 (iconv does), or, for a corpus, set data.encoding_errors=replace."
             ) from error
+        yield from lines
+        count += len(lines)
 
 
-def _check_start(line: bytes, name: str) -> None:
+def _blocks(stream: BufferedIOBase) -> Iterator[bytes]:
+    """Whole lines, one or many at a time; the last one of a stream may lack its end. Without the byte order mark."""
+    parts: list[bytes] = []  # of a line that has not ended
+    first = True
+    while data := stream.read1(_BLOCK):
+        end = data.rfind(b"\n") + 1
+        if end:
+            block = b"".join([*parts, data[:end]])
+            yield block.removeprefix(_BOM) if first else block
+            parts, first = [], False
+        if end < len(data):
+            parts.append(data[end:])
+    block = b"".join(parts)
+    block = block.removeprefix(_BOM) if first else block
+    if block:  # a file that holds nothing but the mark has no line at all
+        yield block
+
+
+def _lines(block: str) -> list[str]:
+    """The lines of a block, without their ends."""
+    lines = block.split("\n")
+    if not lines[-1]:  # behind the last end
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines] if "\r" in block else lines
+
+
+def _check_start(block: bytes, name: str) -> None:
     """Refuses a stream whose first line shows that it is not UTF-8 text at all."""
+    line = block.split(b"\n", 1)[0]
     for magic, kind in _COMPRESSED.items():
         if line.startswith(magic):
             mend = "Give it a name ending in .gz" if magic == b"\x1f\x8b" else "Unpack it first"

@@ -50,15 +50,15 @@ def is_text(content: bytes) -> bool:
     return not first.startswith(MAGIC) and b"\0" not in first
 
 
-@given(CONTENT)
-@example(b"a\rb\r\nc\r")
-@example(BOM)
-@example(BOM + b"\n")
-@example(BOM + BOM + b"a")
-@example("a\u2028b\u0085c\x0bd\x0ce\n".encode())
-def test_lines_follow_the_rule_or_are_refused(content: bytes) -> None:
+@given(CONTENT, st.integers(1, 50))
+@example(b"a\rb\r\nc\r", 1)
+@example(BOM, 1)
+@example(BOM + b"\n", 1)
+@example(BOM + BOM + b"a", 2)
+@example("a\u2028b\u0085c\x0bd\x0ce\n".encode(), 3)
+def test_lines_follow_the_rule_or_are_refused(content: bytes, at_once: int) -> None:
     try:
-        found = list(decode_lines(io.BytesIO(content), "it"))
+        found = list(decode_lines(io.BufferedReader(io.BytesIO(content), at_once), "it"))
     except UserError:
         assert not is_text(content)
         return

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq.data.text import decode_lines, read_lines, split_lines
+from seq2seq.data.text import decode_lines, read_lines
 from seq2seq.errors import UserError
 
 
 def lines_of(path: Path, content: bytes) -> list[str]:
     path.write_bytes(content)
     return list(read_lines(path))
+
+
+def arriving(content: bytes, size: int) -> io.BufferedReader:
+    """A stream that gives no more than so many bytes at once."""
+    return io.BufferedReader(io.BytesIO(content), buffer_size=size)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +44,8 @@ def test_only_newlines_end_lines(tmp_path: Path, content: bytes, expected: list[
     assert lines_of(tmp_path / "x.txt", content) == expected
     (tmp_path / "x.txt.gz").write_bytes(gzip.compress(content))
     assert list(read_lines(tmp_path / "x.txt.gz")) == expected
-    assert [line.decode() for line in split_lines(io.BytesIO(content))] == expected
+    for size in (1, 2, 5):  # bytes that arrive together
+        assert list(decode_lines(arriving(content, size), "it")) == expected
 
 
 def test_number_of_lines_is_that_of_newline_bytes(tmp_path: Path) -> None:
@@ -54,6 +60,11 @@ def test_invalid_utf8_names_file_line_and_column(tmp_path: Path) -> None:
         lines_of(path, b"fine\ncaf\xe9\n")
     assert "encoding_errors=replace" in str(info.value)
     assert list(read_lines(path, errors="replace")) == ["fine", "caf\ufffd"]
+    lines = read_lines(path)
+    assert next(lines) == "fine"  # what comes before it is good
+    for size in (1, 3, 7, 100):
+        with pytest.raises(UserError, match="it:4: not UTF-8: byte 0xe9 in column 3"):
+            list(decode_lines(arriving(b"a\r\n\nb\nca\xe9\nd\n", size), "it"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
