@@ -137,18 +137,26 @@ class Generator:
             f"lower search.beam_size={self.config.beam_size}, search.max_length={self.config.max_length} or "
             f"data.max_source_length={self.max_source_length}"
         )
-        # The longest first: what needs most memory fails at once or not at all.
-        filled = sorted((i for i, ids in enumerate(sources) if ids), key=lambda i: -len(sources[i]))
         with ExitStack() as stack:
             for model in self.models:
                 stack.enter_context(model.unchanging())
-            for start in range(0, len(filled), self.config.batch_size):
-                batch = filled[start : start + self.config.batch_size]
+            for batch in self._batches(sources):
                 for places, found in self.portions.each(batch, searched, mend=mend):
                     for place, hypotheses in zip(places, found, strict=True):
                         labels = self.tokenizers.source.pieces(sources[place])
                         outputs[place] = [self._output(hypothesis, labels) for hypothesis in hypotheses]
         return outputs
+
+    def _batches(self, sources: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Which sources that are not empty go together: those of like lengths, as many as the configuration allows."""
+        # The longest first: what needs most memory fails at once or not at all.
+        places = sorted((i for i, ids in enumerate(sources) if ids), key=lambda i: -len(sources[i]))
+        start = 0
+        while start < len(places):
+            fitting = max(1, self.config.batch_tokens // len(sources[places[start]]))
+            end = start + min(self.config.batch_size, fitting)
+            yield places[start:end]
+            start = end
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Source ids with end of sentence; none at all for a text in which the tokenizer sees nothing."""

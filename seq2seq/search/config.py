@@ -55,7 +55,9 @@ class SearchConfig:
         min_length: no hypothesis ends before this many tokens.
         max_length: a hypothesis is cut off here.
         max_length_ratio: if given, also at most 10 + ratio × source tokens.
-        batch_size: sentences searched at once; halved for good where memory runs out.
+        batch_size: sentences searched at once, at most; halved for good where memory runs out.
+        batch_tokens: sentences × the longest source of a batch, at most: fewer long sources go together. A source that
+            is longer goes alone.
         n_best: hypotheses returned a sentence (with sampling: samples drawn).
         sampling: draw tokens at random instead of searching for the best; the beam settings play no part.
         temperature: log-probabilities are divided by it before a draw.
@@ -77,6 +79,7 @@ class SearchConfig:
     max_length: int = 256
     max_length_ratio: float | None = None
     batch_size: int = 128
+    batch_tokens: int = 16_384
     n_best: int = 1
     sampling: bool = False
     temperature: float = 1.0
@@ -96,6 +99,7 @@ class SearchConfig:
         rules = (
             ("beam_size", self.beam_size >= 1, "must be at least 1 (1 is greedy search)"),
             ("batch_size", self.batch_size >= 1, "must be at least 1"),
+            ("batch_tokens", self.batch_tokens >= 1, "must be at least 1"),
             ("n_best", self.n_best >= 1, "must be at least 1"),
             ("max_length", self.max_length >= 1, "must be at least 1"),
             ("min_length", self.min_length >= 0, "must be 0 or more"),

@@ -12,7 +12,7 @@ from seq2seq.inference import Generator
 from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.search import SearchConfig
+from seq2seq.search import Hypothesis, SearchConfig
 from seq2seq.tokenizer_base import Tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz \n"
@@ -82,10 +82,25 @@ def test_order_blank_lines_and_batch_size(model: Seq2Seq, settings: dict[str, ob
     for text, output in zip(TEXTS, outputs, strict=True):
         if not text.strip() or text == "é!":  # nothing of the last one is in the vocabulary
             assert output == ""
-    for batch_size in (1, 2, 100):
-        assert generator(model, **settings, batch_size=batch_size).generate(TEXTS) == outputs
+    for batch in ({"batch_size": 1}, {"batch_size": 2}, {"batch_size": 100}, {"batch_tokens": 1}, {"batch_tokens": 30}):
+        assert generator(model, **settings, **batch).generate(TEXTS) == outputs
     if not settings.get("sampling"):
         assert [generator(model, **settings).generate([text])[0] for text in TEXTS] == outputs
+
+
+def test_batches_hold_sources_of_like_lengths_within_both_limits(
+    model: Seq2Seq, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+
+    def searched(models: object, src: torch.Tensor, *rest: object, **options: object) -> list[list[Hypothesis]]:
+        shapes.append(tuple(src.shape))
+        return [[Hypothesis([], 0.0, 0.0, ended=True)] for _ in src]
+
+    monkeypatch.setattr("seq2seq.inference.search", searched)
+    texts = ["a" * length for length in (1, 9, 3, 4, 19, 1, 2, 1, 0)]  # and an end of sentence each
+    generator(model, batch_size=3, batch_tokens=15).generate(texts)
+    assert shapes == [(1, 20), (1, 10), (3, 5), (3, 2)]
 
 
 def test_n_best_and_labels(model: Seq2Seq) -> None:

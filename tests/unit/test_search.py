@@ -67,6 +67,7 @@ def log_probs(**weights: float) -> Tensor:
     [
         ({"beam_size": 0}, "search.beam_size=0"),
         ({"batch_size": 0}, "search.batch_size=0"),
+        ({"batch_tokens": 0}, "search.batch_tokens=0"),
         ({"n_best": 0}, "search.n_best=0"),
         ({"n_best": 6}, "search.n_best=6"),
         ({"max_length": 0}, "search.max_length=0"),
