@@ -1,7 +1,5 @@
 """`seq2seq average`: checkpoints of a run averaged into a new one."""
 
-import logging
-
 from seq2seq import checkpoint, report
 from seq2seq.api import build_evaluator, load_model
 from seq2seq.checkpoint import CheckpointStore
@@ -15,8 +13,6 @@ from seq2seq.runtime_config import Device
 from seq2seq.tokenizer import load_tokenizers
 from seq2seq.train_state import TrainState
 from seq2seq.verb_config import AverageConfig, AverageOf
-
-LOGGER = logging.getLogger("seq2seq")
 
 
 def average(config: Config, folder: RunFolder, settings: AverageConfig) -> None:
