@@ -65,7 +65,7 @@ def composed(overrides: list[str]) -> Config:
     """The configuration that `seq2seq train` would compose of these overrides."""
     from hydra import compose, initialize_config_dir
 
-    configuration.register_schemas()
+    configuration.register_schema("train", Config)
     with initialize_config_dir(str(configuration.configs_folder()), version_base="1.3"):
         # the default name comes from Hydra's runtime choices, which `compose` does not have
         return configuration.parse(compose("train", overrides=["name=benchmark", *overrides]))

@@ -21,9 +21,11 @@ from seq2seq.api import vocabulary
 from seq2seq.config import Config
 from seq2seq.data.prepare import Prepared, prepare
 from seq2seq.distributed import world_from_environment
-from seq2seq.models import build_model
+from seq2seq.models.build import build_model
+from seq2seq.optim_config import resolve_horizon
 from seq2seq.rehearsal import batch_stream
-from seq2seq.runtime import Precision, build_runtime, keep_freed_memory, seed_step, set_threads
+from seq2seq.runtime import build_runtime, keep_freed_memory, seed_step, set_threads
+from seq2seq.runtime_config import Precision
 from seq2seq.tokenizer import EOS_ID
 from seq2seq.train_step import TrainStep
 
@@ -59,7 +61,7 @@ class OurLoop:
         )
         self._stream = batch_stream(config, data.train)
         self._steps, self._done = steps, 0
-        self._horizon = optim.resolve_horizon(config.optim, max_steps=config.trainer.max_steps)
+        self._horizon = resolve_horizon(config.optim, max_steps=config.trainer.max_steps)
         self._step.rehearse(self._stream.heaviest(0))
 
     def turn(self) -> float:

@@ -15,10 +15,11 @@ from seq2seq.distributed import World
 from seq2seq.errors import UserError
 from seq2seq.evaluation import EvaluationConfig, Evaluator
 from seq2seq.inference import Generator
-from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
+from seq2seq.models.build import build_model
 from seq2seq.run_folder import RunFolder, require_run
-from seq2seq.runtime import Device, Runtime, build_runtime
+from seq2seq.runtime import Runtime, build_runtime
+from seq2seq.runtime_config import Device
 from seq2seq.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizers, load_tokenizers
 
 LOGGER = logging.getLogger("seq2seq")
@@ -75,23 +76,6 @@ def copy_weights(weights: Mapping[str, Tensor], model: Seq2Seq, *, origin: str) 
             "with"
         )
     model.load_state_dict(dict(weights))
-
-
-def base_tokenizers(config: Config) -> Tokenizers | None:
-    """Those of the run that this one starts from (`trainer.init_from`); None where it starts from nothing.
-
-    Raises:
-        UserError: If there is no such run.
-    """
-    if config.trainer.init_from is None:
-        return None
-    start = RunFolder(Path(config.trainer.init_from))
-    run = start if start.tokenizer.is_dir() else RunFolder(start.path.resolve().parent.parent)
-    if not run.tokenizer.is_dir():
-        raise UserError(
-            f"trainer.init_from={config.trainer.init_from} is neither a run folder nor one of its checkpoints"
-        )
-    return load_tokenizers(run.tokenizer)
 
 
 def load_first_weights(model: Seq2Seq, config: Config, tokenizers: Tokenizers) -> None:

@@ -5,7 +5,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
@@ -17,12 +16,11 @@ from seq2seq import config_rules
 from seq2seq.config_file import read_mapping
 from seq2seq.data.corpus import DataConfig
 from seq2seq.errors import UserError
-from seq2seq.metrics import MOST_RESAMPLES, MetricsConfig
-from seq2seq.models import FAMILIES
-from seq2seq.models.embedding import TieEmbeddings
-from seq2seq.models.gru import GRUConfig
+from seq2seq.metrics import MetricsConfig
+from seq2seq.models.config import TieEmbeddings
+from seq2seq.models.families import FAMILIES, ModelConfig
 from seq2seq.models.transformer_config import PositionKind, TransformerConfig
-from seq2seq.optim import OptimConfig, resolve_horizon
+from seq2seq.optim_config import OptimConfig, resolve_horizon
 from seq2seq.search.config import SearchConfig
 from seq2seq.tokenizer import TokenizerConfig
 from seq2seq.trainer_config import TrainerConfig
@@ -74,7 +72,7 @@ class Config:
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed={self.seed}: must be at least 0 and below 2^63")
         _check_name(self.name)
-        model = cast(GRUConfig | TransformerConfig, self.model)
+        model = cast(ModelConfig, self.model)
         if model.copy and not self.tokenizer.joint:
             raise UserError(
                 "model.copy=true copies source tokens into the target, but tokenizer.joint=false: source and target "
@@ -110,7 +108,7 @@ def _check_name(name: str | None) -> None:
         )
 
 
-def _check_vectors(tokenizer: TokenizerConfig, model: GRUConfig | TransformerConfig) -> None:
+def _check_vectors(tokenizer: TokenizerConfig, model: ModelConfig) -> None:
     both = tokenizer.source_vectors is not None and tokenizer.target_vectors is not None
     if both and model.tie_embeddings is TieEmbeddings.all:
         raise UserError(
@@ -135,147 +133,23 @@ def _check_positions(config: Config, limit: int) -> None:
             )
 
 
-@dataclass
-class EvaluateConfig(Config):
-    """What `evaluate` reads: a run's configuration and which of its checkpoints to score.
+def register_schema(verb: str, schema: type, defaults: DictConfig | None = None) -> None:
+    """Registers what Hydra checks names and types of a verb's configuration against, as it composes it.
 
-    Attributes:
-        run: Run folder, or a list of them for an ensemble.
-        checkpoint: ``best``, ``last``, ``average``, a step, or a path.
+    Only this verb's: whenever Hydra looks into a group of configurations, it first copies all that is registered.
+
+    Args:
+        verb: Whose primary configuration begins with ``VERB_schema``.
+        schema: Of that configuration.
+        defaults: Values of the schema that overrides change, where they are not its own.
     """
-
-    run: Any = "???"
-    checkpoint: str = "best"
-
-
-class Format(str, Enum):
-    """What `generate` writes for each input line."""
-
-    text = "text"
-    jsonl = "jsonl"
-
-
-@dataclass
-class GenerateConfig(EvaluateConfig):
-    """What `generate` reads: a run's configuration, and where text comes from and goes.
-
-    Attributes:
-        input: File of one source a line, ``.gz`` too, or ``.jsonl`` with the run's source field; null: standard input.
-        output: File; null is standard output.
-        format: ``text`` is the best output a line; ``jsonl`` an object a line with the n best and their scores.
-        attention: Whether JSONL carries each output token's attention over the source tokens and, where the model
-            copies, the probability that the token was copied.
-        alignments: Whether JSONL carries the source token that each output token attended to most.
-    """
-
-    input: str | None = None
-    output: str | None = None
-    format: Format = Format.text
-    attention: bool = False
-    alignments: bool = False
-
-
-class AverageOf(str, Enum):
-    """Which checkpoints are averaged."""
-
-    last = "last"
-    best = "best"
-
-
-@dataclass
-class AverageConfig:
-    """What `average` reads.
-
-    Attributes:
-        run: Run folder.
-        which: ``last`` or ``best`` checkpoints that are still kept.
-        count: How many of them; null is all.
-    """
-
-    run: str = "???"
-    which: AverageOf = AverageOf.last
-    count: int | None = None
-
-
-class TableFormat(str, Enum):
-    """How a table is written."""
-
-    markdown = "markdown"
-    json = "json"
-
-
-@dataclass
-class ReportConfig:
-    """What `report` reads.
-
-    Attributes:
-        folder: A sweep's folder, or any folder with run folders in it.
-        format: ``markdown`` or ``json``.
-    """
-
-    folder: str = "???"
-    format: TableFormat = TableFormat.markdown
-
-
-@dataclass
-class CompareConfig:
-    """What `compare` reads: two or more runs, or files of outputs, on the same references.
-
-    Attributes:
-        run: Run folder of the baseline.
-        hyp: Instead of `run`: file of the baseline's outputs, one a line, or `.jsonl` as `generate` writes it.
-        other: What is compared with the baseline: a run folder, or a file; or a list of them.
-        ref: With `hyp`: file of references, one a line; a list of such files; or one `.jsonl`.
-        source: With `hyp`: file of sources, one a line, to be shown with outputs.
-        source_field: With `ref=X.jsonl`: the field of the source, to be shown.
-        target_field: With `ref=X.jsonl`: the field of the reference, default `target`.
-        references_field: With `ref=X.jsonl`: a field with further references.
-        seed: Of both tests; sacrebleu's own is 12345.
-        resamples: Of the paired bootstrap, for intervals and p-values.
-        trials: Of approximate randomization.
-        examples: How many of those that differ most are shown, in either direction.
-        format: `markdown` or `json`.
-        data: Of the first run. `target_language` and `encoding_errors` are for files too.
-        metrics: Of the first run. `resamples` stands for `metrics.bootstrap`.
-    """
-
-    run: str | None = None
-    hyp: str | None = None
-    other: Any = None
-    ref: Any = None
-    source: str | None = None
-    source_field: str | None = None
-    target_field: str | None = None
-    references_field: str | None = None
-    seed: int = 12345
-    resamples: int = 1000
-    trials: int = 10000
-    examples: int = 5
-    format: TableFormat = TableFormat.markdown
-    data: DataConfig = field(default_factory=DataConfig)
-    metrics: MetricsConfig = field(default_factory=MetricsConfig)
-
-    def __post_init__(self) -> None:
-        """Checks ranges."""
-        ranges = {"seed": (0, 2**63 - 1), "resamples": (2, MOST_RESAMPLES), "trials": (1, MOST_RESAMPLES)}
-        for key, (least, most) in (ranges | {"examples": (0, config_rules.LARGEST)}).items():
-            if not least <= getattr(self, key) <= most:
-                raise UserError(f"{key}={getattr(self, key)}: must be from {least:,} to {most:,}")
-        if not self.metrics.names:
-            raise UserError("metrics.names is empty: name the metrics to compare by, such as metrics.names=[bleu,chrf]")
-
-
-def register_schemas() -> None:
-    """Registers the schemas, against which Hydra checks names and types as it composes."""
     store = ConfigStore.instance()
-    store.store(name="run_schema", node=composable(Config))
-    store.store(name="evaluate_schema", node=composable(EvaluateConfig))
-    store.store(name="generate_schema", node=composable(GenerateConfig))
-    store.store(name="average_schema", node=AverageConfig)
-    store.store(name="report_schema", node=ReportConfig)
-    store.store(name="compare_schema", node=CompareConfig)
-    for family, (schema, _) in FAMILIES.items():
-        store.store(group="model", name=f"{family}_schema", node=schema)
+    node: type | DictConfig = schema
+    if issubclass(schema, Config):
+        node = composable(schema)
+        for family, model in FAMILIES.items():
+            store.store(group="model", name=f"{family}_schema", node=model)
+    store.store(name=f"{verb}_schema", node=node if defaults is None else defaults)
 
 
 def composable(schema: type[Config]) -> DictConfig:
@@ -301,7 +175,7 @@ def parse(values: Mapping[str, Any] | DictConfig, schema: type[Config] = Config)
     family = model.get("family", TransformerConfig.family)
     if not isinstance(family, str) or family not in FAMILIES:
         raise UserError(f"model.family={family!s}: no such model; choose one of {', '.join(FAMILIES)}")
-    base.model = OmegaConf.structured(FAMILIES[family][0])
+    base.model = OmegaConf.structured(FAMILIES[family])
     check_keys(plain, base)
     try:
         config = OmegaConf.to_object(OmegaConf.merge(base, plain))
@@ -338,7 +212,7 @@ def check_keys(values: Mapping[Any, Any], schema: DictConfig, prefix: str = "") 
 
 def unknown_key(key: str, known: list[str]) -> str:
     """The message for a key that does not exist here: the nearest that does, or the family of models that has it."""
-    for family, (schema, _) in FAMILIES.items():
+    for family, schema in FAMILIES.items():
         if key in (f"model.{entry.name}" for entry in fields(schema)):
             return f"{key} is a key of the {family} family only, and the model here is of another"
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
@@ -360,7 +234,7 @@ def known_keys(schema: type = Config) -> list[str]:
 
     keys = set(walk(schema, ""))
     if issubclass(schema, Config):
-        for family_schema, _ in FAMILIES.values():
+        for family_schema in FAMILIES.values():
             keys |= set(walk(family_schema, "model."))
     return sorted(keys)
 

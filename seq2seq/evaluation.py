@@ -19,7 +19,7 @@ from seq2seq.models.objective import Objective
 from seq2seq.models.output import LossSums
 from seq2seq.portions import Portions
 from seq2seq.runtime import Runtime
-from seq2seq.search import SearchConfig
+from seq2seq.search.config import SearchConfig
 from seq2seq.tokenizer import Tokenizers
 
 

@@ -12,7 +12,9 @@ import torch
 
 from seq2seq.models.base import Seq2Seq
 from seq2seq.portions import Portions
-from seq2seq.search import Hypothesis, SearchConfig, search
+from seq2seq.search.config import SearchConfig
+from seq2seq.search.hypothesis import Hypothesis
+from seq2seq.search.search import search
 from seq2seq.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizers
 
 # Batches a block: sorted by length, a block this large has hardly any padding in its batches.

@@ -3,10 +3,8 @@
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import Enum
 from typing import Any
 
-from seq2seq.config import Config
 from seq2seq.data.quality import Quality
 from seq2seq.data.report import SideReport, SplitReport
 from seq2seq.findings import Finding, Severity
@@ -18,24 +16,6 @@ _LOG_BYTES = 2_500  # of one log of a dozen values: JSON, TensorBoard and the li
 _IMAGE_BYTES = 60_000  # of an attention heat map
 _WORTH = 0.001  # share of unknown tokens or bytes from which on it is told
 _TIGHT = 0.8  # share of memory or disk that leaves no room for others, or for an estimate that is too low
-
-
-class ReportFormat(str, Enum):
-    """How the report is written."""
-
-    text = "text"
-    json = "json"
-
-
-@dataclass
-class CheckConfig(Config):
-    """What `check` reads: what `train` does, and how to report.
-
-    Attributes:
-        format: ``text`` for people, ``json`` for one object with all figures.
-    """
-
-    format: ReportFormat = ReportFormat.text
 
 
 @dataclass

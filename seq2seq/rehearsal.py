@@ -25,8 +25,8 @@ from seq2seq.data.prepare import Prepared
 from seq2seq.data.store import TokenStore
 from seq2seq.distributed import World
 from seq2seq.errors import TrainingError, UserError
-from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq
+from seq2seq.models.build import build_model
 from seq2seq.runtime import (
     Runtime,
     build_runtime,

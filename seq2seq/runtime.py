@@ -1,40 +1,17 @@
-"""Where and how numbers are computed: device, precision, threads, seeds, memory and log output."""
+"""Where and how numbers are computed: device, precision, threads, seeds and memory."""
 
 import ctypes
-import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from seq2seq.errors import Interrupted, TrainingError, UserError
-from seq2seq.log_file import LogFileHandler
-
-LOGGER = logging.getLogger("seq2seq")
-
-
-class Device(str, Enum):
-    """A device as users name it; ``auto`` takes CUDA, then MPS, then the CPU."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
-class Precision(str, Enum):
-    """Number format of matrix products; ``auto`` takes bf16 where the hardware multiplies it natively."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
+from seq2seq.errors import UserError
+from seq2seq.runtime_config import Device, Precision
 
 
 @dataclass(frozen=True)
@@ -212,46 +189,3 @@ def deterministic(enabled: bool) -> Iterator[None]:
         raise
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-@contextmanager
-def console_log(*, quiet: bool = False, file: Path | None = None) -> Iterator[None]:
-    """Sends the package's log to standard error, and to a file where one is named; undone at the end.
-
-    Standard output is left alone: it belongs to results. ``quiet`` (other ranks) lets only warnings through.
-    """
-    handlers: list[logging.Handler] = [_ConsoleHandler()]
-    handlers[0].setFormatter(logging.Formatter("%(message)s"))
-    handlers[0].setLevel(logging.WARNING if quiet else logging.INFO)
-    if file is not None:
-        handlers.append(LogFileHandler(file))
-        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    level, propagate = LOGGER.level, LOGGER.propagate
-    LOGGER.setLevel(logging.INFO)
-    LOGGER.propagate = False
-    for handler in handlers:
-        LOGGER.addHandler(handler)
-    try:
-        yield
-    except (UserError, TrainingError, Interrupted) as error:
-        if file is not None:  # the console is told by the command itself
-            handlers[1].emit(LOGGER.makeRecord(LOGGER.name, logging.ERROR, __file__, 0, "%s", (error,), None))
-        raise
-    finally:
-        LOGGER.setLevel(level)
-        LOGGER.propagate = propagate
-        for handler in handlers:
-            LOGGER.removeHandler(handler)
-            handler.close()
-
-
-class _ConsoleHandler(logging.Handler):
-    """Writes lines to standard error without tearing a progress bar; a closed stream is no reason to stop."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
-        try:
-            tqdm.write(self.format(record), file=sys.stderr)
-        except (OSError, ValueError):  # closed pipe, closed file
-            self.setLevel(logging.CRITICAL + 1)

@@ -21,7 +21,7 @@ from seq2seq.distributed import World
 from seq2seq.errors import Interrupted, TrainingError
 from seq2seq.manifest import CheckpointError
 from seq2seq.models.base import Seq2Seq
-from seq2seq.optim import OptimConfig
+from seq2seq.optim_config import OptimConfig, Schedule, resolve_horizon
 from seq2seq.progress import Progress
 from seq2seq.runtime import Runtime
 from seq2seq.signals import RESUMABLE, Abandoned, StopRequest, signal_name, stop_requests
@@ -85,7 +85,7 @@ class Trainer:
         self._config = config
         self._optim = optim_config
         self._to = surroundings
-        self._horizon = optim.resolve_horizon(optim_config, max_steps=config.max_steps)
+        self._horizon = resolve_horizon(optim_config, max_steps=config.max_steps)
         self._step = TrainStep(
             model, config, optim_config, runtime=surroundings.runtime, world=surroundings.world, seed=surroundings.seed
         )
@@ -184,7 +184,7 @@ class Trainer:
 
     def _learning_rate(self) -> float:
         scale = 1.0
-        if self._optim.schedule is optim.Schedule.plateau:
+        if self._optim.schedule is Schedule.plateau:
             scale = optim.plateau_scale(
                 [value for _, value in self.state.history], mode=self._config.mode, config=self._optim
             )

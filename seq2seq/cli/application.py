@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -43,9 +42,7 @@ def run(
     Raises:
         UserError: If Hydra cannot compose the configuration.
     """
-    config.register_schemas()
-    if defaults is not None:
-        ConfigStore.instance().store(name=f"{verb}_schema", node=defaults)
+    config.register_schema(verb, schema, defaults)
 
     def job(values: DictConfig) -> Any:
         try:

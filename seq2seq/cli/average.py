@@ -1,69 +1,25 @@
 """`seq2seq average`: checkpoints of a run averaged into a new one."""
 
-import logging
-
 from omegaconf import DictConfig, OmegaConf
 
-from seq2seq import checkpoint, report
 from seq2seq import config as configuration
-from seq2seq.api import build_evaluator, load_model
-from seq2seq.checkpoint import CheckpointStore
 from seq2seq.cli import application, run_argument
-from seq2seq.config import AverageConfig, AverageOf
-from seq2seq.data.prepare import open_corpus
-from seq2seq.errors import UserError
+from seq2seq.cli.imports import importing
 from seq2seq.run_folder import require_run
-from seq2seq.runtime import Device, build_runtime, console_log
-from seq2seq.tokenizer import load_tokenizers
-from seq2seq.train_state import TrainState
-
-LOGGER = logging.getLogger("seq2seq")
+from seq2seq.verb_config import AverageConfig
 
 
 def run(arguments: list[str]) -> None:
     """Runs the verb."""
-    application.run("average", average, arguments, schema=AverageConfig)
+    application.run("average", _average, arguments, schema=AverageConfig)
 
 
-def average(values: DictConfig) -> None:
-    """Writes ``checkpoints/average`` and compares it with the best one on the validation set."""
+def _average(values: DictConfig) -> None:
     run_argument.require(values)
     settings = OmegaConf.to_object(values)
     assert isinstance(settings, AverageConfig)
     folder = require_run(settings.run)
     config = configuration.load(folder.config)
-    with folder.lock(), console_log():
-        store = CheckpointStore(folder.checkpoints)
-        last = store.load("last", files=[])
-        steps = chosen_steps(store.steps(), TrainState.from_json(last.state).ranked(config.trainer.mode), settings)
-        weights = checkpoint.average([store.resolve(str(step)) for step in steps])
-        store.save(max(steps), {"model": weights}, {"averaged": steps}, belongs_to=last.belongs_to, name="average")
-        runtime = build_runtime(Device.auto, config.trainer.precision)
-        tokenizers = load_tokenizers(folder.tokenizer)
-        valid = open_corpus(config.data.valid, tokenizers, config.data, key="data.valid")
-        evaluator = build_evaluator(config, tokenizers, runtime=runtime)
-        rows = {}
-        for name in ("average", "best"):
-            model, _ = load_model(folder, config, checkpoint=name, runtime=runtime)
-            outputs = evaluator.generate([model], valid, examples=config.trainer.eval_examples, greedy=True)
-            rows[name] = evaluator.loss(model, valid)
-            if outputs:
-                rows[name] |= evaluator.score(outputs, valid)
-        print(f"checkpoints/average is the mean of steps {', '.join(map(str, steps))}")
-        print(report.comparison_table(rows))
-
-
-def chosen_steps(steps: list[int], ranked: list[int], settings: AverageConfig) -> list[int]:
-    """The steps to average, of those that still have a checkpoint.
-
-    Raises:
-        UserError: If there are fewer than asked for.
-    """
-    order = steps[::-1] if settings.which is AverageOf.last else [step for step in ranked if step in steps]
-    count = len(order) if settings.count is None else settings.count
-    if not 1 <= count <= len(order):
-        raise UserError(
-            f"count={settings.count}: {len(order)} checkpoints are kept; a run keeps more with trainer.keep_last "
-            "or trainer.keep_best"
-        )
-    return sorted(order[:count])
+    with importing():
+        from seq2seq.commands.average import average
+    average(config, folder, settings)

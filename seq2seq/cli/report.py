@@ -6,8 +6,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from seq2seq import report
 from seq2seq.cli import application
-from seq2seq.config import ReportConfig
 from seq2seq.errors import UserError
+from seq2seq.verb_config import ReportConfig
 
 
 def run(arguments: list[str]) -> None:

@@ -29,8 +29,6 @@ __all__ = ["Hidden", "Memory", "Output", "Seq2Seq", "State", "Vocabulary", "beam
 
 R = TypeVar("R")
 
-LARGEST_SIZE = 65_536  # of any dimension or number of layers; a square matrix of it has 17 GB
-
 
 @dataclass(frozen=True)
 class Vocabulary:

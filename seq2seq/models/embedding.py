@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from enum import Enum
 from typing import cast
 
 import torch
@@ -11,14 +10,7 @@ from torch import Tensor, nn
 
 from seq2seq.errors import UserError
 from seq2seq.models.base import Vocabulary
-
-
-class TieEmbeddings(str, Enum):
-    """Which tables are one: `all` source, target and output; `decoder` target and output; `none`."""
-
-    all = "all"
-    decoder = "decoder"
-    none = "none"
+from seq2seq.models.config import TieEmbeddings
 
 
 def build_embeddings(

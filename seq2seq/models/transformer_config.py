@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from seq2seq.errors import UserError
-from seq2seq.models.base import LARGEST_SIZE
-from seq2seq.models.embedding import TieEmbeddings
+from seq2seq.models.config import LARGEST_SIZE, TieEmbeddings
 
 
 class TransformerAttention(str, Enum):

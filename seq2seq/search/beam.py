@@ -20,6 +20,7 @@ from seq2seq.search.constraints import NEVER, Constraints
 from seq2seq.search.coverage import Coverage
 from seq2seq.search.decoder import Decoder
 from seq2seq.search.hypothesis import Hypothesis, StepRecord, backtrack
+from seq2seq.search.lengths import normalizer
 from seq2seq.search.schedule import rows_to_keep
 
 
@@ -115,7 +116,7 @@ class BeamSearch:
         self.tokens.append(chosen, live.sentences)
         self.parents.append(parents, live.sentences)
         self.constraints.advance(chosen, parents)
-        normalized = end_scores / self.config.normalizer(torch.tensor(step))  # on the CPU: no wait for a copy
+        normalized = end_scores / normalizer(torch.tensor(step), self.config)  # on the CPU: no wait for a copy
         if self.coverage is not None:
             penalties = self.coverage.add(attention).gather(1, torch.cat([end_parents, parents], dim=1))
             self.penalties.append(penalties, live.sentences)
@@ -143,7 +144,7 @@ class BeamSearch:
         ranked = torch.cat([live.best_ended, end_scores], dim=1)
         live.best_ended = ranked.topk(self.config.n_best, dim=1).values
         live.ended = live.ended + (end_scores > NEVER).sum(dim=1)
-        best_live = live.scores[:, 0] / self.config.normalizer(live.limits)
+        best_live = live.scores[:, 0] / normalizer(live.limits, self.config)
         beaten = live.best_ended[:, -1] >= best_live  # also when there is no live beam left: -inf >= -inf
         live.done = live.done | at_limit | beaten | (live.ended >= self.config.beam_size)
         # Whatever happens to a done sentence until it leaves must not count.
@@ -165,7 +166,7 @@ class BeamSearch:
         log_probs = np.concatenate([ended, cut], axis=2)  # [T, B, 2K]: K that ended, K cut off
         steps, owners, slots = np.nonzero(log_probs > NEVER)
         values = log_probs[steps, owners, slots]
-        scores = values / self.config.normalizer(torch.from_numpy(steps + 1)).numpy()
+        scores = values / normalizer(torch.from_numpy(steps + 1), self.config).numpy()
         if self.coverage is not None:
             scores = scores + self.penalties.stack(sentences, fill=0.0)[steps, owners, slots]
         chosen = _first_of_each(owners, scores, self.config.n_best)

@@ -1,4 +1,4 @@
-"""The settings of the search, and what depends on them alone: length limits and normalisation."""
+"""The settings of the search."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-import torch
-from torch import Tensor
-
 from seq2seq.errors import UserError
-
-# With max_length_ratio a hypothesis has at most this + ratio × source tokens: short sources get room.
-RATIO_ALLOWANCE = 10
 
 
 class LengthNormalization(str, Enum):
@@ -34,11 +28,6 @@ class SearchPrecision(str, Enum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
-
-    @property
-    def autocast_dtype(self) -> torch.dtype | None:
-        """The format autocast has to use, None where none is needed."""
-        return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.value]
 
 
 @dataclass
@@ -134,21 +123,3 @@ class SearchConfig:
         for key, holds, rule in rules:
             if not holds:
                 raise UserError(f"search.{key}={getattr(self, key)} {rule}")
-
-    def normalizer(self, lengths: Tensor) -> Tensor:
-        """The divisor of log-probabilities of hypotheses of `lengths` tokens (same shape, float32, >= 1)."""
-        lengths = lengths.to(torch.float32)
-        if self.length_normalization is LengthNormalization.wu:
-            return ((5.0 + lengths) / 6.0) ** self.length_penalty
-        if self.length_normalization is LengthNormalization.average:
-            return lengths**self.length_penalty
-        return torch.ones_like(lengths)
-
-    def limits(self, source_lengths: Tensor) -> Tensor:
-        """The most tokens [B] int64 a hypothesis may have, for sources of `source_lengths` [B] tokens."""
-        limits = torch.full_like(source_lengths, self.max_length)
-        if self.max_length_ratio is None:
-            return limits
-        # float64 so that whole products stay whole; clamped first because int64 cannot hold any float.
-        room = (source_lengths.double().cpu() * self.max_length_ratio).clamp(max=float(self.max_length))
-        return torch.minimum(limits, RATIO_ALLOWANCE + room.long().to(limits.device))

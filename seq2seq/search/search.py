@@ -13,12 +13,16 @@ from seq2seq.errors import UserError
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.runtime import exact_fp32
 from seq2seq.search.beam import BeamSearch
-from seq2seq.search.config import SearchConfig
+from seq2seq.search.config import SearchConfig, SearchPrecision
 from seq2seq.search.coverage import Coverage
 from seq2seq.search.decoder import ModelDecoder
 from seq2seq.search.explanation import explain
 from seq2seq.search.hypothesis import Hypothesis
+from seq2seq.search.lengths import length_limits
 from seq2seq.search.walk import Choice, greedy_choice, sampling_choice, walk
+
+# What autocast has to compute in; None where nothing is to be cast.
+_AUTOCAST = {SearchPrecision.fp32: None, SearchPrecision.bf16: torch.bfloat16, SearchPrecision.fp16: torch.float16}
 
 
 def search(
@@ -49,8 +53,8 @@ def search(
     vocabulary = _shared_vocabulary(models)
     if src.size(0) == 0:
         return []
-    with _ready(models, src.device, config.precision.autocast_dtype):
-        limits = config.limits((src != vocabulary.pad_id).sum(dim=1))
+    with _ready(models, src.device, _AUTOCAST[config.precision]):
+        limits = length_limits((src != vocabulary.pad_id).sum(dim=1), config)
         penalized = config.coverage_penalty > 0
         coverage = Coverage(config.coverage_penalty, src, vocabulary) if penalized else None
         if config.sampling or config.beam_size == 1:

@@ -16,6 +16,7 @@ from seq2seq.search.constraints import Constraints
 from seq2seq.search.coverage import Coverage
 from seq2seq.search.decoder import Decoder
 from seq2seq.search.hypothesis import Hypothesis, StepRecord
+from seq2seq.search.lengths import normalizer
 from seq2seq.search.sampling import draw, uniforms
 from seq2seq.search.schedule import rows_to_keep
 
@@ -132,7 +133,7 @@ def _hypotheses(
     tokens = paths.tokens.stack(sentences, fill=vocabulary.pad_id)  # [T, B, K]
     log_probs = paths.log_probs.stack(sentences, fill=0.0).astype(np.float64).sum(axis=0)  # [B, K]
     lengths = (tokens != vocabulary.pad_id).sum(axis=0)
-    scores = log_probs / config.normalizer(torch.from_numpy(lengths)).numpy()
+    scores = log_probs / normalizer(torch.from_numpy(lengths), config).numpy()
     if config.coverage_penalty > 0:
         scores = scores + paths.penalties.stack(sentences, fill=0.0).sum(axis=0)
     found = []

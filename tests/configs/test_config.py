@@ -10,14 +10,14 @@ from hydra import compose, initialize_config_dir
 from seq2seq import config as configuration
 from seq2seq.config import Config
 from seq2seq.errors import UserError
-from seq2seq.models import build_model
 from seq2seq.models.base import Vocabulary
+from seq2seq.models.build import build_model
 
 CONFIGS = configuration.configs_folder()
 
 
 def composed(*overrides: str) -> Config:
-    configuration.register_schemas()
+    configuration.register_schema("train", Config)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         # the run's name comes from Hydra's runtime choices, which `compose` does not have
         return configuration.parse(compose("train", overrides=["name=test", *overrides]))

@@ -59,7 +59,9 @@ Death = Change | Call | None
 def start_processes() -> None:
     """Lets processes start from one that has imported what a run needs, which saves each of them seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["seq2seq.cli.train", "sacrebleu", "torch.utils.tensorboard", "matplotlib.figure"])
+    context.set_forkserver_preload(
+        ["seq2seq.cli.train", "seq2seq.commands.train", "sacrebleu", "torch.utils.tensorboard", "matplotlib.figure"]
+    )
 
 
 def train(root: Path, arguments: list[str], death: Death = None) -> int:

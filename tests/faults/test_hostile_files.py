@@ -16,8 +16,8 @@ from seq2seq import config as configuration
 from seq2seq.checkpoint import CheckpointStore
 from seq2seq.cli.main import _run
 from seq2seq.config import Config
-from seq2seq.models import build_model
 from seq2seq.models.base import Vocabulary
+from seq2seq.models.build import build_model
 from seq2seq.tokenizer import Tokenizers, train_tokenizers
 from seq2seq.train_state import TrainState
 

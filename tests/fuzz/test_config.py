@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from seq2seq import config as configuration
-from seq2seq.config import Config, EvaluateConfig, GenerateConfig
+from seq2seq.config import Config
 from seq2seq.errors import UserError
+from seq2seq.verb_config import EvaluateConfig, GenerateConfig
 
 COST = 2  # parsing and reading back takes some 30 ms
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from seq2seq.errors import UserError
 from seq2seq.inference import Generator
-from seq2seq.models import FAMILIES, build_model
 from seq2seq.models.base import Vocabulary
+from seq2seq.models.build import build_model
+from seq2seq.models.families import FAMILIES
 from seq2seq.results import one_line
-from seq2seq.search import SearchConfig
+from seq2seq.search.config import SearchConfig
 from seq2seq.tokenizer import TokenizerConfig, TokenizerKind, train_tokenizers
 
 COST = 2  # some 20 ms a search
@@ -40,7 +41,7 @@ def generator(request: pytest.FixtureRequest, kind: str) -> Generator:
     """A random model, which says anything and ends at any time."""
     config = TokenizerConfig(kind=TokenizerKind(kind), vocab_size={"word": 30, "char": 320, "bpe": 300}[kind])
     tokenizers = train_tokenizers(lambda: iter(CORPUS), lambda: iter(CORPUS), config, seed=1)
-    schema, _ = FAMILIES[request.param]
+    schema = FAMILIES[request.param]
     torch.manual_seed(1)
     size = tokenizers.source.vocab_size
     model = build_model(schema(**SIZES[request.param]), Vocabulary(size, size, joint=True)).eval()

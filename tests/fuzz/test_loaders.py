@@ -27,9 +27,9 @@ from seq2seq.data.corpus import DataConfig, Example
 from seq2seq.data.encode import write_store
 from seq2seq.data.store import TokenStore, is_store
 from seq2seq.errors import UserError
-from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
-from seq2seq.models.gru import GRUConfig
+from seq2seq.models.build import build_model
+from seq2seq.models.gru_config import GRUConfig
 from seq2seq.report import sweep_table
 from seq2seq.run_folder import RunFolder
 from seq2seq.tokenizer import TokenizerConfig, TokenizerKind, Tokenizers, load_tokenizers, train_tokenizers

@@ -25,7 +25,7 @@ from peers import CTranslate2Search, HuggingFaceSearch, Task, best_weights, conv
 from seq2seq import config as configuration  # noqa: E402
 from seq2seq.api import vocabulary  # noqa: E402
 from seq2seq.checkpoint import CheckpointStore  # noqa: E402
-from seq2seq.models import build_model  # noqa: E402
+from seq2seq.models.build import build_model  # noqa: E402
 from seq2seq.tokenizer import load_tokenizers  # noqa: E402
 
 TRANSFORMER = ("model=transformer_tiny", "model.d_model=32", "model.num_heads=2", "model.d_ff=48",

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from seq2seq import config as configuration
-from seq2seq.cli.check import _state
 from seq2seq.cli.check import run as check
 from seq2seq.cli.train import run as train
+from seq2seq.commands.check import _state
 from seq2seq.errors import Interrupted, UserError
-from seq2seq.models.gru import GRUConfig
+from seq2seq.models.gru_config import GRUConfig
 from seq2seq.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,11 +11,12 @@ import pytest
 
 from seq2seq import config as configuration
 from seq2seq.cli.main import _run
-from seq2seq.config import CompareConfig, Config
+from seq2seq.config import Config
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.errors import UserError
 from seq2seq.metrics import MetricsConfig, score
 from seq2seq.results import write_generations
+from seq2seq.verb_config import CompareConfig
 
 REFERENCES = ["the cat sat on the mat", "a dog barks loudly at night", "it rains today in the town", "yes it is"]
 SOURCES = ["die katze", "ein hund", "es regnet", "ja"]

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seq2seq.models import Vocabulary, build_model
-from seq2seq.models.gru import GRUAttention, GRUConfig
+from seq2seq.models.base import Vocabulary
+from seq2seq.models.build import build_model
+from seq2seq.models.gru_config import GRUAttention, GRUConfig
 from seq2seq.models.input_feeding import Attended, FedAttention, FedLayer, run_fed
 from seq2seq.models.recurrent import run_gates
 from seq2seq.models.scores import AdditiveScore, ProductComparison, SumComparison

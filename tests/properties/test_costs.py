@@ -18,13 +18,15 @@ from torch.utils._pytree import tree_leaves
 
 from seq2seq.batching import Batch
 from seq2seq.distributed import World
-from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
-from seq2seq.models.gru import GRUConfig
+from seq2seq.models.build import build_model
+from seq2seq.models.gru_config import GRUConfig
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.optim import OptimConfig
-from seq2seq.runtime import Precision, Runtime
-from seq2seq.search import SearchConfig, search
+from seq2seq.optim_config import OptimConfig
+from seq2seq.runtime import Runtime
+from seq2seq.runtime_config import Precision
+from seq2seq.search.config import SearchConfig
+from seq2seq.search.search import search
 from seq2seq.stream import MicroBatch, StepBatches
 from seq2seq.train_step import TrainStep
 from seq2seq.trainer_config import TrainerConfig

@@ -5,8 +5,9 @@ import itertools
 import pytest
 import torch
 
-from seq2seq.models import Vocabulary, build_model
-from seq2seq.models.gru import GRUAttention, GRUConfig
+from seq2seq.models.base import Vocabulary
+from seq2seq.models.build import build_model
+from seq2seq.models.gru_config import GRUAttention, GRUConfig
 from seq2seq.models.objective import Objective
 from seq2seq.models.transformer_config import (
     Activation,

@@ -9,14 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
-from seq2seq.models.gru import GRUConfig
+from seq2seq.models.build import build_model
+from seq2seq.models.gru_config import GRUConfig
 from seq2seq.models.objective import Objective
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.search import Hypothesis, SearchConfig, search
 from seq2seq.search.beam import BeamSearch
+from seq2seq.search.config import SearchConfig
 from seq2seq.search.decoder import ModelDecoder
+from seq2seq.search.hypothesis import Hypothesis
+from seq2seq.search.lengths import length_limits
+from seq2seq.search.search import search
 from seq2seq.search.walk import walk
 
 SIZE = 24
@@ -112,7 +115,7 @@ def test_the_models_are_a_fair_test(model: Seq2Seq) -> None:
 def test_beam_of_one_is_greedy(model: Seq2Seq, ngram: int) -> None:
     config = replace(GREEDY, no_repeat_ngram=ngram, min_length=3)
     src = pad(sources())
-    limits = config.limits((src != 0).sum(1))
+    limits = length_limits((src != 0).sum(1), config)
     beam = BeamSearch(ModelDecoder([model], src), config, VOCABULARY).run(limits)
     greedy = walk(ModelDecoder([model], src), limits, config, vocabulary=VOCABULARY)
     assert_same(beam, greedy)

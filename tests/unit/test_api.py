@@ -6,9 +6,9 @@ import pytest
 
 from seq2seq.api import copy_weights
 from seq2seq.errors import UserError
-from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
-from seq2seq.models.gru import GRUConfig
+from seq2seq.models.build import build_model
+from seq2seq.models.gru_config import GRUConfig
 
 
 def model(**changes: Any) -> Seq2Seq:

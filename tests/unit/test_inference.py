@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from seq2seq.inference import Generator
-from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
+from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.search import Hypothesis, SearchConfig
+from seq2seq.search.config import SearchConfig
+from seq2seq.search.hypothesis import Hypothesis
 from seq2seq.tokenizer_base import Tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz \n"

@@ -11,17 +11,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from seq2seq.errors import UserError
 from seq2seq.optim import (
     ExponentialMovingAverage,
-    OptimConfig,
-    OptimizerName,
-    Schedule,
     build_optimizer,
     learning_rate,
     optimizer_tensors,
     plateau_scale,
-    resolve_horizon,
     restore_optimizer,
     set_learning_rate,
 )
+from seq2seq.optim_config import OptimConfig, OptimizerName, Schedule, resolve_horizon
 
 SCHEDULES = list(Schedule)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -7,15 +7,18 @@ import torch
 from torch import Tensor
 
 from seq2seq.errors import UserError
-from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
+from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.search import LengthNormalization, ModelDecoder, Prediction, SearchConfig, SearchPrecision, search
 from seq2seq.search.beam import BeamSearch
 from seq2seq.search.candidates import best_candidates, best_token
+from seq2seq.search.config import LengthNormalization, SearchConfig, SearchPrecision
 from seq2seq.search.constraints import Constraints
+from seq2seq.search.decoder import ModelDecoder, Prediction
+from seq2seq.search.lengths import length_limits
 from seq2seq.search.sampling import draw, uniforms
 from seq2seq.search.schedule import rows_to_keep
+from seq2seq.search.search import search
 from seq2seq.search.walk import walk
 
 SIZE = 12
@@ -96,11 +99,11 @@ def test_sampling_may_draw_more_than_the_beam_holds() -> None:
 
 def test_limits() -> None:
     lengths = torch.tensor([1, 10, 1000])
-    assert SearchConfig(max_length=50).limits(lengths).tolist() == [50, 50, 50]
-    assert SearchConfig(max_length=50, max_length_ratio=1.5).limits(lengths).tolist() == [11, 25, 50]
-    assert SearchConfig(max_length=50, max_length_ratio=1e30).limits(lengths).tolist() == [50, 50, 50]
+    assert length_limits(lengths, SearchConfig(max_length=50)).tolist() == [50, 50, 50]
+    assert length_limits(lengths, SearchConfig(max_length=50, max_length_ratio=1.5)).tolist() == [11, 25, 50]
+    assert length_limits(lengths, SearchConfig(max_length=50, max_length_ratio=1e30)).tolist() == [50, 50, 50]
     # 3 × 1.1 is 3.3000000000000003, 10 × 1.1 exactly 11: no token is lost to rounding.
-    assert SearchConfig(max_length_ratio=1.1).limits(torch.tensor([3, 10])).tolist() == [13, 21]
+    assert length_limits(torch.tensor([3, 10]), SearchConfig(max_length_ratio=1.1)).tolist() == [13, 21]
 
 
 @pytest.mark.parametrize("vocabulary", [5, 63, 64, 65, 200, 1000])

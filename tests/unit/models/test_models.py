@@ -2,12 +2,13 @@ import pytest
 import torch
 
 from seq2seq.errors import UserError
-from seq2seq.models import FAMILIES, Vocabulary, build_model
-from seq2seq.models.base import beam_rows
-from seq2seq.models.embedding import TieEmbeddings
-from seq2seq.models.gru import GRUAttention, GRUConfig
+from seq2seq.models.base import Vocabulary, beam_rows
+from seq2seq.models.build import build_model
+from seq2seq.models.config import TieEmbeddings
+from seq2seq.models.families import FAMILIES
+from seq2seq.models.gru_config import GRUAttention, GRUConfig
 from seq2seq.models.transformer_config import PositionKind, TransformerConfig
-from seq2seq.search import ModelDecoder
+from seq2seq.search.decoder import ModelDecoder
 
 JOINT = Vocabulary(20, 20, joint=True)
 SMALL = {
@@ -19,7 +20,7 @@ SMALL = {
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tie", TieEmbeddings)
 def test_tying_shares_exactly_the_tables_named(family, tie):
-    config = FAMILIES[family][0](tie_embeddings=tie)
+    config = FAMILIES[family](tie_embeddings=tie)
     model = build_model(config, JOINT)
     source, target, output = (
         model.source_embedding.weight, model.target_embedding.weight, model.output.weight,
@@ -54,7 +55,7 @@ def test_config_errors_name_the_key(build, key):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pretrained_rows_are_copied_where_found(family):
     torch.manual_seed(1)
-    config = FAMILIES[family][0](tie_embeddings=TieEmbeddings.none)
+    config = FAMILIES[family](tie_embeddings=TieEmbeddings.none)
     model = build_model(config, JOINT)
     before = model.source_embedding.weight.detach().clone()
     weights, found = torch.randn_like(before), torch.arange(20) % 3 == 0

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from seq2seq.models import build_model
 from seq2seq.models.base import Seq2Seq, Vocabulary
-from seq2seq.models.gru import GRUConfig
+from seq2seq.models.build import build_model
+from seq2seq.models.gru_config import GRUConfig
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.search import SearchConfig, search
+from seq2seq.search.config import SearchConfig
 from seq2seq.search.explanation import forced_explanation
+from seq2seq.search.search import search
 
 SIZE = 12
 VOCABULARY = Vocabulary(SIZE, SIZE, joint=True)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seq2seq.cli.generate import _line
-from seq2seq.config import Format, GenerateConfig
+from seq2seq.commands.generate import _line
 from seq2seq.inference import Output
+from seq2seq.verb_config import Format, GenerateConfig
 
 OUTPUT = Output(
     text="a\nb",

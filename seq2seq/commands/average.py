@@ -1,0 +1,54 @@
+"""`seq2seq average`: checkpoints of a run averaged into a new one."""
+
+from seq2seq import checkpoint, report
+from seq2seq.api import build_evaluator, load_model
+from seq2seq.checkpoint import CheckpointStore
+from seq2seq.config import Config
+from seq2seq.console import console_log
+from seq2seq.data.prepare import open_corpus
+from seq2seq.errors import UserError
+from seq2seq.run_folder import RunFolder
+from seq2seq.runtime import build_runtime
+from seq2seq.runtime_config import Device
+from seq2seq.tokenizer import load_tokenizers
+from seq2seq.train_state import TrainState
+from seq2seq.verb_config import AverageConfig, AverageOf
+
+
+def average(config: Config, folder: RunFolder, settings: AverageConfig) -> None:
+    """Writes ``checkpoints/average`` and compares it with the best one on the validation set."""
+    with folder.lock(), console_log():
+        store = CheckpointStore(folder.checkpoints)
+        last = store.load("last", files=[])
+        steps = chosen_steps(store.steps(), TrainState.from_json(last.state).ranked(config.trainer.mode), settings)
+        weights = checkpoint.average([store.resolve(str(step)) for step in steps])
+        store.save(max(steps), {"model": weights}, {"averaged": steps}, belongs_to=last.belongs_to, name="average")
+        runtime = build_runtime(Device.auto, config.trainer.precision)
+        tokenizers = load_tokenizers(folder.tokenizer)
+        valid = open_corpus(config.data.valid, tokenizers, config.data, key="data.valid")
+        evaluator = build_evaluator(config, tokenizers, runtime=runtime)
+        rows = {}
+        for name in ("average", "best"):
+            model, _ = load_model(folder, config, checkpoint=name, runtime=runtime)
+            outputs = evaluator.generate([model], valid, examples=config.trainer.eval_examples, greedy=True)
+            rows[name] = evaluator.loss(model, valid)
+            if outputs:
+                rows[name] |= evaluator.score(outputs, valid)
+        print(f"checkpoints/average is the mean of steps {', '.join(map(str, steps))}")
+        print(report.comparison_table(rows))
+
+
+def chosen_steps(steps: list[int], ranked: list[int], settings: AverageConfig) -> list[int]:
+    """The steps to average, of those that still have a checkpoint.
+
+    Raises:
+        UserError: If there are fewer than asked for.
+    """
+    order = steps[::-1] if settings.which is AverageOf.last else [step for step in ranked if step in steps]
+    count = len(order) if settings.count is None else settings.count
+    if not 1 <= count <= len(order):
+        raise UserError(
+            f"count={settings.count}: {len(order)} checkpoints are kept; a run keeps more with trainer.keep_last "
+            "or trainer.keep_best"
+        )
+    return sorted(order[:count])

@@ -1,0 +1,191 @@
+"""`seq2seq check`: what `train` would meet, looked at in seconds."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from seq2seq import config as configuration
+from seq2seq import findings, machine, preflight
+from seq2seq.checkpoint import CheckpointStore
+from seq2seq.commands.train import require_same_content, stored_objective
+from seq2seq.config import Config
+from seq2seq.console import console_log
+from seq2seq.data.corpus import read_examples, resolve_root
+from seq2seq.data.prepare import Prepared, file_fingerprints, is_prepared, prepare
+from seq2seq.data.quality import Corpus, measure, survey
+from seq2seq.data.thin import thinned
+from seq2seq.errors import TrainingError, UserError
+from seq2seq.findings import Finding, Severity
+from seq2seq.preflight import Preflight
+from seq2seq.preparation import base_tokenizers
+from seq2seq.provenance import provenance
+from seq2seq.rehearsal import rehearse
+from seq2seq.run_folder import RunFolder
+from seq2seq.runtime import build_runtime, set_threads
+from seq2seq.runtime_config import Device, Precision
+from seq2seq.tokenizer import Tokenizers
+from seq2seq.verb_config import ReportFormat
+
+LOGGER = logging.getLogger("seq2seq")
+
+# More training pairs than this, if they are not prepared yet, are thinned to about so many: a minute's work, not many.
+_LARGE, _ENOUGH = 200_000, 100_000
+
+
+def check(config: Config, folder: RunFolder, *, command: str, format: ReportFormat) -> None:
+    """Prints the report.
+
+    Args:
+        config: Of the run.
+        folder: Where the run would go.
+        command: That trains it.
+        format: Of the report.
+
+    Raises:
+        UserError: If training could not start, or would make no sense.
+    """
+    with console_log(), tempfile.TemporaryDirectory(prefix="seq2seq-") as scratch:
+        report = _look(config, folder, command=command, scratch=Path(scratch))
+    if format is ReportFormat.json:
+        print(json.dumps(preflight.to_dict(report, config.trainer), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        print(preflight.text(report, config.trainer))
+    if report.errors:
+        raise UserError(report.verdict())
+
+
+def _look(config: Config, folder: RunFolder, *, command: str, scratch: Path) -> Preflight:
+    """Looks at all that `train` would meet; what is wrong becomes a finding, and the rest is looked at all the same.
+
+    ``scratch`` is an empty folder for files that are not wanted afterwards.
+    """
+    set_threads(config.trainer.threads)
+    found: list[Finding] = []
+    report = Preflight(
+        name=str(config.name),
+        command=command,
+        folder=str(folder.path),
+        environment=_environment(config, found),
+        free_disk=machine.free_disk(folder.path),
+        findings=found,
+    )
+    found += _of_places(config, folder)
+    found += [Finding(Severity.warning, line.partition("=")[0], line) for line in configuration.without_effect(config)]
+    resumes, tokenizers = False, None
+    with _reported(found, "name"):
+        state, resumes = _state(config, folder)
+        report.folder = f"{folder.path}: {state}"
+    with _reported(found, "trainer.init_from"):
+        tokenizers = base_tokenizers(config)
+    corpora = _corpora(config, found)
+    if "train" in corpora and len(corpora["train"]):
+        report.qualities = measure(corpora)
+        found += findings.of_quality(report.qualities, config.data)
+    if report.errors:
+        return report  # neither tokenizers nor steps would say anything more
+    with _reported(found, "data"):
+        prepared = _prepare(config, report, scratch, tokenizers=tokenizers)
+        report.splits = prepared.report.splits
+        found += findings.of_splits(report.splits)
+    if report.errors:
+        return report
+    with _reported(found, "name"):
+        resumes = resumes and _has_checkpoint(config, folder, prepared)
+    with _reported(found, "trainer.batch_tokens"), _reported(found, "model", (UserError,)):
+        LOGGER.info("Measuring a few steps.")
+        device = build_runtime(config.trainer.device, config.trainer.precision).device
+        room = machine.available_memory(device)
+        report.rehearsal = rehearse(config, prepared, room=room, thinned=report.thinned, starts=not resumes)
+        found += preflight.of_machine(config.trainer, report)
+    return report
+
+
+@contextmanager
+def _reported(
+    found: list[Finding], key: str, kinds: tuple[type[Exception], ...] = (UserError, TrainingError)
+) -> Iterator[None]:
+    """Turns an error that has a message for the user into a finding."""
+    try:
+        yield
+    except kinds as error:
+        found.append(Finding(Severity.error, key, str(error)))
+
+
+def _of_places(config: Config, folder: RunFolder) -> Iterator[Finding]:
+    for key, path in {"output_root": folder.path, "cache_root": Path(config.cache_root)}.items():
+        reason = machine.why_not_writable(path)
+        if reason is not None:
+            mend = f"set {key} to a folder that can"
+            yield Finding(Severity.error, key, f"cannot be written to: {reason}", mend)
+
+
+def _environment(config: Config, found: list[Finding]) -> dict[str, Any]:
+    runtime = build_runtime(Device.cpu, Precision.fp32)
+    with _reported(found, "trainer.device"):
+        runtime = build_runtime(config.trainer.device, config.trainer.precision)
+    about = provenance({}, runtime, world_size=1)
+    found += [
+        Finding(Severity.error, "environment", f"the package {name} is not installed", "install seq2seq anew")
+        for name, version in about["packages"].items()
+        if version is None
+    ]
+    return {**about, "gpus": machine.gpus()}
+
+
+def _state(config: Config, folder: RunFolder) -> tuple[str, bool]:
+    """What is in the run folder and what `train` would do with it, in words; and whether it would go on with it."""
+    folder.inspect()
+    if config.overwrite and folder.entries_to_clear():
+        return "holds a run, which overwrite=true would delete", False
+    if not folder.config.exists():
+        return "new", False
+    if stored_objective(config, folder) is not None:
+        return "holds this run, complete: there is nothing to train", False
+    return "holds this run, not complete: training would go on with it", True
+
+
+def _has_checkpoint(config: Config, folder: RunFolder, prepared: Prepared) -> bool:
+    """Whether there is a checkpoint to go on from; a UserError if there are some and none will do."""
+    checkpoint = CheckpointStore(folder.checkpoints).latest_valid()
+    if checkpoint is None:
+        return False
+    require_same_content(checkpoint, prepared.fingerprints | {"config": configuration.fingerprint(config)}, folder)
+    return True
+
+
+def _corpora(config: Config, found: list[Finding]) -> dict[str, Corpus]:
+    """All corpora that can be read."""
+    data, root = config.data, resolve_root(config.data.root)
+    corpora = {}
+    sections = {"train": data.train, "valid": data.valid, **{f"test.{name}": test for name, test in data.test.items()}}
+    for name, section in sections.items():
+        with _reported(found, f"data.{name}"):
+            corpora[name] = survey(read_examples(section, root, f"data.{name}", errors=data.encoding_errors))
+    return corpora
+
+
+def _prepare(config: Config, report: Preflight, scratch: Path, *, tokenizers: Tokenizers | None) -> Prepared:
+    """The data prepared as for training, which finds it in the cache then; a large training set thinned."""
+    data, cache = config.data, Path(config.cache_root)
+    pairs = report.qualities["train"].pairs
+    settings: dict[str, Any] = {"seed": config.seed, "tokenizers": tokenizers}
+    if pairs > _LARGE and not is_prepared(data, config.tokenizer, cache_root=cache, **settings):
+        report.thinned = -(-pairs // _ENOUGH)
+        data, cache = thinned(data, scratch, every=report.thinned), scratch / "cache"
+        note = f"{pairs:,} pairs are not prepared yet: every {report.thinned}th stands for all in lengths and speed"
+        report.findings.append(
+            Finding(Severity.note, "data.train", note, "`seq2seq prepare` first gives exact figures")
+        )
+    prepared = prepare(data, config.tokenizer, cache_root=cache, log=LOGGER.info, **settings)
+    prepared.verify()
+    if report.thinned > 1:
+        # What the run would be bound to: the whole files. Its tokenizer is not known without preparing them.
+        prepared = replace(prepared, fingerprints=file_fingerprints(config.data, Path(config.cache_root)))
+        stored = sum(path.stat().st_size for path in prepared.train.folder.iterdir())
+        report.cached_bytes = stored * report.thinned
+    return prepared

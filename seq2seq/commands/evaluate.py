@@ -1,0 +1,54 @@
+"""`seq2seq evaluate`: a run's checkpoint, scored on its test sets or on others."""
+
+import logging
+import re
+from collections.abc import Sequence
+
+from seq2seq import config as configuration
+from seq2seq import report
+from seq2seq.api import build_evaluator, build_generator
+from seq2seq.console import console_log
+from seq2seq.data.prepare import open_corpus
+from seq2seq.provenance import environment
+from seq2seq.results import score_baselines, score_tests, write_generations
+from seq2seq.run_folder import RunFolder, write_json
+from seq2seq.runtime import build_runtime, keep_freed_memory, set_threads
+from seq2seq.verb_config import EvaluateConfig
+
+LOGGER = logging.getLogger("seq2seq")
+
+
+def evaluate(config: EvaluateConfig, folders: Sequence[RunFolder], *, tests: Sequence[str]) -> None:
+    """Scores, prints a table, and keeps scores and outputs in the first run's folder under ``evaluations/``.
+
+    Args:
+        config: Of the first run, with what was changed.
+        folders: Of the run, or the members of an ensemble.
+        tests: The names of the test sets.
+    """
+    set_threads(config.trainer.threads)
+    keep_freed_memory()
+    with console_log():
+        runtime = build_runtime(config.trainer.device, config.trainer.precision)
+        generator = build_generator(folders, config, checkpoint=config.checkpoint, runtime=runtime)
+        tokenizers = generator.tokenizers
+        stores = {
+            name: open_corpus(config.data.test[name], tokenizers, config.data, key=f"data.test.{name}")
+            for name in tests
+        }
+        evaluator = build_evaluator(config, tokenizers, runtime=runtime)
+        scores, outputs = score_tests(evaluator, generator.models, stores)
+        results = {
+            "run": [str(folder.path) for folder in folders],
+            "checkpoint": config.checkpoint,
+            "search": configuration.to_mapping(config)["search"],
+            "test": scores,
+            "baselines": score_baselines(evaluator, stores),
+            "environment": environment(runtime),
+        }
+        checkpoint = re.sub(r"[^A-Za-z0-9._-]+", "_", config.checkpoint).lstrip(".")  # not `..`
+        place = folders[0].path / "evaluations" / (checkpoint or "checkpoint")
+        write_json(place / "results.json", results)
+        write_generations(place, outputs)
+        print(report.results_table(results))
+        LOGGER.info("scores and outputs: %s", place)

@@ -1,0 +1,140 @@
+"""`seq2seq generate`: one output line for each input line, in order."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from seq2seq.api import build_generator
+from seq2seq.console import console_log
+from seq2seq.data.corpus import CorpusConfig, is_jsonl, read_records, text_field
+from seq2seq.data.text import decode_lines, read_lines
+from seq2seq.errors import UserError
+from seq2seq.inference import Generator, Output
+from seq2seq.results import one_line
+from seq2seq.run_folder import RunFolder
+from seq2seq.runtime import build_runtime, keep_freed_memory, set_threads
+from seq2seq.verb_config import Format, GenerateConfig
+
+LOGGER = logging.getLogger("seq2seq")
+
+
+def generate(config: GenerateConfig, folders: Sequence[RunFolder]) -> None:
+    """Reads, generates and writes in blocks of bounded memory; on a terminal, line by line."""
+    set_threads(config.trainer.threads)
+    keep_freed_memory()
+    with console_log(), ExitStack() as stack:
+        texts = _read(config)
+        runtime = build_runtime(config.trainer.device, config.trainer.precision)
+        generator = build_generator(folders, config, checkpoint=config.checkpoint, runtime=runtime)
+        write, live = _writer(config, stack)
+        interactive = config.input is None and sys.stdin.isatty()
+        need_attention = config.attention or config.alignments
+        for outputs in generator.stream(texts, block=1 if interactive else None, need_attention=need_attention):
+            write(_line(outputs, config))
+            if live:
+                sys.stdout.buffer.flush()
+        _warn(generator)
+
+
+def _warn(generator: Generator) -> None:
+    """Says once what happened to some of the sources."""
+    if generator.truncated:
+        LOGGER.warning(
+            "sources longer than data.max_source_length=%d tokens, which were truncated: %d",
+            generator.max_source_length,
+            generator.truncated,
+        )
+    if generator.unknown:
+        LOGGER.warning("sources of which the tokenizer knows no token: %d", generator.unknown)
+
+
+def _read(config: GenerateConfig) -> Iterable[str]:
+    errors = config.data.encoding_errors
+    if config.input is None:
+        return decode_lines(cast(BufferedIOBase, sys.stdin.buffer), "standard input", errors=errors)
+    path = Path(config.input)
+    if is_jsonl(path.name):
+        return _read_sources(path, config, errors)
+    return read_lines(path, errors=errors)
+
+
+def _read_sources(path: Path, config: GenerateConfig, errors: str) -> Iterator[str]:
+    field = _source_field(config.data.train)
+    for number, record in read_records(path, errors=errors):
+        yield text_field(record, field, f"{path}:{number}", key="data.train.source_field")
+
+
+def _source_field(train: CorpusConfig) -> str:
+    """The field of a JSONL input: the run's own, unless that is the number of a column of a TSV file."""
+    if train.source_field is None or (_is_tsv(train) and train.source_field.isdigit()):
+        return "source"
+    return train.source_field
+
+
+def _is_tsv(corpus: CorpusConfig) -> bool:
+    return corpus.path is not None and not is_jsonl(corpus.path)
+
+
+def _writer(config: GenerateConfig, stack: ExitStack) -> tuple[Callable[[bytes], object], bool]:
+    """How a line is written, and whether each is to be flushed."""
+    if config.output is not None:
+        return stack.enter_context(_output_file(Path(config.output))).write, False
+    stack.callback(sys.stdout.buffer.flush)
+    return sys.stdout.buffer.write, sys.stdout.isatty()
+
+
+@contextmanager
+def _output_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that is written under a temporary name and renamed once it is complete; a device or pipe as it is.
+
+    A link stays one, and what it leads to is written: ``/dev/stdout`` is a link, to a file where that is redirected.
+
+    Raises:
+        UserError: If it cannot be made.
+        OSError: If it cannot be written to the end, named; what was there before is left.
+    """
+    place = Path(os.path.realpath(path))
+    special = place.exists() and not place.is_file()
+    temporary = place if special else place.with_name(f".{place.name}.part")
+    try:
+        file = temporary.open("wb")
+    except OSError as error:
+        raise UserError(f"output={path}: cannot be written: {error.strerror}") from error
+    try:
+        with file:
+            yield file
+        if not special:
+            temporary.replace(place)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # an error of writing knows no name
+        raise
+    finally:
+        if not special:
+            temporary.unlink(missing_ok=True)
+
+
+def _line(outputs: list[Output], config: GenerateConfig) -> bytes:
+    if config.format is Format.text:
+        return one_line(outputs[0].text).encode() + b"\n"
+    best = [_record(output, config) for output in outputs]
+    return json.dumps({"text": outputs[0].text, "nbest": best}, ensure_ascii=False).encode() + b"\n"
+
+
+def _record(output: Output, config: GenerateConfig) -> dict[str, Any]:
+    record: dict[str, Any] = {"text": output.text, "score": output.score, "log_prob": output.log_prob}
+    record["tokens"] = output.tokens
+    if config.attention or config.alignments:
+        record["source_tokens"] = output.source_tokens
+    if output.attention is not None and config.attention:
+        record["attention"] = [[round(float(weight), 6) for weight in row] for row in output.attention]
+    if output.copied is not None and config.attention:
+        record["copied"] = [round(share, 6) for share in output.copied]
+    if output.attention is not None and config.alignments:
+        record["alignments"] = [int(row.argmax()) for row in output.attention]
+    return record

@@ -1,0 +1,263 @@
+"""`seq2seq train`: prepare, build, fit, score."""
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from seq2seq import config as configuration
+from seq2seq import report
+from seq2seq.api import build_evaluator, load_first_weights, load_model, vocabulary
+from seq2seq.checkpoint import Checkpoint, CheckpointStore
+from seq2seq.config import Config
+from seq2seq.console import console_log
+from seq2seq.data.prepare import Prepared
+from seq2seq.distributed import World
+from seq2seq.errors import Interrupted, TrainingError, UserError
+from seq2seq.models.base import Seq2Seq
+from seq2seq.models.build import build_model
+from seq2seq.preparation import prepare_data
+from seq2seq.provenance import environment, provenance
+from seq2seq.results import finite_objective, score_baselines, score_tests, test_values, write_generations
+from seq2seq.run_folder import RunFolder, write_json, write_text
+from seq2seq.runtime import (
+    Runtime,
+    build_runtime,
+    deterministic,
+    is_out_of_memory,
+    keep_freed_memory,
+    seed_step,
+    set_threads,
+)
+from seq2seq.stream import BatchStream, StreamConfig
+from seq2seq.tracking import NullTracker, Tracker
+from seq2seq.train_state import TrainState, finished
+from seq2seq.trainer import Surroundings, Trainer
+from seq2seq.validation import Validator
+
+LOGGER = logging.getLogger("seq2seq")
+
+
+def train(config: Config, folder: RunFolder, world: World) -> float:
+    """Trains one run, or goes on with it, and scores it.
+
+    Returns:
+        The objective: the best value of ``trainer.metric``, finite whatever happened, for sweepers.
+    """
+    set_threads(config.trainer.threads)
+    keep_freed_memory()
+    runtime = build_runtime(config.trainer.device, config.trainer.precision, local_rank=world.local_rank)
+    world.start(runtime.device.type, timeout_minutes=config.trainer.timeout_minutes)
+    try:
+        if world.is_main:
+            folder.create()
+            with folder.lock(), console_log(file=folder.log), deterministic(config.trainer.deterministic):
+                if config.overwrite:
+                    folder.clear()
+                return _run(config, folder, runtime=runtime, world=world)
+        with console_log(quiet=True), deterministic(config.trainer.deterministic):
+            return _run(config, folder, runtime=runtime, world=world)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0]  # Python's own MemoryError says nothing
+        raise TrainingError(
+            f"out of memory{f' ({reason})' if reason else ''}: lower trainer.batch_tokens="
+            f"{config.trainer.batch_tokens} and raise trainer.accumulate by as much; or lower "
+            f"search.batch_size={config.search.batch_size} if it was scoring"
+        ) from error
+    except Interrupted as stop:
+        if not config.overwrite:
+            raise
+        raise Interrupted(f"{stop}, without overwrite=true", stop.exit_code) from None
+
+
+def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -> float:
+    """Prepare, build, fit, score."""
+    world.barrier()  # the main rank has emptied the folder by now, if it was to
+    done = stored_objective(config, folder)
+    if done is not None:
+        return done
+    prepared = prepare_data(config)
+    checkpoints = CheckpointStore(folder.checkpoints)
+    checkpoint = _latest(checkpoints, world)
+    fingerprints = prepared.fingerprints | {"config": configuration.fingerprint(config)}
+    if checkpoint is not None:
+        require_same_content(checkpoint, fingerprints, folder)
+    tracker: NullTracker = NullTracker()
+    if world.is_main:
+        _write_head(config, folder, prepared, runtime=runtime, world=world)
+        tracker = Tracker(folder.path, resume_step=checkpoint.step if checkpoint else None)
+    try:
+        seed_step(config.seed, step=-1)
+        model = build_model(config.model, vocabulary(prepared.tokenizers))
+        if checkpoint is None:
+            load_first_weights(model, config, prepared.tokenizers)
+        model.to(runtime.device)
+        LOGGER.info("%s", report.parameter_table((name, p.numel()) for name, p in model.named_parameters()))
+        surroundings = Surroundings(runtime, world, tracker, checkpoints, fingerprints=fingerprints, seed=config.seed)
+        trainer = _build_trainer(config, prepared, model, surroundings)
+        if checkpoint is not None:
+            LOGGER.info("going on from step %d (%s)", checkpoint.step, checkpoint.path)
+            trainer.restore(checkpoint)
+        else:
+            tracker.hparams(configuration.hyper_parameters(config), [config.trainer.metric])
+        LOGGER.info("training on %s in %s", runtime.device, runtime.precision.value)
+        reason = trainer.fit(beside=prepared.verify)
+        LOGGER.info("training is complete: %s", reason)
+        trainer.average()
+        return _finish(config, folder, prepared, trainer=trainer, surroundings=surroundings)
+    finally:
+        tracker.close()
+
+
+def _latest(checkpoints: CheckpointStore, world: World) -> Checkpoint | None:
+    """The checkpoint to go on from, chosen by one rank: a passing error of a disk must not part them."""
+    checkpoint = checkpoints.latest_valid() if world.is_main else None
+    chosen = world.broadcast(None if checkpoint is None else checkpoint.path)
+    return checkpoints.load(chosen) if chosen is not None and not world.is_main else checkpoint
+
+
+def stored_objective(config: Config, folder: RunFolder) -> float | None:
+    """The objective of a run that is complete; None if there is something to do.
+
+    Raises:
+        UserError: If the folder holds a run with a configuration that differs in a key that matters.
+    """
+    if not folder.config.exists():
+        return None
+    differences = configuration.diff(configuration.load(folder.config), config)
+    if differences:
+        listed = "\n".join(f"  {key}: {old!r} there, {new!r} now" for key, (old, new) in differences.items())
+        raise UserError(
+            f"{folder.path} holds a run with another configuration:\n{listed}\n"
+            f"choose another name (name=NAME), or start over in this folder (overwrite=true)"
+        )
+    results = folder.read_results()
+    if results is None:
+        return None
+    checkpoint = CheckpointStore(folder.checkpoints).latest_valid(files=[])
+    reason = finished(TrainState.from_json(checkpoint.state), config.trainer) if checkpoint is not None else None
+    if reason is None:
+        return None  # a limit was raised
+    LOGGER.info("%s is complete (%s); nothing to do", folder.path, reason)
+    return finite_objective(results["objective"]["value"], config.trainer.mode)
+
+
+def require_same_content(checkpoint: Checkpoint, fingerprints: Mapping[str, str], folder: RunFolder) -> None:
+    """Raises a UserError where one of these fingerprints is not that of the checkpoint; a test set may be added."""
+    made_with = checkpoint.belongs_to
+    changed = sorted(
+        key
+        for key, value in fingerprints.items()
+        if made_with.get(key) != value and (key in made_with or not key.startswith("data.test."))
+    )
+    if changed:
+        raise UserError(
+            f"{folder.path} was trained on other content: {', '.join(changed)} changed since (by sha256); restore it, "
+            "choose another name (name=NAME), or start over in this folder (overwrite=true)"
+        )
+
+
+def _write_head(config: Config, folder: RunFolder, prepared: Prepared, *, runtime: Runtime, world: World) -> None:
+    """What a run folder says of itself before the first step."""
+    write_text(folder.config, configuration.to_yaml(config))
+    write_json(folder.provenance, provenance(prepared.fingerprints, runtime, world_size=world.size))
+    prepared.tokenizers.save(folder.tokenizer)
+    write_json(folder.path / "data_report.json", prepared.report.to_dict())
+    folder.results.unlink(missing_ok=True)
+    for line in prepared.report.lines():
+        LOGGER.info("%s", line)
+    for line in configuration.without_effect(config):
+        LOGGER.warning("%s", line)
+
+
+def _build_trainer(config: Config, prepared: Prepared, model: Seq2Seq, around: Surroundings) -> Trainer:
+    settings = config.trainer
+    world, runtime = around.world, around.runtime
+    evaluator = build_evaluator(config, prepared.tokenizers, runtime=runtime, world=world)
+    validator = Validator(
+        evaluator,
+        prepared.valid,
+        tracker=around.tracker,
+        examples=settings.eval_examples,
+        samples=settings.samples if world.is_main else 0,
+        images=settings.attention_images if world.is_main else 0,
+    )
+
+    def store_of_epoch(epoch: int) -> Any:
+        if config.tokenizer.sampling_alpha == 0:
+            return prepared.train
+        drawn = prepared.train.resampled(
+            prepared.tokenizers, seed=config.seed, epoch=epoch, folder=Path(config.cache_root) / "epochs"
+        )
+        cut = drawn.report.source.truncated + drawn.report.target.truncated
+        if cut and world.is_main:
+            LOGGER.info("epoch %d: as drawn, %d texts are longer than the limits and are cut", epoch, cut)
+        return drawn
+
+    stream = BatchStream(
+        store_of_epoch,
+        StreamConfig(
+            batch_tokens=settings.batch_tokens,
+            accumulate=settings.accumulate,
+            max_source_length=config.data.max_source_length,
+            max_target_length=config.data.max_target_length,
+            seed=config.seed,
+            rank=world.rank,
+            size=world.size,
+            pinned=runtime.pinned,
+        ),
+    )
+    return Trainer(model, stream, validator=validator, config=settings, optim_config=config.optim, surroundings=around)
+
+
+def _finish(
+    config: Config, folder: RunFolder, prepared: Prepared, *, trainer: Trainer, surroundings: Surroundings
+) -> float:
+    """Scores the best checkpoint, writes outputs and results, and returns the objective."""
+    runtime, world, state = surroundings.runtime, surroundings.world, trainer.state
+    world.barrier()
+    chosen = "last" if state.best(config.trainer.mode) is None else "best"  # no evaluation gave a finite value
+    model, best_step = load_model(folder, config, checkpoint=chosen, runtime=runtime)
+    evaluator = build_evaluator(config, prepared.tokenizers, runtime=runtime, world=world)
+    LOGGER.info("scoring the checkpoint of step %d on %d test sets", best_step, len(prepared.test))
+    valid = evaluator.loss(model, prepared.valid)
+    if not math.isfinite(valid["loss"]):
+        raise TrainingError(
+            f"the loss on the validation set is not a finite number, even at step {best_step}: the run has diverged. "
+            "Start over (overwrite=true) with a smaller optim.lr or more optim.warmup_steps"
+        )
+    outputs = evaluator.generate([model], prepared.valid, examples=config.trainer.eval_examples, greedy=True)
+    if outputs:
+        valid |= evaluator.score(outputs, prepared.valid)
+    test, generations = score_tests(evaluator, [model], prepared.test)
+    value = valid.get(config.trainer.metric.removeprefix("valid/"))
+    objective = finite_objective(value, config.trainer.mode)
+    results = {
+        "name": config.name,
+        "complete": True,
+        "best_step": best_step,
+        "objective": {"metric": config.trainer.metric, "mode": config.trainer.mode, "value": objective},
+        "model": {"parameters": sum(p.numel() for p in model.parameters())},
+        "train": {
+            "steps": state.step,
+            "skipped_updates": state.skipped,
+            "epochs": round(state.epochs, 4),
+            "seconds": round(state.seconds, 2),
+            "target_tokens": state.target_tokens,
+            "target_tokens_per_sec": round(state.target_tokens / max(state.step_seconds, 1e-9), 1),
+        },
+        "valid": valid,
+        "test": test,
+        "baselines": score_baselines(evaluator, prepared.test) if world.is_main else {},
+        "environment": environment(runtime),
+    }
+    if world.is_main:
+        write_generations(folder.generations, generations)
+        surroundings.tracker.log(state.step, test_values(test))
+        write_json(folder.results, results)
+        LOGGER.info("%s", report.results_table(results))
+        LOGGER.info("run folder: %s   curves: tensorboard --logdir %s", folder.path, folder.path)
+    return objective

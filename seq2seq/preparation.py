@@ -1,0 +1,44 @@
+"""From a configuration to prepared data."""
+
+import logging
+from pathlib import Path
+
+from seq2seq.config import Config
+from seq2seq.data.prepare import Prepared, prepare
+from seq2seq.errors import UserError
+from seq2seq.run_folder import RunFolder
+from seq2seq.tokenizer import Tokenizers, load_tokenizers
+
+LOGGER = logging.getLogger("seq2seq")
+
+
+def prepare_data(config: Config) -> Prepared:
+    """Data and tokenizers, those of another run if this one starts from it.
+
+    Ranks that come second wait for the first and find its work.
+    """
+    return prepare(
+        config.data,
+        config.tokenizer,
+        cache_root=Path(config.cache_root),
+        seed=config.seed,
+        log=LOGGER.info,
+        tokenizers=base_tokenizers(config),
+    )
+
+
+def base_tokenizers(config: Config) -> Tokenizers | None:
+    """Those of the run that this one starts from (`trainer.init_from`); None where it starts from nothing.
+
+    Raises:
+        UserError: If there is no such run.
+    """
+    if config.trainer.init_from is None:
+        return None
+    start = RunFolder(Path(config.trainer.init_from))
+    run = start if start.tokenizer.is_dir() else RunFolder(start.path.resolve().parent.parent)
+    if not run.tokenizer.is_dir():
+        raise UserError(
+            f"trainer.init_from={config.trainer.init_from} is neither a run folder nor one of its checkpoints"
+        )
+    return load_tokenizers(run.tokenizer)
