@@ -55,7 +55,7 @@ def main() -> None:
     store = open_corpus(CorpusConfig(source="text", target="text"), tokenizers, data, key="data.test.text")
 
     def evaluator(*, batch_size: int, batch_tokens: int) -> Evaluator:
-        search = SearchConfig(beam_size=2, max_length=3, batch_size=batch_size)
+        search = SearchConfig(beam_size=2, max_length=3, batch_size=batch_size, batch_tokens=10**6)
         config = EvaluationConfig(search, MetricsConfig(), None, batch_tokens, 50_000, 256, seed=1)
         return Evaluator(config, tokenizers, runtime=runtime)
 

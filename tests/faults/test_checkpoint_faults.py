@@ -136,9 +136,12 @@ def test_average_of_what_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize("verb", ["average", "evaluate", "generate"])
-def test_a_run_without_checkpoints_says_so(run: Path, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_checkpoints_says_so(
+    run: Path, files: list[str], verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree(run / "checkpoints")
-    assert _run(verb, [f"run={run}"]) == 2
+    valid = [f"+{key.replace('valid', 'test.again')}" for key in files if key.startswith("data.valid.")]
+    assert _run(verb, [f"run={run}", *(valid if verb == "evaluate" else [])]) == 2
     assert "there is none yet" in capsys.readouterr().err
 
 

@@ -174,5 +174,5 @@ def test_a_second_signal_leaves_without_saving(home: Path, tiny: tuple[str, ...]
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)
     process.communicate(timeout=60)
-    assert process.returncode == 143
+    assert process.returncode in (75, 143)  # threads may take them in either order
     assert not (home / "outputs/twice/checkpoints/last").exists()
