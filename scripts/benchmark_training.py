@@ -17,13 +17,12 @@ from matrix_products import MatrixProducts
 from peers import can_compare
 
 from seq2seq import optim
-from seq2seq.api import vocabulary
+from seq2seq.api import build_stream, vocabulary
 from seq2seq.config import Config
 from seq2seq.data.prepare import Prepared, prepare
 from seq2seq.distributed import world_from_environment
 from seq2seq.models.build import build_model
 from seq2seq.optim_config import resolve_horizon
-from seq2seq.rehearsal import batch_stream
 from seq2seq.runtime import build_runtime, keep_freed_memory, seed_step, set_threads
 from seq2seq.runtime_config import Precision
 from seq2seq.tokenizer import EOS_ID
@@ -59,7 +58,7 @@ class OurLoop:
         self._step = TrainStep(
             model, config.trainer, config.optim, runtime=runtime, world=self._world, seed=config.seed
         )
-        self._stream = batch_stream(config, data.train)
+        self._stream = build_stream(config, lambda epoch: data.train)
         self._steps, self._done = steps, 0
         self._horizon = resolve_horizon(config.optim, max_steps=config.trainer.max_steps)
         self._step.rehearse(self._stream.heaviest(0))
@@ -92,7 +91,7 @@ def problem_of(overrides: list[str], steps: int) -> Problem:
     data = prepared_data(config)
     batches = [
         np.concatenate([micro.batch.indices.numpy() for micro in step.micro_batches]).tolist()
-        for step in islice(batch_stream(config, data.train).steps(0, 0), steps)
+        for step in islice(build_stream(config, lambda epoch: data.train).steps(0, 0), steps)
     ]
     train = data.train
     return Problem(

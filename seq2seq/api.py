@@ -1,7 +1,7 @@
 """From a configuration or a run folder to working parts: what the command line and notebooks share."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from seq2seq import config as configuration
 from seq2seq.checkpoint import CheckpointStore
 from seq2seq.config import Config
 from seq2seq.config_file import read_mapping
+from seq2seq.data.store import TokenStore
 from seq2seq.distributed import World
 from seq2seq.errors import UserError
 from seq2seq.evaluation import EvaluationConfig, Evaluator
@@ -20,6 +21,7 @@ from seq2seq.models.build import build_model
 from seq2seq.run_folder import RunFolder, require_run
 from seq2seq.runtime import Runtime, build_runtime
 from seq2seq.runtime_config import Device
+from seq2seq.stream import BatchStream, StreamConfig
 from seq2seq.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizers, load_tokenizers
 
 LOGGER = logging.getLogger("seq2seq")
@@ -124,6 +126,33 @@ def build_evaluator(
         tokenizers,
         runtime=runtime,
         world=world,
+    )
+
+
+def build_stream(
+    config: Config, store_of_epoch: Callable[[int], TokenStore], *, world: World | None = None, pinned: bool = False
+) -> BatchStream:
+    """The batches of a run.
+
+    Args:
+        config: Of the run.
+        store_of_epoch: See ``BatchStream``.
+        world: The processes that share the run; None if it is one.
+        pinned: Whether batches are put into page-locked memory.
+    """
+    world = world or World()
+    return BatchStream(
+        store_of_epoch,
+        StreamConfig(
+            batch_tokens=config.trainer.batch_tokens,
+            accumulate=config.trainer.accumulate,
+            max_source_length=config.data.max_source_length,
+            max_target_length=config.data.max_target_length,
+            seed=config.seed,
+            rank=world.rank,
+            size=world.size,
+            pinned=pinned,
+        ),
     )
 
 

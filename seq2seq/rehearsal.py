@@ -17,12 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seq2seq.api import build_evaluator, load_first_weights, vocabulary
+from seq2seq.api import build_evaluator, build_stream, load_first_weights, vocabulary
 from seq2seq.batching import Batch
 from seq2seq.checkpoint import CheckpointStore
 from seq2seq.config import Config
 from seq2seq.data.prepare import Prepared
-from seq2seq.data.store import TokenStore
 from seq2seq.distributed import World
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.models.base import Seq2Seq
@@ -37,7 +36,7 @@ from seq2seq.runtime import (
     set_threads,
 )
 from seq2seq.signals import held_back
-from seq2seq.stream import BatchStream, MicroBatch, StreamConfig
+from seq2seq.stream import BatchStream, MicroBatch
 from seq2seq.train_step import TrainStep
 
 _WARM_UP = 2  # steps that are slower than those to come
@@ -183,7 +182,7 @@ def _rehearse(config: Config, prepared: Prepared, *, room: int, starts: bool, fo
     model.to(runtime.device)
     trainer = replace(config.trainer, compile=False)  # minutes of compilation would tell little
     step = TrainStep(model, trainer, config.optim, runtime=runtime, world=World(), seed=config.seed)
-    stream = batch_stream(config, prepared.train, pinned=runtime.pinned)
+    stream = build_stream(config, lambda epoch: prepared.train, pinned=runtime.pinned)
     parameters = sum(p.numel() for p in model.parameters())
     heaviest = stream.heaviest(0)
     moments = 2 * 4 * parameters  # Adam's, which the first update takes
@@ -198,21 +197,6 @@ def _rehearse(config: Config, prepared: Prepared, *, room: int, starts: bool, fo
     needed = _peak(runtime) if fits else needed + moments
     shapes = [(len(micro.batch.indices), micro.batch.src.size(1), micro.batch.tgt_in.size(1)) for micro in heaviest]
     return Rehearsal(parameters, Memory(shapes, needed, room, measured=fits, splits=step.splits), speed)
-
-
-def batch_stream(config: Config, store: TokenStore, *, pinned: bool = False) -> BatchStream:
-    """The batches of a run in one process, of the same examples in each epoch."""
-    return BatchStream(
-        lambda epoch: store,
-        StreamConfig(
-            batch_tokens=config.trainer.batch_tokens,
-            accumulate=config.trainer.accumulate,
-            max_source_length=config.data.max_source_length,
-            max_target_length=config.data.max_target_length,
-            seed=config.seed,
-            pinned=pinned,
-        ),
-    )
 
 
 def _peak(runtime: Runtime) -> int:

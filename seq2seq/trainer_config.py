@@ -54,7 +54,7 @@ class TrainerConfig:
         coverage_loss_start: Steps before the coverage loss is added.
         checkpoint_activations: Whether activations are computed anew in the backward pass instead of being kept: for
             long inputs, less memory for about a third more time.
-        compile: Whether the training objective goes through ``torch.compile``.
+        compile: Whether the training objective goes through ``torch.compile``. For GPUs: on a CPU it is slower.
         deterministic: Whether an operation without a deterministic kernel is an error.
         log_every: Steps between lines of training figures.
         eval_every: Steps between evaluations.

@@ -8,7 +8,7 @@ from typing import Any
 
 from seq2seq import config as configuration
 from seq2seq import report
-from seq2seq.api import build_evaluator, load_first_weights, load_model, vocabulary
+from seq2seq.api import build_evaluator, build_stream, load_first_weights, load_model, vocabulary
 from seq2seq.checkpoint import Checkpoint, CheckpointStore
 from seq2seq.config import Config
 from seq2seq.console import console_log
@@ -30,7 +30,6 @@ from seq2seq.runtime import (
     seed_step,
     set_threads,
 )
-from seq2seq.stream import BatchStream, StreamConfig
 from seq2seq.tracking import NullTracker, Tracker
 from seq2seq.train_state import TrainState, finished
 from seq2seq.trainer import Surroundings, Trainer
@@ -197,19 +196,7 @@ def _build_trainer(config: Config, prepared: Prepared, model: Seq2Seq, around: S
             LOGGER.info("epoch %d: as drawn, %d texts are longer than the limits and are cut", epoch, cut)
         return drawn
 
-    stream = BatchStream(
-        store_of_epoch,
-        StreamConfig(
-            batch_tokens=settings.batch_tokens,
-            accumulate=settings.accumulate,
-            max_source_length=config.data.max_source_length,
-            max_target_length=config.data.max_target_length,
-            seed=config.seed,
-            rank=world.rank,
-            size=world.size,
-            pinned=runtime.pinned,
-        ),
-    )
+    stream = build_stream(config, store_of_epoch, world=world, pinned=runtime.pinned)
     return Trainer(model, stream, validator=validator, config=settings, optim_config=config.optim, surroundings=around)
 
 
