@@ -122,16 +122,16 @@ def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1,
         UserError: The model cannot be built, or not get its first weights.
     """
     context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
+    here, there = context.Pipe()
     with tempfile.TemporaryDirectory(prefix="check-", dir=config.cache_root) as folder:
         work = partial(_rehearse, config, prepared, room=room, starts=starts, folder=Path(folder))
-        process = context.Process(target=_answer, args=(sender, work), daemon=True)
+        process = context.Process(target=_work, args=(there,), daemon=True)
         resource_tracker.ensure_running()  # it is started with any first process, and unblocks signals then
         try:
-            with held_back():
+            with held_back():  # a moment: what takes long, the process imports torch before it reads the work
                 process.start()
-            sender.close()
-            answer = _received(receiver, process, room)
+            there.close()
+            answer = _answer(here, work, process, room=room)
         finally:
             if process.pid is not None:
                 process.kill()
@@ -144,11 +144,12 @@ def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1,
     return replace(answer, speed=replace(answer.speed, steps_per_epoch=answer.speed.steps_per_epoch * thinned))
 
 
-def _received(receiver: Connection, process: BaseProcess, room: int) -> object:
-    """What the process sends; a TrainingError if it was killed before."""
+def _answer(connection: Connection, work: Callable[[], Rehearsal], process: BaseProcess, *, room: int) -> object:
+    """What the process says to the work; a TrainingError if it was killed before."""
     try:
-        return receiver.recv()
-    except EOFError:
+        connection.send(work)
+        return connection.recv()
+    except (EOFError, ConnectionError):
         process.join()
         if process.exitcode == -signal.SIGKILL:
             raise TrainingError(
@@ -158,17 +159,18 @@ def _received(receiver: Connection, process: BaseProcess, room: int) -> object:
         raise RuntimeError(f"the trial steps ended with code {process.exitcode}") from None
 
 
-def _answer(sender: Connection, work: Callable[[], Rehearsal]) -> None:
-    """The body of the process: sends a rehearsal, or the error that has a message for the user."""
+def _work(connection: Connection) -> None:
+    """The body of the process: answers with a rehearsal, or the error that has a message for the user."""
+    work: Callable[[], Rehearsal] = connection.recv()
     try:
-        sender.send(work())
+        connection.send(work())
     except (UserError, TrainingError) as error:
-        sender.send(error)
+        connection.send(error)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         reason = str(error).strip().split("\n")[0]
-        sender.send(TrainingError(f"out of memory: the model or its optimizer do not fit ({reason})"))
+        connection.send(TrainingError(f"out of memory: the model or its optimizer do not fit ({reason})"))
 
 
 def _rehearse(config: Config, prepared: Prepared, *, room: int, starts: bool, folder: Path) -> Rehearsal:

@@ -63,8 +63,8 @@ def train(config: Config, folder: RunFolder, world: World) -> float:
         reason = str(error).partition("\n")[0]  # Python's own MemoryError says nothing
         raise TrainingError(
             f"out of memory{f' ({reason})' if reason else ''}: lower trainer.batch_tokens="
-            f"{config.trainer.batch_tokens} and raise trainer.accumulate by as much; or lower "
-            f"search.batch_size={config.search.batch_size} if it was scoring"
+            f"{config.trainer.batch_tokens} and raise trainer.accumulate by as much; or, if it was scoring, lower "
+            f"search.batch_size={config.search.batch_size} or search.batch_tokens={config.search.batch_tokens}"
         ) from error
     except Interrupted as stop:
         if not config.overwrite:

@@ -21,6 +21,7 @@ from seq2seq.tokenizer import Tokenizers
 R = TypeVar("R")
 
 _CHUNK_EXAMPLES = 4_096
+_MOST_THREADS = 8  # more would wait for the one that reads and writes
 _CHUNK_CHARS = 1_000_000  # bounds a chunk of long documents; a longer example is a chunk of its own
 
 
@@ -46,21 +47,24 @@ def write_store(
         encoder = _Encoder(writer, tokenizers, data, training=training)
         # SentencePiece holds no lock of Python's: each core encodes a chunk, while one reads and writes in between.
         tasks = (encoder.encoding(chunk) for chunk in _chunks(examples))
-        for encoded in _in_order(tasks, at_once=_available_cores()):
+        for encoded in _in_order(tasks, at_once=min(_available_cores(), _MOST_THREADS)):
             encoder.add(encoded)
         writer.finish({"report": asdict(encoder.report())})
 
 
 def _in_order(tasks: Iterable[Callable[[], R]], *, at_once: int) -> Iterator[R]:
     """The results of the tasks in order; some run in threads while the caller works on the results before."""
-    with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="encoding") as threads:
-        started: deque[Future[R]] = deque()
+    threads = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="encoding")
+    started: deque[Future[R]] = deque()
+    try:
         for task in tasks:
             started.append(threads.submit(task))
             if len(started) > at_once:
                 yield started.popleft().result()
         while started:
             yield started.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def _available_cores() -> int:

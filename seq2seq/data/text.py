@@ -155,7 +155,7 @@ def _lines(block: str) -> list[str]:
 
 def _check_start(block: bytes, name: str) -> None:
     """Refuses a stream whose first line shows that it is not UTF-8 text at all."""
-    line = block.split(b"\n", 1)[0]
+    line = block.split(b"\n", 1)[0].removesuffix(b"\r")
     for magic, kind in _COMPRESSED.items():
         if line.startswith(magic):
             mend = "Give it a name ending in .gz" if magic == b"\x1f\x8b" else "Unpack it first"

@@ -149,7 +149,8 @@ def trial_disturbed(folder: Path, blow: Callable[[psutil.Process], None]) -> Non
     striker = Thread(target=strike)
     striker.start()
     try:
-        rehearse(Config(cache_root=str(folder)), None, room=GIB)  # type: ignore[arg-type]
+        larger_than_a_pipe = bytes(1 << 20)
+        rehearse(Config(cache_root=str(folder)), larger_than_a_pipe, room=GIB)  # type: ignore[arg-type]
     finally:
         striker.join()
 

@@ -38,6 +38,7 @@ def arriving(content: bytes, size: int) -> io.BufferedReader:
         (b"\xef\xbb\xbf", []),
         (b"\xef\xbb\xbf\n", [""]),
         (b"a\x00b\n", ["a\x00b"]),
+        (b"\x00\x00a\r\n", ["\x00\x00a"]),
     ],
 )
 def test_only_newlines_end_lines(tmp_path: Path, content: bytes, expected: list[str]) -> None:
