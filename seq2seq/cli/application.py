@@ -10,7 +10,7 @@ from typing import Any
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from seq2seq import config
@@ -43,6 +43,7 @@ def run(
         UserError: If Hydra cannot compose the configuration.
     """
     config.register_schema(verb, schema, defaults)
+    OmegaConf.register_new_resolver("choice", _choice, replace=True)
 
     def job(values: DictConfig) -> Any:
         try:
@@ -115,6 +116,14 @@ def _explain(error: Exception, arguments: list[str], schema: type) -> str:
     lines = [line.strip() for reason in reasons for line in reason.splitlines()]
     message = " ".join(line for line in lines if line and not line.startswith(_NOISE))
     return re.sub(r" \w+_schema\b", "", message)  # options of groups that are not for users
+
+
+def _choice(group: str, *, _root_: DictConfig) -> str:
+    """The option that was chosen of a group: a job asks Hydra, a sweep before its first job the section of Hydra."""
+    from hydra.core.hydra_config import HydraConfig
+
+    choices = _root_.hydra.runtime.choices if "hydra" in _root_ else HydraConfig.get().runtime.choices
+    return str(choices[group])
 
 
 def overrides_of_job() -> tuple[list[str], bool]:

@@ -245,6 +245,13 @@ def test_signals_save_and_tell(home: Path, seq2seq: Command, number: int, code: 
     assert (home / "outputs" / name / "checkpoints" / "last" / "manifest.json").is_file()
 
 
+def test_a_sweep_without_a_name_is_called_by_what_was_chosen(seq2seq: Command, home: Path) -> None:
+    done = seq2seq("train", "-m", "data=demo_translation", "model=gru_tiny", "seed=1,2", "data.train.source=nowhere")
+    assert done.returncode == 2
+    assert "data.train.source=nowhere" in done.stderr
+    assert (home / "outputs/demo_translation-gru_tiny/multirun.yaml").is_file()
+
+
 @pytest.mark.slow
 def test_a_sweep_trains_reports_and_is_not_run_twice(seq2seq: Command, home: Path, tiny: tuple[str, ...]) -> None:
     arguments = ("train", "-m", "name=sweep", *tiny, "trainer.max_steps=6", "seed=1,2")
