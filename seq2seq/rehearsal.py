@@ -128,7 +128,7 @@ def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1,
         process = context.Process(target=_work, args=(there,), daemon=True)
         resource_tracker.ensure_running()  # it is started with any first process, and unblocks signals then
         try:
-            with held_back():  # a moment: what takes long, the process imports torch before it reads the work
+            with held_back():  # for a moment: the work, which the process reads once it has imported torch, comes after
                 process.start()
             there.close()
             answer = _answer(here, work, process, room=room)
