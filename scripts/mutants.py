@@ -1,0 +1,175 @@
+"""One-line changes to Python source, of the kind that people make by mistake."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_COMPARISONS = {
+    ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">"), ast.Eq: ("==", "!="),
+    ast.NotEq: ("!=", "=="), ast.Is: ("is", "is not"), ast.IsNot: ("is not", "is"), ast.In: ("in", "not in"),
+    ast.NotIn: ("not in", "in"),
+}  # fmt: skip
+_ARITHMETIC = {
+    ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"), ast.FloorDiv: ("//", "*"),
+    ast.Mod: ("%", "*"), ast.Pow: ("**", "*"), ast.BitAnd: ("&", "|"), ast.BitOr: ("|", "&"),
+    ast.LShift: ("<<", ">>"), ast.RShift: (">>", "<<"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A file with one change.
+
+    Attributes:
+        path: The file, relative to the root.
+        line: Where the change is, from 1.
+        kind: What kind of change.
+        before: The text that is replaced.
+        after: What replaces it.
+        start: Where in the file's bytes it begins.
+    """
+
+    path: str
+    line: int
+    kind: str
+    before: str
+    after: str
+    start: int
+
+    def apply(self, source: bytes) -> bytes:
+        """The changed file."""
+        end = self.start + len(self.before.encode())
+        assert source[self.start : end].decode() == self.before
+        return source[: self.start] + self.after.encode() + source[end:]
+
+    def __str__(self) -> str:
+        before, after = (" ".join(text.split())[:70] for text in (self.before, self.after))
+        return f"{self.path}:{self.line}  {self.kind}: {before} -> {after or '(nothing)'}"
+
+
+def mutants_of(root: Path, path: Path) -> list[Mutant]:
+    """All mutants of a file that compile, in the order of their places."""
+    source = path.read_bytes()
+    name = path.relative_to(root).as_posix()
+    found = []
+    for mutant in _Finder(name, source).mutants():
+        try:
+            compile(mutant.apply(source), name, "exec", dont_inherit=True)
+        except SyntaxError:
+            continue
+        found.append(mutant)
+    return sorted(set(found), key=lambda mutant: (mutant.start, mutant.kind, mutant.after))
+
+
+class _Finder:
+    def __init__(self, path: str, source: bytes):
+        self._path = path
+        self._source = source
+        self._starts = [0]
+        for line in source.split(b"\n"):
+            self._starts.append(self._starts[-1] + len(line) + 1)
+
+    def mutants(self) -> Iterator[Mutant]:
+        yield from self._visit(ast.parse(self._source))
+
+    def _visit(self, node: ast.AST) -> Iterator[Mutant]:
+        if isinstance(node, ast.JoinedStr):
+            return  # before Python 3.12, the places of what is inside are not told
+        yield from self._changes(node)
+        for name, value in ast.iter_fields(node):
+            if name in ("annotation", "returns", "decorator_list", "bases", "type_params"):
+                continue
+            if isinstance(node, ast.Call) and name == "args" and _is_typing(node.func):
+                continue
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from self._visit(child)
+
+    def _changes(self, node: ast.AST) -> Iterator[Mutant]:
+        match node:
+            case ast.Compare():
+                left = node.left
+                for operator, right in zip(node.ops, node.comparators, strict=True):
+                    yield from self._between(left, right, _COMPARISONS[type(operator)], "comparison")
+                    left = right
+            case ast.BinOp() if type(node.op) in _ARITHMETIC:
+                yield from self._between(node.left, node.right, _ARITHMETIC[type(node.op)], "arithmetic")
+            case ast.AugAssign() if type(node.op) in _ARITHMETIC:
+                before, after = _ARITHMETIC[type(node.op)]
+                yield from self._between(node.target, node.value, (f"{before}=", f"{after}="), "arithmetic")
+            case ast.BoolOp():
+                words = ("and", "or") if isinstance(node.op, ast.And) else ("or", "and")
+                yield from self._between(node.values[0], node.values[1], words, "logic")
+            case ast.UnaryOp() if not isinstance(node.op, ast.UAdd):
+                yield self._replace(node, self._text(node.operand), "operator removed")
+            case ast.Constant():
+                yield from self._constant(node)
+            case ast.If() | ast.While() | ast.IfExp() | ast.Assert():
+                if not isinstance(node, ast.Assert):
+                    yield self._replace(node.test, f"(not ({self._text(node.test)}))", "condition negated")
+            case ast.comprehension():
+                for test in node.ifs:
+                    yield self._replace(test, f"(not ({self._text(test)}))", "condition negated")
+            case ast.Expr(value=ast.Call()):
+                yield self._replace(node, "pass", "call removed")
+            case ast.Call() if not _is_typing(node.func):
+                yield from self._call(node)
+
+    def _constant(self, node: ast.Constant) -> Iterator[Mutant]:
+        value = node.value
+        if isinstance(value, bool):
+            yield self._replace(node, str(not value), "constant")
+        elif isinstance(value, int | float):
+            yield self._replace(node, repr(value + 1 if isinstance(value, int) else value * 2 or 1.0), "constant")
+
+    def _call(self, node: ast.Call) -> Iterator[Mutant]:
+        if len(node.args) >= 2 and not any(isinstance(each, ast.Starred) for each in node.args[:2]):
+            first, second = node.args[:2]
+            start, end = self._span(first)[0], self._span(second)[1]
+            gap = self._source[self._span(first)[1] : self._span(second)[0]].decode()
+            if self._text(first) != self._text(second):
+                yield self._make(start, end, self._text(second) + gap + self._text(first), "arguments swapped")
+        everything = [*node.args, *node.keywords]
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                continue
+            start, end = self._span(keyword)
+            others = [self._span(each) for each in everything if each is not keyword]
+            before = [last for _, last in others if last <= start]
+            after = [first for first, _ in others if first >= end]
+            if after:
+                yield self._make(start, min(after), "", "keyword removed")
+            else:
+                yield self._make(max(before, default=start), end, "", "keyword removed")
+
+    def _between(self, left: ast.AST, right: ast.AST, words: tuple[str, str], kind: str) -> Iterator[Mutant]:
+        """The operator between two operands, which may stand in brackets of their own."""
+        start, end = self._span(left)[1], self._span(right)[0]
+        at = self._source[start:end].find(words[0].encode())
+        if at >= 0:
+            yield self._make(start + at, start + at + len(words[0].encode()), words[1], kind)
+
+    def _replace(self, node: ast.AST, after: str, kind: str) -> Mutant:
+        return self._make(*self._span(node), after, kind)
+
+    def _make(self, start: int, end: int, after: str, kind: str) -> Mutant:
+        line = self._source.count(b"\n", 0, start) + 1
+        return Mutant(self._path, line, kind, self._source[start:end].decode(), after, start)
+
+    def _span(self, node: ast.AST) -> tuple[int, int]:
+        assert isinstance(node, ast.expr | ast.stmt | ast.keyword)
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        return (
+            self._starts[node.lineno - 1] + node.col_offset,
+            self._starts[node.end_lineno - 1] + node.end_col_offset,
+        )
+
+    def _text(self, node: ast.AST) -> str:
+        start, end = self._span(node)
+        return self._source[start:end].decode()
+
+
+def _is_typing(function: ast.expr) -> bool:
+    return isinstance(function, ast.Name) and function.id in ("cast", "TypeVar", "NewType")

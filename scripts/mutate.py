@@ -1,0 +1,322 @@
+#!/usr/bin/env python3
+"""Draws one-line changes to the package by a seed, and tells which of them no test notices.
+
+    python scripts/mutate.py --seed 1 --count 300 --json outputs/mutants-1.json
+    python scripts/mutate.py --seed 2 --count 100 seq2seq/search seq2seq/models
+    python scripts/mutate.py --again outputs/mutants-1.json       # those that survived there
+
+Each mutant runs in a copy of the working tree against the fast tests that execute its line, the quickest first, until
+one fails. One that takes far longer than the tests did counts as killed and is listed. The fast tests run once before,
+to learn which lines each executes and how long it takes; `--coverage FILE` keeps that for further draws on the same
+tree.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import Queue
+from typing import Any
+from xml.etree import ElementTree
+
+from mutants import Mutant, mutants_of
+
+ROOT = Path(__file__).resolve().parents[1]
+# Shells, displays and reports are left to the tests of the command line.
+SCOPE = [
+    "seq2seq/train_step.py", "seq2seq/trainer.py", "seq2seq/trainer_config.py", "seq2seq/train_state.py",
+    "seq2seq/window.py", "seq2seq/stream.py", "seq2seq/batching.py", "seq2seq/validation.py", "seq2seq/evaluation.py",
+    "seq2seq/results.py", "seq2seq/optim.py", "seq2seq/optim_config.py", "seq2seq/distributed.py",
+    "seq2seq/runtime.py", "seq2seq/api.py", "seq2seq/config.py", "seq2seq/config_rules.py", "seq2seq/models",
+    "seq2seq/search", "seq2seq/inference.py", "seq2seq/portions.py", "seq2seq/data", "seq2seq/tokenizer.py",
+    "seq2seq/tokenizer_base.py", "seq2seq/subword_tokenizer.py", "seq2seq/subword_sampling.py",
+    "seq2seq/word_tokenizer.py", "seq2seq/multiline_tokenizer.py", "seq2seq/word_vectors.py", "seq2seq/metrics",
+    "seq2seq/significance.py", "seq2seq/checkpoint.py", "seq2seq/manifest.py", "seq2seq/run_folder.py",
+    "seq2seq/files.py",
+]  # fmt: skip
+FAST = "not slow and not gpu"
+# Imported once by the process that the others are forked from: torch alone takes longer than most tests.
+_PRELOADED = ["torch", "torch.distributed", "torch.utils._python_dispatch", "numpy", "hydra", "omegaconf", "sacrebleu",
+              "sentencepiece", "safetensors.torch", "hypothesis", "pytest", "matplotlib.figure",
+              "torch.utils.tensorboard"]  # fmt: skip
+_SLACK = 30.0  # seconds that a mutant's tests may take beyond three times what they took before
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a mutant.
+
+    Attributes:
+        status: ``killed``, ``timeout``, ``survived``, or ``uncovered`` if no test executes its line.
+        test: The test that failed.
+        tests: How many tests execute the line.
+        seconds: Until it was known.
+    """
+
+    status: str
+    test: str
+    tests: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Covered:
+    """Which tests execute which line, and how long each takes.
+
+    Attributes:
+        lines: Tests by path and line.
+        imported: Lines by path that run as the module is imported, whichever test comes first.
+        seconds: By test.
+    """
+
+    lines: Mapping[str, Mapping[int, list[str]]]
+    imported: Mapping[str, list[int]]
+    seconds: Mapping[str, float]
+
+    def tests(self, mutant: Mutant, *, budget: float) -> list[str]:
+        """The tests of a mutant's line, the quickest first, as many as fit into a budget of seconds."""
+        by_line = self.lines.get(mutant.path, {})
+        found = set(by_line.get(mutant.line, []))
+        if not found and mutant.line in self.imported.get(mutant.path, []):
+            found = {test for tests in by_line.values() for test in tests}
+        chosen, total = [], 0.0
+        for test in sorted(found, key=lambda test: (self.seconds[test], test)):
+            total += self.seconds[test]
+            if chosen and total > budget:
+                break
+            chosen.append(test)
+        return chosen
+
+
+def measure(workers: int) -> Covered:
+    """Runs the fast tests once, with the lines that each executes; subprocesses of a test count as the test."""
+    import coverage
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings, data, times = Path(folder, "coveragerc"), Path(folder, "coverage"), Path(folder, "junit.xml")
+        settings.write_text(
+            "[run]\nsource = seq2seq\nrelative_files = true\nparallel = true\npatch = subprocess\n"
+            f"context = ${{PYTEST_CURRENT_TEST-}}\ndata_file = {data}\n"
+        )
+        subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--dist", "loadgroup", "-m", FAST, "--cov",
+             f"--cov-config={settings}", "--cov-context=test", "--cov-report=", f"--junitxml={times}",
+             "-o", "junit_family=xunit1"],
+            cwd=ROOT, check=True,
+        )  # fmt: skip
+        store = coverage.CoverageData(str(data))
+        store.read()
+        seconds: dict[str, float] = {
+            f"{case.get('file')}::{case.get('name')}": float(case.get("time", 0))
+            for case in ElementTree.parse(times).iter("testcase")
+            if not len(case.findall("skipped"))
+        }
+        return _covered(store, seconds)
+
+
+def _covered(store: Any, seconds: dict[str, float]) -> Covered:
+    by_file = defaultdict(list)
+    for test in seconds:
+        by_file[test.split("::")[0]].append(test)
+    lines: dict[str, dict[int, list[str]]] = {}
+    imported: dict[str, list[int]] = {}
+    for path in store.measured_files():
+        name = Path(path).relative_to(ROOT).as_posix() if Path(path).is_absolute() else path
+        for line, contexts in store.contexts_by_lineno(path).items():
+            tests: set[str] = set()
+            for context in contexts:
+                test, _, phase = context.replace(" (", "|").replace(")", "").rpartition("|")
+                if phase == "setup":  # a fixture of a whole file, perhaps
+                    tests |= set(by_file.get(test.split("::")[0], []))
+                elif test in seconds:
+                    tests.add(test)
+                elif not context:
+                    imported.setdefault(name, []).append(line)
+            if tests:
+                lines.setdefault(name, {})[line] = sorted(tests)
+    return Covered(lines, imported, seconds)
+
+
+class Worker:
+    """A copy of the working tree in which one mutant at a time is tested.
+
+    Args:
+        folder: Where the copy is made.
+    """
+
+    def __init__(self, folder: Path):
+        self._tree = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True,
+            capture_output=True, text=True,
+        ).stdout  # fmt: skip
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        self._clock = int(time.time())
+
+    def test(self, mutant: Mutant, tests: list[str], expected: float) -> Outcome:
+        """Runs the tests on the mutant."""
+        if not tests:
+            return Outcome("uncovered", "", 0, 0.0)
+        began = time.monotonic()
+        path = self._tree / mutant.path
+        source = path.read_bytes()
+        try:
+            self._write(path, mutant.apply(source))
+            status, test = self.run(tests, 3 * expected + _SLACK)
+        finally:
+            self._write(path, source)
+        return Outcome(status, test, len(tests), round(time.monotonic() - began, 1))
+
+    def _write(self, path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        self._clock += 2  # compiled files are told apart by whole seconds
+        os.utime(path, (self._clock, self._clock))
+
+    def run(self, tests: list[str], seconds: float) -> tuple[str, str]:
+        """What became of the tests in the tree as it is, and the one that failed."""
+        log = self._tree / "mutant.log"
+        process = multiprocessing.get_context("forkserver").Process(target=_run, args=(self._tree, tests, log))
+        process.start()
+        process.join(seconds)
+        if process.is_alive():
+            assert process.pid is not None
+            os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+            return "timeout", ""
+        text = log.read_text(encoding="utf-8", errors="replace")
+        failed = [line for line in text.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+        if process.exitcode == 0:
+            return "survived", ""
+        if process.exitcode == 4 and not any(line.startswith("ERROR tests") for line in failed):
+            raise RuntimeError(f"pytest does not find its tests:\n{text[-3000:]}")
+        return "killed", failed[0].split(" - ")[0] if failed else f"exit {process.exitcode}"
+
+
+def _run(tree: Path, tests: list[str], log: Path) -> None:
+    os.setsid()
+    os.chdir(tree)
+    sys.path.insert(0, str(tree))
+    os.environ["PYTHONPATH"] = str(tree)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    import pytest
+
+    options = ["-x", "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "no:randomly", "--timeout=60"]
+    code = pytest.main([*options, *tests])
+    sys.stdout.flush()
+    os._exit(int(code))
+
+
+def examine(mutants: list[Mutant], covered: Covered, *, workers: int, budget: float) -> list[Outcome]:
+    """Tests all mutants, some at a time; tells of each as it is known."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
+        free: Queue[Worker] = Queue()
+        for number in range(workers):
+            free.put(Worker(Path(folder, f"tree{number}")))
+        done = Counter[str]()
+
+        def examine_one(mutant: Mutant) -> Outcome:
+            tests = covered.tests(mutant, budget=budget)
+            worker = free.get()
+            try:
+                outcome = worker.test(mutant, tests, sum(covered.seconds[test] for test in tests))
+            finally:
+                free.put(worker)
+            done[outcome.status] += 1
+            print(
+                f"{done.total():4d}/{len(mutants)}  {outcome.status:9s} {outcome.seconds:6.1f} s  {mutant}", flush=True
+            )
+            return outcome
+
+        return list(pool.map(examine_one, mutants))
+
+
+def summary(results: Iterable[tuple[Mutant, Outcome]]) -> str:
+    """A Markdown table of drawn and killed by folder, and the mutants to look at."""
+    by_folder: dict[str, Counter[str]] = defaultdict(Counter)
+    noted = []
+    for mutant, outcome in results:
+        by_folder[str(Path(mutant.path).parent)][outcome.status] += 1
+        if outcome.status != "killed":
+            noted.append(f"{outcome.status:9s} {mutant}")
+    total = sum(by_folder.values(), Counter[str]())
+    lines = [
+        "| folder | drawn | killed | of these by time | survived | % killed |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, counts in [*sorted(by_folder.items()), ("all", total)]:
+        killed = counts["killed"] + counts["timeout"]
+        alive = counts["survived"] + counts["uncovered"]
+        lines.append(
+            f"| {name} | {killed + alive} | {killed} | {counts['timeout']} | {alive} | "
+            f"{100 * killed / (killed + alive):.1f} |"
+        )
+    return "\n".join([*sorted(noted), "", *lines])
+
+
+def draw(paths: list[str], *, seed: int, count: int) -> list[Mutant]:
+    """Mutants of files and folders, drawn by a seed."""
+    found = []
+    for path in paths:
+        if not (ROOT / path).exists():
+            raise SystemExit(f"{path}: no such file or folder in {ROOT}")
+        files = [ROOT / path] if path.endswith(".py") else sorted((ROOT / path).rglob("*.py"))
+        found += [mutant for file in files for mutant in mutants_of(ROOT, file)]
+    return random.Random(seed).sample(found, min(count, len(found)))
+
+
+def main() -> None:
+    """Draws, tests, prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="*", default=SCOPE, help="files and folders to draw from; default: what decides")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--workers", type=int, default=2, help="mutants at a time")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for a mutant, at most")
+    parser.add_argument("--again", type=Path, help="an earlier --json: tests what survived there")
+    parser.add_argument("--coverage", type=Path, help="keeps what each test executes; read if it is there")
+    parser.add_argument("--json", type=Path, help="a file for all outcomes")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if options.again:
+        before = json.loads(options.again.read_text(encoding="utf-8"))
+        mutants = [
+            Mutant(**each["mutant"]) for each in before if each["outcome"]["status"] in ("survived", "uncovered")
+        ]
+    else:
+        mutants = draw(options.paths, seed=options.seed, count=options.count)
+    if options.coverage and options.coverage.exists():
+        kept = json.loads(options.coverage.read_text(encoding="utf-8"))
+        kept["lines"] = {path: {int(n): tests for n, tests in lines.items()} for path, lines in kept["lines"].items()}
+        covered = Covered(**kept)
+    else:
+        covered = measure(options.workers)
+        if options.coverage:
+            options.coverage.write_text(json.dumps(asdict(covered)), encoding="utf-8")
+    outcomes = examine(mutants, covered, workers=options.workers, budget=options.budget)
+    results = list(zip(mutants, outcomes, strict=True))
+    if options.json:
+        values = [{"mutant": asdict(mutant), "outcome": asdict(outcome)} for mutant, outcome in results]
+        options.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    print(summary(results))
+
+
+if __name__ == "__main__":
+    main()
