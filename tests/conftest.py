@@ -3,7 +3,6 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,31 @@ class Run:
         return text.removesuffix("\n").split("\n")
 
 
-TrainRun = Callable[..., Run]
+@dataclass(frozen=True)
+class TrainRun:
+    """Trains tiny models on `corpus` as the command does, in this process; a run is OUT/run.
+
+    Attributes:
+        models: Overrides by kind of model.
+        files: Overrides that name the corpus.
+    """
+
+    models: dict[str, tuple[str, ...]]
+    files: list[str]
+
+    def __call__(self, out: Path, *overrides: str, model: str = "transformer") -> Run:
+        from seq2seq.cli.train import run
+
+        run(self.arguments(out, *overrides, model=model))
+        return self.at(out)
+
+    def arguments(self, out: Path, *overrides: str, model: str = "transformer") -> list[str]:
+        """What `seq2seq train` takes for the same in a process of its own."""
+        return [*self.models[model], *self.files, f"output_root={out}", "name=run", *overrides]
+
+    def at(self, out: Path) -> Run:
+        """The run there, which may have been interrupted."""
+        return Run(out / "run")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -117,35 +140,37 @@ def files(corpus: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def train_run(files: list[str], tiny: dict[str, tuple[str, ...]]) -> TrainRun:
-    """Trains a tiny model on `corpus` as the command does, in this process; the run is OUT/run."""
-
-    def train(out: Path, *overrides: str, model: str = "transformer") -> Run:
-        from seq2seq.cli.train import run
-
-        run([*tiny[model], *files, f"output_root={out}", "name=run", *overrides])
-        return Run(out / "run")
-
-    return train
+    return TrainRun(tiny, files)
 
 
 @pytest.fixture
 def operators() -> Any:
-    """A context that counts ATen operators by name in `counts`, with the bytes of the `largest` memory behind one."""
+    """A context that counts ATen operators.
+
+    Attributes: `counts` by name, forward and backward; `views`, how many of them only look at memory that is there;
+    `largest`, the bytes of the largest memory that one of them took.
+    """
     from torch import Tensor
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
+
+    def memory(tree: Any) -> dict[int, int]:
+        storages = [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+        return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
     class Operators(TorchDispatchMode):
         def __init__(self) -> None:
             super().__init__()
             self.counts: Counter[str] = Counter()
+            self.views = 0
             self.largest = 0
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
             self.counts[func.overloadpacket.__name__] += 1
-            sizes = [leaf.untyped_storage().nbytes() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-            self.largest = max(self.largest, *sizes, 0)
+            self.views += func.is_view
+            taken = memory(result).items() - memory((args, kwargs)).items()
+            self.largest = max([self.largest, *(size for _, size in taken)])
             return result
 
     return Operators

@@ -6,15 +6,13 @@ A bound is what was counted, and about 5 % more. Where a change makes a count sm
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from seq2seq.batching import Batch
 from seq2seq.distributed import World
@@ -40,31 +38,6 @@ BF16_KERNELS = hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
-class Operators(TorchDispatchMode):
-    """Counts ATen operators by their names.
-
-    Attributes:
-        counts: forward and backward.
-        largest: bytes of the largest memory behind a result.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-        self.largest = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.counts[func.overloadpacket.__name__] += 1
-        sizes = [leaf.untyped_storage().nbytes() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        self.largest = max(self.largest, *sizes, 0)
-        return result
-
-    @property
-    def total(self) -> int:
-        return self.counts.total()
-
-
 def model(name: str, vocabulary: int = V, *, layers: int = 2) -> Seq2Seq:
     torch.manual_seed(1)
     config = (
@@ -87,73 +60,79 @@ def batches(examples: int, source: int, target: int, *, vocabulary: int = V) -> 
     return StepBatches([MicroBatch(batch, 1.0)], batch.tokens, 0.0, epoch=0, position=1, epoch_size=1)
 
 
-def count(
-    name: str, examples: int = 3, source: int = 5, target: int = 6, *, vocabulary: int = V,
-    precision: Precision = Precision.fp32,
-) -> Operators:  # fmt: skip
-    """Of an update that is not the first one."""
-    step, work = (
-        train_step(model(name, vocabulary), precision),
-        batches(examples, source, target, vocabulary=vocabulary),
-    )
-    step.run(work, step=0, lr=1e-3)
-    with Operators() as operators:
-        step.run(work, step=1, lr=1e-3)
-    return operators
+@pytest.fixture
+def count(operators: Any) -> Callable[..., Any]:
+    """The operators of an update that is not the first one."""
+
+    def counted(
+        name: str, examples: int = 3, source: int = 5, target: int = 6, *, vocabulary: int = V,
+        precision: Precision = Precision.fp32,
+    ) -> Any:  # fmt: skip
+        step = train_step(model(name, vocabulary), precision)
+        work = batches(examples, source, target, vocabulary=vocabulary)
+        step.run(work, step=0, lr=1e-3)
+        with operators() as found:
+            step.run(work, step=1, lr=1e-3)
+        return found
+
+    return counted
 
 
 @pytest.mark.parametrize(
     ("name", "bound", "a_source_token", "a_target_token"),
     [("transformer", 1185, 0, 0), ("gru", 1160, 50, 67), ("fed gru", 1500, 50, 124)],
 )
-def test_operators_of_an_update(name: str, bound: int, a_source_token: int, a_target_token: int) -> None:
+def test_operators_of_an_update(
+    count: Callable[..., Any], name: str, bound: int, a_source_token: int, a_target_token: int
+) -> None:
     """They do not grow with the batch and the vocabulary, nor with the lengths, but where there is a recurrence."""
-    operators = count(name)
-    assert operators.total <= bound
-    assert not WAITING & operators.counts.keys()
-    assert count(name, examples=16, vocabulary=300).total == operators.total
-    assert count(name, source=5 + 4).total - operators.total <= 4 * a_source_token
-    assert count(name, target=6 + 4).total - operators.total <= 4 * a_target_token
+    found = count(name)
+    total = found.counts.total()
+    assert total <= bound
+    assert not WAITING & found.counts.keys()
+    assert count(name, examples=16, vocabulary=300).counts.total() == total
+    assert count(name, source=5 + 4).counts.total() - total <= 4 * a_source_token
+    assert count(name, target=6 + 4).counts.total() - total <= 4 * a_target_token
 
 
 @pytest.mark.skipif(not BF16_KERNELS, reason="no oneDNN in bfloat16")
 @pytest.mark.parametrize(("name", "bound"), [("transformer", 1340), ("gru", 1260), ("fed gru", 1620)])
-def test_operators_of_an_update_in_bfloat16(name: str, bound: int) -> None:
-    operators = count(name, precision=Precision.bf16)
-    assert operators.total <= bound
-    assert not WAITING & operators.counts.keys()
+def test_operators_of_an_update_in_bfloat16(count: Callable[..., Any], name: str, bound: int) -> None:
+    found = count(name, precision=Precision.bf16)
+    assert found.counts.total() <= bound
+    assert not WAITING & found.counts.keys()
 
 
 @every_model
-def test_no_update_holds_all_logits(name: str) -> None:
+def test_no_update_holds_all_logits(count: Callable[..., Any], name: str) -> None:
     """A chunk of this vocabulary has 512 rows, in float32."""
     rows, vocabulary = 30 * 60, 9_000
     largest = count(name, examples=30, source=3, target=60, vocabulary=vocabulary).largest
     assert largest <= 4 * 512 * vocabulary < 4 * rows * vocabulary / 3
 
 
-def test_no_long_sequences_make_scores_of_all_heads() -> None:
+def test_no_long_sequences_make_scores_of_all_heads(count: Callable[..., Any]) -> None:
     """The largest is the causal mask as the fused kernel wants it, once for all sentences and heads."""
     assert count("transformer", examples=2, source=520, target=520).largest <= 4 * 520**2
 
 
 @every_model
 @pytest.mark.parametrize("beam_size", [1, 4])
-def test_operators_of_a_search(name: str, beam_size: int) -> None:
+def test_operators_of_a_search(operators: Any, name: str, beam_size: int) -> None:
     """A position takes as many as the one before, in a batch of any size."""
     bounds = {"transformer": (195, 240), "gru": (128, 186), "fed gru": (133, 190)}[name]
     own, src = model(name), torch.randint(4, V, (3, 5))
 
-    def operators(length: int, sources: Tensor) -> int:
+    def total(length: int, sources: Tensor) -> int:
         config = SearchConfig(beam_size=beam_size, min_length=length, max_length=length, max_length_ratio=None)
-        with Operators() as found:
+        with operators() as found:
             search([own], sources, config)
-        return found.total
+        return int(found.counts.total())
 
-    few, some, many = (operators(length, src) for length in (8, 16, 24))
+    few, some, many = (total(length, src) for length in (8, 16, 24))
     assert many - some <= 1.02 * (some - few), "caches grow now and then"
     assert (some - few) / 8 <= bounds[beam_size > 1]
-    assert operators(16, src.repeat(5, 1)) - some <= 2
+    assert total(16, src.repeat(5, 1)) - some <= 2
 
 
 @contextmanager
