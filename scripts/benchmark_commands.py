@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmark_overrides import refuse
 from benchmark_turns import Contender, Measured, table, take_turns
 
+SETTLED = {"trainer.threads": "give --threads"}
 SEQ2SEQ = [sys.executable, "-m", "seq2seq"]
 
 
@@ -81,6 +83,7 @@ def compare_preparing(options: argparse.Namespace) -> dict[str, Any]:
     from benchmark_corpus import composed, corpus_overrides
     from benchmark_training import prepared_data
 
+    refuse(options.overrides, SETTLED)
     overrides = corpus_overrides(options.folder, options.pairs, options.overrides, tokenizer="unigram")
     config = composed(overrides)
     if config.tokenizer.kind.value not in ("unigram", "bpe"):
@@ -121,6 +124,7 @@ def compare_starts(options: argparse.Namespace) -> dict[str, Any]:
     from benchmark_corpus import composed, corpus_overrides
     from benchmark_training import prepared_data
 
+    refuse(options.overrides, SETTLED)
     overrides = corpus_overrides(options.folder, options.pairs, options.overrides)
     config = composed(overrides)
     prepared_data(config)

@@ -9,8 +9,54 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmark_overrides import refuse
 from benchmark_turns import Contender, Measured, table, take_turns
-from peers import CTranslate2Search, HuggingFaceSearch, Task, best_weights, can_compare, convert
+from peers import (
+    BATCH,
+    LENGTH_PENALTY,
+    CTranslate2Search,
+    HuggingFaceSearch,
+    Task,
+    best_weights,
+    comparable,
+    convert,
+)
+
+# How a search is computed; the other keys decide what it finds.
+COMPUTING = ("search.batch_size", "search.batch_tokens")
+_OPTIONS = {
+    "search.beam_size": "--beams",
+    "search.max_length": "--max-length",
+    "search.precision": "--contenders, such as ours-bf16",
+    "trainer.precision": "--contenders, such as ours-bf16",
+    "trainer.threads": "--threads",
+}
+# What all contenders do, whatever the run's own search does.
+_FIXED = {
+    "search.length_normalization": "average",
+    "search.length_penalty": LENGTH_PENALTY,
+    "search.coverage_penalty": 0.0,
+    "search.min_length": 0,
+    "search.max_length_ratio": "null",
+    "search.n_best": 1,
+    "search.sampling": "false",
+    "search.no_repeat_ngram": 0,
+    "trainer.device": "cpu",
+}
+_OF_SAMPLING = ("search.temperature", "search.top_k", "search.top_p", "search.seed")
+SETTLED = {
+    **{key: f"give {option}" for key, option in _OPTIONS.items()},
+    **{key: f"it is fixed at {value}" for key, value in _FIXED.items()},
+    **dict.fromkeys(_OF_SAMPLING, "it is of sampling, and none of them draws tokens"),
+    "data.max_source_length": "it is that of the run",
+}
+
+
+def our_settings(task: Task, precision: str) -> list[str]:
+    """All that decides what our search finds, as overrides of the run's configuration."""
+    keys = {"search.beam_size": task.beam_size, "search.max_length": task.max_length, "search.precision": precision,
+            "data.max_source_length": task.max_source_length, **_FIXED}  # fmt: skip
+    return [f"{key}={value}" for key, value in keys.items()]
 
 
 class OurSearch:
@@ -18,12 +64,13 @@ class OurSearch:
 
     def __init__(self, task: Task, overrides: list[str], precision: str):
         from seq2seq import api
+        from seq2seq.runtime import set_threads
+        from seq2seq.search.config import SearchConfig
 
+        set_threads(task.threads)
         self._texts = task.texts
-        keys = {"beam_size": task.beam_size, "max_length": task.max_length, "precision": precision,
-                "length_normalization": "average", "length_penalty": 1.0, "n_best": 1, "sampling": False}  # fmt: skip
-        fixed = [f"search.{key}={value}" for key, value in keys.items()]
-        self._generator = api.load(task.run, overrides=["trainer.device=cpu", *fixed, *overrides])
+        computing = [f"search.batch_size={BATCH}", f"search.batch_tokens={SearchConfig().batch_tokens}"]
+        self._generator = api.load(task.run, overrides=[*computing, *overrides, *our_settings(task, precision)])
 
     def turn(self) -> list[str]:
         """The outputs, in order."""
@@ -38,8 +85,10 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Measures, for each beam size, those that `options.contenders` names; prints tables and returns all figures."""
     from seq2seq import config as configuration
 
-    model = asdict(configuration.load(options.run_folder / "config.yaml").model)
-    names = [name for name in options.contenders if can_compare(name, model)]
+    refuse(options.overrides, SETTLED, allowed=COMPUTING)
+    config = configuration.load(options.run_folder / "config.yaml")
+    model = asdict(config.model)
+    names = comparable(options.contenders, model)
     texts = _lines(options.input)[: options.sentences]
     figures: dict[str, Any] = {"sentences": len(texts), "overrides": options.overrides}
     with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +96,10 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         if any(name.startswith("ct2-") for name in names):
             convert(best_weights(options.run_folder), model, converted)
         for beam_size in options.beams:
-            task = Task(options.run_folder.resolve(), texts, beam_size, options.max_length)
+            task = Task(
+                options.run_folder.resolve(), texts, beam_size, options.max_length, config.data.max_source_length,
+                options.threads,
+            )  # fmt: skip
             builds = {"ours": (OurSearch, options.overrides), "hf": (HuggingFaceSearch, model),
                       "ct2": (CTranslate2Search, converted)}  # fmt: skip
             contenders = []

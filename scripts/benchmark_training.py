@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from bare_loop import BareLoop, Problem
 from benchmark_corpus import composed, corpus_overrides
+from benchmark_overrides import refuse
 from benchmark_turns import Contender, Measured, table, take_turns
 from matrix_products import MatrixProducts
-from peers import can_compare
+from peers import comparable
 
 from seq2seq import optim
 from seq2seq.api import build_stream, vocabulary
@@ -27,6 +28,16 @@ from seq2seq.runtime import build_runtime, keep_freed_memory, seed_step, set_thr
 from seq2seq.runtime_config import Precision
 from seq2seq.tokenizer import EOS_ID
 from seq2seq.train_step import TrainStep
+
+# What the other loops do, whatever an experiment says; as many threads as --threads are torch's choice.
+_FIXED = {"trainer.device": "cpu", "trainer.threads": "null", "optim.name": "adamw", "optim.schedule": "constant",
+          "optim.ema_decay": 0.0}  # fmt: skip
+_OPTIONS = {"trainer.precision": "--contenders, such as ours-bf16", "trainer.threads": "--threads",
+            "trainer.batch_tokens": "--batch-tokens"}  # fmt: skip
+SETTLED = {
+    **{key: f"it is fixed at {value}" for key, value in _FIXED.items()},
+    **{key: f"give {option}" for key, option in _OPTIONS.items()},
+}
 
 
 def prepared_data(config: Config) -> Prepared:
@@ -47,7 +58,8 @@ class OurLoop:
     """
 
     def __init__(self, overrides: list[str], precision: str, steps: int):
-        self._config = config = composed([*overrides, f"trainer.precision={precision}"])
+        fixed = [f"{key}={value}" for key, value in {**_FIXED, "trainer.precision": precision}.items()]
+        self._config = config = composed([*overrides, *fixed])
         set_threads(config.trainer.threads)
         keep_freed_memory()
         runtime = build_runtime(config.trainer.device, Precision(precision))
@@ -109,11 +121,12 @@ def problem_of(overrides: list[str], steps: int) -> Problem:
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Measures the loops that `options.contenders` names, in turns; prints a table and returns all figures."""
+    refuse(options.overrides, SETTLED)
     overrides = corpus_overrides(
         options.folder, options.pairs, [f"trainer.batch_tokens={options.batch_tokens}", *options.overrides]
     )
     problem = problem_of(overrides, options.steps)
-    options.contenders = [name for name in options.contenders if can_compare(name, problem.model)]
+    options.contenders = comparable(options.contenders, problem.model)
     precisions = sorted({name.partition("-")[2] for name in options.contenders})
     contenders = [_contender(name, problem, overrides) for name in options.contenders]
     contenders += [Contender(f"products-{p}", MatrixProducts, (problem, p)) for p in precisions]

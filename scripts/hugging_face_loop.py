@@ -30,8 +30,8 @@ class HuggingFaceLoop:
             self._folder.name, max_steps=1_000_000, save_strategy="no", logging_strategy="no", report_to=[],
             disable_tqdm=True, use_cpu=True, bf16=precision == "bf16", label_smoothing_factor=problem.label_smoothing,
             learning_rate=optim["lr"], warmup_steps=optim["warmup_steps"], weight_decay=optim["weight_decay"],
-            adam_beta1=optim["betas"][0], adam_beta2=optim["betas"][1], max_grad_norm=optim["clip_norm"],
-            seed=problem.seed,
+            adam_beta1=optim["betas"][0], adam_beta2=optim["betas"][1], adam_epsilon=optim["eps"],
+            max_grad_norm=optim["clip_norm"], lr_scheduler_type="constant_with_warmup", seed=problem.seed,
         )  # fmt: skip
         trainer = _Trainer(self._model, arguments, train_dataset=self._batches, callbacks=[self._pause])
         self._trainer = trainer

@@ -6,9 +6,8 @@ Texts go in and come out, so that every contender does the work of its tokenizer
 """
 
 import importlib.util
-import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
@@ -17,7 +16,9 @@ from typing import Any
 from seq2seq.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizers, load_tokenizers
 
 BATCH = 128  # sentences at once, as many as ours by default
+LENGTH_PENALTY = 1.0  # all rank beams by log-probability / length ^ this, the end of sentence counted
 
+_CT2_TYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 _PACKAGES = {"hf": ("transformers", "accelerate"), "ct2": ("ctranslate2",)}
 # Parts of a layer: ours, Marian's.
 _MARIAN_NAMES = {
@@ -39,32 +40,48 @@ class Task:
         texts: The sources.
         beam_size: 1 is greedy search.
         max_length: Most tokens of an output, end of sentence counted.
+        max_source_length: Tokens of a source that are read, end of sentence counted.
+        threads: Of a process.
     """
 
     run: Path
     texts: list[str]
     beam_size: int
     max_length: int
+    max_source_length: int
+    threads: int
 
 
-def unmovable(model: Mapping[str, Any]) -> str | None:
-    """The key of a model section for which the others have no counterpart; None if there is none."""
-    wanted = {"family": "transformer", "norm": "post", "positions": "sinusoidal", "attention": "scaled_dot",
-              "tie_embeddings": "all", "copy": False}  # fmt: skip
-    return next((f"model.{key}={model[key]}" for key, value in wanted.items() if model[key] != value), None)
+def unmovable(model: Mapping[str, Any], who: str = "hf") -> str | None:
+    """The key of a model section for which a contender has no counterpart; None if there is none."""
+    wanted: dict[str, tuple[Any, ...]] = {"tie_embeddings": ("all",), "copy": (False,)}
+    if who == "bare" and model["family"] == "gru":
+        wanted |= {"encoder_layers": (1,), "decoder_layers": (1,), "attention": ("additive", "general"),
+                   "coverage": (False,)}  # fmt: skip
+    else:
+        wanted = {"family": ("transformer",), "norm": ("post",), "positions": ("sinusoidal",),
+                  "attention": ("scaled_dot",), **wanted}  # fmt: skip
+    if who == "bare" and model["family"] == "transformer":
+        wanted |= {"activation": ("relu",), "attention_dropout": (0.0,), "activation_dropout": (0.0,)}
+    wrong = next((key for key, values in wanted.items() if model[key] not in values), None)
+    return wrong and f"model.{wrong}={getattr(model[wrong], 'value', model[wrong])}"
 
 
-def can_compare(contender: str, model: Mapping[str, Any]) -> bool:
-    """Whether a contender, `hf-fp32` for instance, is installed and has this kind of model; says so if not."""
-    packages = _PACKAGES.get(contender.partition("-")[0], ())
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
+def comparable(contenders: Sequence[str], model: Mapping[str, Any]) -> list[str]:
+    """Those, `hf-fp32` for instance, that are installed and have this kind of model; says who is left out."""
+    kept = []
+    for contender in contenders:
+        who = contender.partition("-")[0]
+        key = None if who == "ours" else unmovable(model, who)
+        if any(importlib.util.find_spec(package) is None for package in _PACKAGES.get(who, ())):
             print(f"without {contender}: pip install 'seq2seq[benchmark]'", file=sys.stderr)
-            return False
-    key = unmovable(model) if packages else None
-    if key is not None:
-        print(f"without {contender}: it has no counterpart of {key}", file=sys.stderr)
-    return key is None
+        elif key is not None:
+            print(f"without {contender}: it has no counterpart of {key}", file=sys.stderr)
+        else:
+            kept.append(contender)
+    if not kept:
+        sys.exit("no contender is left")
+    return kept
 
 
 def best_weights(run: Path) -> Weights:
@@ -76,7 +93,8 @@ def best_weights(run: Path) -> Weights:
 
 def encoded(task: Task, tokenizers: Tokenizers) -> list[list[int]]:
     """Source ids of each text, ended by EOS."""
-    return [[*ids, EOS_ID] for ids in tokenizers.source.encode_batch(task.texts)]
+    most = task.max_source_length - 1
+    return [[*ids[:most], EOS_ID] for ids in tokenizers.source.encode_batch(task.texts)]
 
 
 def marian(model: Mapping[str, Any], vocab_size: int) -> Any:
@@ -89,10 +107,11 @@ def marian(model: Mapping[str, Any], vocab_size: int) -> Any:
         for side in ("encoder", "decoder")
         for theirs, own in (("layers", "{}_layers"), ("ffn_dim", "d_ff"), ("attention_heads", "num_heads"))
     }
+    dropouts = {name: model[name] for name in ("dropout", "attention_dropout", "activation_dropout")}
     config = MarianConfig(
-        vocab_size=vocab_size, d_model=model["d_model"], activation_function=model["activation"], **sizes,
-        dropout=model["dropout"], max_position_embeddings=1024, scale_embedding=True, decoder_start_token_id=BOS_ID,
-        bos_token_id=BOS_ID, eos_token_id=EOS_ID, pad_token_id=PAD_ID, forced_eos_token_id=None,
+        vocab_size=vocab_size, d_model=model["d_model"], activation_function=model["activation"], **sizes, **dropouts,
+        max_position_embeddings=1024, scale_embedding=True, decoder_start_token_id=BOS_ID, bos_token_id=BOS_ID,
+        eos_token_id=EOS_ID, pad_token_id=PAD_ID, forced_eos_token_id=None,
     )  # fmt: skip
     theirs: Any = MarianMTModel(config)
     with torch.no_grad():
@@ -118,12 +137,30 @@ def fill_marian(theirs: Any, weights: Weights) -> None:
     theirs.tie_weights()
 
 
+def hugging_face_settings(task: Task) -> dict[str, Any]:
+    """Keywords for `generate` of transformers, whose own are greedy search and no limits but of length."""
+    return {
+        "num_beams": task.beam_size, "max_new_tokens": task.max_length, "min_new_tokens": 0, "do_sample": False,
+        "num_return_sequences": 1, "length_penalty": LENGTH_PENALTY, "no_repeat_ngram_size": 0,
+    }  # fmt: skip
+
+
+def ctranslate2_settings(task: Task) -> dict[str, Any]:
+    """Keywords for `translate_batch`, whose own would cut off sources and want one token at least."""
+    return {
+        "beam_size": task.beam_size, "max_decoding_length": task.max_length, "min_decoding_length": 0,
+        "sampling_topk": 1, "num_hypotheses": 1, "length_penalty": LENGTH_PENALTY, "coverage_penalty": 0.0,
+        "no_repeat_ngram_size": 0, "max_input_length": 0, "max_batch_size": BATCH,
+    }  # fmt: skip
+
+
 class HuggingFaceSearch:
     """`generate` of transformers, over batches sorted by length."""
 
     def __init__(self, task: Task, model: Mapping[str, Any], precision: str):
         import torch
 
+        torch.set_num_threads(task.threads)
         self._task = task
         self._tokenizers = load_tokenizers(task.run / "tokenizer")
         self._model = marian(model, self._tokenizers.target.vocab_size).eval()
@@ -144,9 +181,8 @@ class HuggingFaceSearch:
             src = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD_ID)
             with torch.inference_mode():
                 found = self._model.generate(
-                    input_ids=src, attention_mask=(src != PAD_ID).long(), num_beams=self._task.beam_size,
-                    max_new_tokens=self._task.max_length, do_sample=False, length_penalty=1.0,
-                )  # fmt: skip
+                    input_ids=src, attention_mask=(src != PAD_ID).long(), **hugging_face_settings(self._task)
+                )
             for place, ids in zip(places, found.tolist(), strict=True):
                 texts[place] = self._tokenizers.target.decode(list(takewhile(lambda i: i != EOS_ID, ids[1:])))
         return texts
@@ -164,19 +200,15 @@ class CTranslate2Search:
 
         self._task = task
         self._tokenizers = load_tokenizers(task.run / "tokenizer")
-        types = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
         self._translator = ctranslate2.Translator(
-            str(converted), compute_type=types[precision], inter_threads=1,
-            intra_threads=int(os.environ["OMP_NUM_THREADS"]),
+            str(converted), device="cpu", compute_type=_CT2_TYPES[precision], inter_threads=1,
+            intra_threads=task.threads,
         )  # fmt: skip
 
     def turn(self) -> list[str]:
         """The outputs, in order; it sorts by length itself."""
         tokens = [[str(token) for token in ids] for ids in encoded(self._task, self._tokenizers)]
-        found = self._translator.translate_batch(
-            tokens, beam_size=self._task.beam_size, max_batch_size=BATCH, length_penalty=1.0,
-            max_decoding_length=self._task.max_length,
-        )  # fmt: skip
+        found = self._translator.translate_batch(tokens, **ctranslate2_settings(self._task))
         return [self._tokenizers.target.decode([int(token) for token in one.hypotheses[0]]) for one in found]
 
     def facts(self) -> dict[str, Any]:

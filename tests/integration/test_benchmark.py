@@ -3,8 +3,11 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from argparse import Namespace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +15,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import benchmark_commands  # noqa: E402
+import benchmark_decoding  # noqa: E402
+import benchmark_training  # noqa: E402
 import matrix_products  # noqa: E402
+import peers  # noqa: E402
 from bare_loop import BareLoop, Problem, build_batch  # noqa: E402
 from benchmark_commands import Command, SentencePieceEncoder  # noqa: E402
 from benchmark_corpus import composed, corpus_overrides  # noqa: E402
@@ -20,12 +27,13 @@ from benchmark_decoding import OurSearch, summary  # noqa: E402
 from benchmark_training import OurLoop, prepared_data, problem_of, require_equal_work  # noqa: E402
 from benchmark_turns import Contender, Measured, take_turns, timed  # noqa: E402
 from matrix_products import MatrixProducts  # noqa: E402
-from peers import CTranslate2Search, HuggingFaceSearch, Task, best_weights, convert, unmovable  # noqa: E402
+from peers import CTranslate2Search, HuggingFaceSearch, Task, best_weights, comparable, convert, unmovable  # noqa: E402
 
 from seq2seq import config as configuration  # noqa: E402
 from seq2seq.api import vocabulary  # noqa: E402
 from seq2seq.checkpoint import CheckpointStore  # noqa: E402
 from seq2seq.models.build import build_model  # noqa: E402
+from seq2seq.search.config import SearchConfig  # noqa: E402
 from seq2seq.tokenizer import load_tokenizers  # noqa: E402
 
 TRANSFORMER = ("model=transformer_tiny", "model.d_model=32", "model.num_heads=2", "model.d_ff=48",
@@ -38,6 +46,11 @@ GRU = (
     "model.attention_size=20",
 )
 MODELS = {"transformer": TRANSFORMER, "fed": GRU, "gru": (*GRU, "model.input_feeding=false", "model.attention=general")}
+# A run's own search, none of which may play a part when it is measured beside others.
+OWN_SEARCH = ("search.beam_size=3", "search.max_length=20", "search.min_length=5", "search.max_length_ratio=0.1",
+              "search.length_penalty=0.3", "search.coverage_penalty=0.5", "search.no_repeat_ngram=1", "search.n_best=2",
+              "search.precision=bf16", "search.batch_size=5", "search.batch_tokens=50", "search.sampling=true",
+              "search.top_k=3", "search.seed=4")  # fmt: skip
 SHARED = ("trainer.device=cpu", "trainer.batch_tokens=256", "optim.warmup_steps=2")
 
 
@@ -134,7 +147,7 @@ def test_products_are_counted(problems: dict[str, Problem], monkeypatch: pytest.
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Path:
     """A run folder with a Transformer of random weights, large enough that its outputs differ."""
-    keys = [*SHARED, *TRANSFORMER, "model.dropout=0", "tokenizer.vocab_size=400"]
+    keys = [*SHARED, *TRANSFORMER, *OWN_SEARCH, "model.dropout=0", "tokenizer.vocab_size=400"]
     config = composed(corpus_overrides(folder, 60, keys, tokenizer="unigram"))
     data = prepared_data(config)
     path = folder / "run"
@@ -162,7 +175,7 @@ def test_others_find_the_same_with_a_runs_weights(who: str, beam_size: int, run:
     model = asdict(config.model)
     assert unmovable(model) is None
     texts = Path(config.data.train.source).read_text(encoding="utf-8").split("\n")[:12]
-    task = Task(run, texts, beam_size, 9)
+    task = Task(run, texts, beam_size, max_length=9, max_source_length=15, threads=1)
     if who == "ct2":
         convert(best_weights(run), model, folder / "ct2")
         search = CTranslate2Search(task, folder / "ct2", "fp32")
@@ -182,6 +195,189 @@ def test_what_others_lack_is_named(run: Path) -> None:
     model = asdict(configuration.load(run / "config.yaml").model)
     assert unmovable({**model, "norm": "pre"}) == "model.norm=pre"
     assert unmovable({"family": "gru"}) == "model.family=gru"
+    assert unmovable({**model, "activation": "gelu"}) is None
+    assert unmovable({**model, "activation": "gelu"}, "bare") == "model.activation=gelu"
+
+
+def test_the_bare_loop_is_left_out_where_its_model_is_another(
+    problems: dict[str, Problem], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert all(unmovable(problem.model, "bare") is None for problem in problems.values())
+    deeper = {**problems["gru"].model, "encoder_layers": 2}
+    assert comparable(["ours-fp32", "bare-fp32", "bare-bf16"], deeper) == ["ours-fp32"]
+    assert "without bare-bf16: it has no counterpart of model.encoder_layers=2" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="no contender is left"):
+        comparable(["bare-fp32"], deeper)
+
+
+def test_a_loop_does_what_is_fixed_for_all_whatever_an_experiment_says(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Overrides in the place of what an experiment's file may hold; they reach the loop unrefused here."""
+    said = ["optim.name=adam", "optim.schedule=linear", "optim.ema_decay=0.9", "trainer.precision=bf16",
+            "trainer.threads=2"]  # fmt: skip
+    loop = OurLoop(corpus_overrides(folder, 60, [*SHARED, *TRANSFORMER, *said]), "fp32", 1)
+    values = configuration.flatten(configuration.to_mapping(loop._config))
+    found = {key: values[key] for key in (override.partition("=")[0] for override in said)}
+    assert found == {"optim.name": "adamw", "optim.schedule": "constant", "optim.ema_decay": 0.0,
+                     "trainer.precision": "fp32", "trainer.threads": None}  # fmt: skip
+
+
+class Recorder(torch.nn.Module):
+    """In the place of a library's model: `given` is what its search was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.given: dict[str, Any] = {}
+
+    def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **given: Any) -> torch.Tensor:
+        self.given = {**given, "source": input_ids[0, : int(attention_mask[0].sum())].tolist()}
+        return input_ids
+
+    def translate_batch(self, tokens: list[list[str]], **given: Any) -> list[Any]:
+        self.given = {**given, "source": [int(token) for token in tokens[0]]}
+        return [SimpleNamespace(hypotheses=[tokens]) for tokens in tokens]
+
+
+def asked_of_ours(task: Task, precision: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    torch.set_num_threads(3 - task.threads)
+    search = OurSearch(task, [], precision)
+    generator = search._generator
+    assert generator.device.type == "cpu"
+    passed: dict[str, Any] = {}
+
+    def searched(models: Any, src: torch.Tensor, config: SearchConfig, **_: Any) -> list[Any]:
+        passed.update(source=src[0].tolist(), **asdict(config))
+        return [[] for _ in src]
+
+    monkeypatch.setattr("seq2seq.inference.search", searched)
+    generator.generate_nbest(task.texts)
+    assert passed.pop("batch_tokens") == SearchConfig().batch_tokens
+    of_sampling = ("temperature", "top_k", "top_p", "seed")
+    asked = {key: value for key, value in passed.items() if key not in of_sampling}
+    return {**asked, "threads": torch.get_num_threads()}
+
+
+def asked_of_hugging_face(task: Task, precision: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """`generate` divides by length ^ length_penalty; coverage and lengths relative to the source are unknown to it."""
+    torch.set_num_threads(3 - task.threads)
+    model = Recorder()
+    monkeypatch.setattr(peers, "marian", lambda *_: model)
+    monkeypatch.setattr(peers, "fill_marian", lambda *_: None)
+    HuggingFaceSearch(task, {}, precision).turn()
+    names = {"num_beams": "beam_size", "max_new_tokens": "max_length", "min_new_tokens": "min_length", "do_sample":
+             "sampling", "num_return_sequences": "n_best", "no_repeat_ngram_size": "no_repeat_ngram"}  # fmt: skip
+    asked = {names.get(name, name): value for name, value in model.given.items()}
+    precisions = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+    return {**asked, "length_normalization": "average", "coverage_penalty": 0.0, "max_length_ratio": None,
+            "batch_size": peers.BATCH, "precision": precisions[model.weight.dtype],
+            "threads": torch.get_num_threads()}  # fmt: skip
+
+
+def asked_of_ctranslate2(task: Task, precision: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """`translate_batch` divides by length ^ length_penalty; it samples from the `sampling_topk` best tokens."""
+    model, made = Recorder(), {}
+
+    def translator(_: str, **settings: Any) -> Recorder:
+        made.update(settings)
+        return model
+
+    monkeypatch.setitem(sys.modules, "ctranslate2", SimpleNamespace(Translator=translator))
+    CTranslate2Search(task, Path("converted"), precision).turn()
+    assert made.pop("device") == "cpu"
+    assert made.pop("inter_threads") == 1
+    assert model.given.pop("max_input_length") == 0  # cuts nothing off
+    names = {"max_decoding_length": "max_length", "min_decoding_length": "min_length", "num_hypotheses": "n_best",
+             "no_repeat_ngram_size": "no_repeat_ngram", "max_batch_size": "batch_size"}  # fmt: skip
+    asked = {names.get(name, name): value for name, value in model.given.items()}
+    precisions = {"float32": "fp32", "bfloat16": "bf16"}
+    sampling = asked.pop("sampling_topk") != 1
+    return {**asked, "sampling": sampling, "length_normalization": "average", "max_length_ratio": None,
+            "precision": precisions[made["compute_type"]], "threads": made["intra_threads"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_all_are_asked_for_the_same_search(
+    beam_size: int, precision: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever search the run was configured with."""
+    config = configuration.load(run / "config.yaml")
+    text = " ".join(Path(config.data.train.source).read_text(encoding="utf-8").split()[:20])
+    task = Task(run, [text], beam_size, max_length=17, max_source_length=11, threads=2)
+    ours, *others = [
+        ask(task, precision, monkeypatch) for ask in (asked_of_ours, asked_of_hugging_face, asked_of_ctranslate2)
+    ]
+    torch.set_num_threads(1)
+    assert others == [ours, ours]
+    asked_for = {"beam_size": beam_size, "max_length": 17, "precision": precision, "threads": 2}
+    assert ours.items() >= asked_for.items()
+    assert len(ours["source"]) == 11
+
+
+def test_no_override_changes_what_a_search_finds() -> None:
+    """Each key of the search is refused, except those that decide how it is computed."""
+    keys = {f"search.{entry.name}" for entry in fields(SearchConfig)}
+    assert keys - set(benchmark_decoding.COMPUTING) <= set(benchmark_decoding.SETTLED)
+    assert not keys & set(benchmark_decoding.COMPUTING) & set(benchmark_decoding.SETTLED)
+
+
+COMPARE = {
+    "train": benchmark_training.compare,
+    "generate": benchmark_decoding.compare,
+    "data": benchmark_commands.compare_preparing,
+    "startup": benchmark_commands.compare_starts,
+}
+
+
+@pytest.mark.parametrize(
+    ("verb", "override", "message"),
+    [
+        *(("generate", override, "search.beam_size is the same for all contenders: give --beams")
+          for override in ("search.beam_size=1", "+search.beam_size=1", "++search.beam_size=1", "search={beam_size: 1}",
+                           "search={batch_size: 8, beam_size: 1}", "search=greedy", "~search.beam_size", "~search",
+                           "search.beam_size=1,5", "search.beam_size='1'", "+search@_global_=greedy")),
+        ("generate", "search.max_length=9", "give --max-length"),
+        ("generate", "search.precision=bf16", "give --contenders"),
+        ("generate", "search.length_penalty=0", "fixed at 1.0"),
+        ("generate", "search.length_normalization=wu", "fixed at average"),
+        ("generate", "search.n_best=2", "fixed at 1"),
+        ("generate", "search=sampling", "give --beams"),
+        ("generate", "search.temperature=0.5", "none of them draws"),
+        ("generate", "search.no_repeat_ngram=3", "fixed at 0"),
+        ("generate", "trainer.device=cuda", "fixed at cpu"),
+        ("generate", "trainer.threads=1", "give --threads"),
+        ("generate", "data.max_source_length=9", "that of the run"),
+        ("generate", "model.attention=dot", "only search.batch_size and search.batch_tokens can be changed"),
+        ("generate", "search[beam_size]=1", "cannot read"),
+        ("train", "trainer.precision=bf16", "give --contenders"),
+        ("train", "+trainer={precision: bf16}", "give --contenders"),
+        ("train", "trainer.batch_tokens=9", "give --batch-tokens"),
+        ("train", "++trainer.device=cuda", "fixed at cpu"),
+        ("train", "trainer.threads=1", "give --threads"),
+        ("train", "optim=adam", "optim.name is the same for all contenders: it is fixed at adamw"),
+        ("train", "optim.ema_decay=0.9", "fixed at 0.0"),
+        ("data", "trainer.threads=1", "give --threads"),
+        ("startup", "~trainer", "give --threads"),
+    ],
+)  # fmt: skip
+def test_what_would_change_one_contender_is_refused(verb: str, override: str, message: str) -> None:
+    with pytest.raises(SystemExit, match=message) as refused:
+        COMPARE[verb](Namespace(overrides=["search.batch_size=64", override]))
+    assert str(refused.value).startswith((f"{override}: ", "cannot read"))
+
+
+def test_what_all_follow_is_allowed() -> None:
+    benchmark_decoding.refuse(
+        ["search.batch_size=64", "search={batch_tokens: 9}"], benchmark_decoding.SETTLED,
+        allowed=benchmark_decoding.COMPUTING,
+    )  # fmt: skip
+    benchmark_training.refuse(
+        ["experiment=multi30k_gru", "model=gru_base", "optim.lr=1", "trainer=cpu_short", "seed=3",
+         "trainer.label_smoothing=0", "trainer.compile=true", "data={max_source_length: 9}"],
+        benchmark_training.SETTLED,
+    )  # fmt: skip
 
 
 def test_sentencepiece_alone_makes_the_tokens_that_a_store_holds(run: Path) -> None:
@@ -209,3 +405,18 @@ def test_the_whole_command(verb: str, keys: list[str], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("| ")
     assert json.loads((tmp_path / "figures.json").read_text())
+
+
+@pytest.mark.slow
+def test_the_whole_search(run: Path, tmp_path: Path) -> None:
+    source = configuration.load(run / "config.yaml").data.train.source
+    options = ["--run", run, "--input", source, "--sentences", "9", "--beams", "1", "2", "--contenders", "ours-fp32",
+               "ours-bf16", "--threads", "1", "--rounds", "1", "--warmup", "0", "--json", tmp_path / "out"]  # fmt: skip
+    script = [sys.executable, ROOT / "scripts/benchmark.py", "generate"]
+    done = subprocess.run([*script, "search.batch_size=4", *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "out").read_text())
+    assert all(set(figures[f"beam_size={size}"]) == {"ours-fp32", "ours-bf16"} for size in (1, 2))
+    refused = subprocess.run([*script, "search.beam_size=1", *options], capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "search.beam_size=1: search.beam_size is the same for all contenders: give --beams\n"
