@@ -49,17 +49,18 @@ class Mutant:
 
 
 def mutants_of(root: Path, path: Path) -> list[Mutant]:
-    """All mutants of a file that compile, in the order of their places."""
-    source = path.read_bytes()
-    name = path.relative_to(root).as_posix()
-    found = []
-    for mutant in _Finder(name, source).mutants():
-        try:
-            compile(mutant.apply(source), name, "exec", dont_inherit=True)
-        except SyntaxError:
-            continue
-        found.append(mutant)
+    """All mutants of a file, in the order of their places."""
+    found = _Finder(path.relative_to(root).as_posix(), path.read_bytes()).mutants()
     return sorted(set(found), key=lambda mutant: (mutant.start, mutant.kind, mutant.after))
+
+
+def compiles(mutant: Mutant, root: Path) -> bool:
+    """Whether the changed file is Python."""
+    try:
+        compile(mutant.apply((root / mutant.path).read_bytes()), mutant.path, "exec", dont_inherit=True)
+    except SyntaxError:
+        return False
+    return True
 
 
 class _Finder:

@@ -26,12 +26,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from queue import Queue
 from typing import Any
 from xml.etree import ElementTree
 
-from mutants import Mutant, mutants_of
+from mutants import Mutant, compiles, mutants_of
 
 ROOT = Path(__file__).resolve().parents[1]
 # Shells, displays and reports are left to the tests of the command line.
@@ -107,14 +108,18 @@ def measure(workers: int) -> Covered:
     with tempfile.TemporaryDirectory() as folder:
         settings, data, times = Path(folder, "coveragerc"), Path(folder, "coverage"), Path(folder, "junit.xml")
         settings.write_text(
-            "[run]\nsource = seq2seq\nrelative_files = true\nparallel = true\npatch = subprocess\n"
+            "[run]\nsource = seq2seq\nrelative_files = true\nparallel = true\n"
             f"context = ${{PYTEST_CURRENT_TEST-}}\ndata_file = {data}\n"
+        )
+        Path(folder, "subprocesses.py").write_text(  # only what tests start: pytest-cov sees to the tests themselves
+            "import os\nif 'PYTEST_XDIST_WORKER' in os.environ:\n"
+            f"    os.environ['COVERAGE_PROCESS_START'] = {str(settings)!r}\n"
         )
         subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--dist", "loadgroup", "-m", FAST, "--cov",
              f"--cov-config={settings}", "--cov-context=test", "--cov-report=", f"--junitxml={times}",
-             "-o", "junit_family=xunit1"],
-            cwd=ROOT, check=True,
+             "-o", "junit_family=xunit1", "-p", "subprocesses"],
+            cwd=ROOT, check=True, env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"},
         )  # fmt: skip
         store = coverage.CoverageData(str(data))
         store.read()
@@ -279,7 +284,8 @@ def draw(paths: list[str], *, seed: int, count: int) -> list[Mutant]:
             raise SystemExit(f"{path}: no such file or folder in {ROOT}")
         files = [ROOT / path] if path.endswith(".py") else sorted((ROOT / path).rglob("*.py"))
         found += [mutant for file in files for mutant in mutants_of(ROOT, file)]
-    return random.Random(seed).sample(found, min(count, len(found)))
+    random.Random(seed).shuffle(found)
+    return list(islice((mutant for mutant in found if compiles(mutant, ROOT)), count))
 
 
 def main() -> None:
@@ -294,7 +300,7 @@ def main() -> None:
     parser.add_argument("--coverage", type=Path, help="keeps what each test executes; read if it is there")
     parser.add_argument("--json", type=Path, help="a file for all outcomes")
     options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     if options.again:
         before = json.loads(options.again.read_text(encoding="utf-8"))
         mutants = [
