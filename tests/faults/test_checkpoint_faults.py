@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,25 +16,8 @@ import torch
 from seq2seq.checkpoint import Checkpoint, CheckpointStore
 from seq2seq.cli.main import _run
 
-TINY = (
-    "model=gru_tiny", "model.d_model=16", "model.embedding_size=8", "model.encoder_size=8", "tokenizer=char",
-    "optim.warmup_steps=4", "optim.lr=0.002", "metrics.names=[bleu]", "metrics.bootstrap=0", "trainer.device=cpu",
-    "trainer.threads=1", "trainer.precision=fp32", "trainer.attention_images=0", "trainer.eval_examples=0",
-    "trainer.log_every=4", "trainer.max_steps=12", "trainer.eval_every=4", "trainer.save_every=4",
-    "trainer.batch_tokens=256",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides that name a small corpus: numbers, and the same written backwards."""
-    folder = tmp_path_factory.mktemp("corpus")
-    for split, count in (("train", 120), ("valid", 6)):
-        lines = [str(7919 * number % 99991) for number in range(count)]
-        (folder / f"{split}.src").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        (folder / f"{split}.tgt").write_text("".join(f"{line[::-1]}\n" for line in lines), encoding="utf-8")
-    return [f"data.{split}.{side}={folder}/{split}.{end}" for split in ("train", "valid")
-            for side, end in (("source", "src"), ("target", "tgt"))]  # fmt: skip
+SMALL = ("model.d_model=16", "model.embedding_size=8", "model.encoder_size=8", "trainer.eval_examples=0",
+         "trainer.log_every=4", "trainer.eval_every=4", "trainer.keep_last=3")  # fmt: skip
 
 
 def flip_a_bit(path: Path) -> None:
@@ -46,10 +30,10 @@ def flip_a_bit(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(train_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output root of a run that keeps three checkpoints."""
     root = tmp_path_factory.mktemp("trained")
-    assert _run("train", [*TINY, *files, "name=run", f"output_root={root}", "trainer.keep_last=3"]) == 0
+    train_run(root, *SMALL, model="gru")
     return root
 
 
@@ -62,19 +46,19 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def go_on(run: Path, files: list[str], *overrides: str) -> int:
-    return _run("train", [*TINY, *files, "name=run", f"output_root={run.parent}", "trainer.keep_last=3", *overrides])
+def go_on(run: Path, train_run: Any, *overrides: str) -> int:
+    return _run("train", train_run.arguments(run.parent, *SMALL, *overrides, model="gru"))
 
 
 def test_no_valid_checkpoint_ends_with_code_2_naming_the_files(
-    run: Path, files: list[str], capsys: pytest.CaptureFixture[str]
+    run: Path, train_run: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoints = run / "checkpoints"
     os.truncate(checkpoints / "step-00000004" / "optimizer.safetensors", 100)
     flip_a_bit(checkpoints / "step-00000008" / "model.safetensors")
     (checkpoints / "step-00000012" / "state.json").write_bytes(b"")
     before = sorted(checkpoints.rglob("*"))
-    assert go_on(run, files) == 2
+    assert go_on(run, train_run) == 2
     error = capsys.readouterr().err.partition("seq2seq: error: ")[2]
     for name in ("4/optimizer.safetensors", "8/model.safetensors", "12/state.json"):
         assert f"step-{name.rjust(len(name) + 8 - name.index('/'), '0')}: damaged" in error
@@ -92,12 +76,12 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_run_whose_newest_checkpoint_is_damaged_ends_as_if_it_were_not(
-    run: Path, files: list[str], damage: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+    run: Path, train_run: Any, damage: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     final = run / "checkpoints" / "step-00000012"
     expected = {path.name: path.read_bytes() for path in final.glob("*.safetensors")}
     damage(final / "optimizer.safetensors")
-    assert go_on(run, files, "trainer.keep_last=1") == 0
+    assert go_on(run, train_run, "trainer.keep_last=1") == 0
     errors = capsys.readouterr().err
     assert "step-00000012/optimizer.safetensors: damaged" in errors
     assert "going on from step 8" in errors
@@ -337,7 +321,7 @@ from pathlib import Path
 from seq2seq.checkpoint import CheckpointStore
 
 disk, arguments = Path(sys.argv[1]), sys.argv[2:]
-train = [sys.executable, "-m", "seq2seq", "train", f"output_root={disk}", *arguments]
+train = [sys.executable, "-m", "seq2seq", "train", *arguments]
 done = subprocess.run(train, capture_output=True, text=True)
 assert done.returncode == 3, done.stderr
 error = done.stderr.partition("seq2seq: error: ")[2]
@@ -356,9 +340,10 @@ sys.stdout.buffer.write((disk / "run" / "checkpoints" / "last" / "model.safetens
 
 @pytest.mark.slow
 def test_a_run_on_a_full_disk_ends_with_code_3_and_goes_on_once_there_is_room(
-    files: list[str], trained: Path, tmp_path: Path
+    train_run: Any, trained: Path, tmp_path: Path
 ) -> None:
-    keys = [*TINY, *files, "name=run", f"cache_root={tmp_path / 'cache'}", "trainer.keep_last=3"]
-    weights = in_own_mount(tmp_path / "disk", "480k", TRAIN_ON_A_SMALL_DISK, *keys)
+    disk = tmp_path / "disk"
+    keys = train_run.arguments(disk, *SMALL, f"cache_root={tmp_path / 'cache'}", model="gru")
+    weights = in_own_mount(disk, "480k", TRAIN_ON_A_SMALL_DISK, *keys)
     uninterrupted = trained / "run" / "checkpoints" / "last" / "model.safetensors"
     assert bytes.fromhex(weights) == uninterrupted.read_bytes()

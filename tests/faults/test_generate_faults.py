@@ -4,23 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import stress_generate
 
 import seq2seq
 from seq2seq.cli.main import _run
 from seq2seq.data.text import read_lines
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-import stress_generate
-
-SMALL = (
-    "model=transformer_tiny", "model.d_model=16", "model.d_ff=32", "model.num_heads=2", "model.encoder_layers=1",
-    "model.decoder_layers=1", "optim.warmup_steps=1", "metrics.names=[chrf]", "metrics.bootstrap=0",
-    "trainer.device=cpu", "trainer.threads=1", "trainer.precision=fp32", "trainer.eval_examples=0",
-    "trainer.max_steps=2", "search.max_length=8", "search.beam_size=2",
-)  # fmt: skip
+SMALL = ("optim.warmup_steps=1", "trainer.eval_examples=0", "trainer.max_steps=2", "search.max_length=8",
+         "search.beam_size=2")  # fmt: skip
 PAIRS = [(f"{number} men read", f"{number} read men") for number in range(40)]
 
 
@@ -29,29 +24,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("generate")
 
 
-def train(folder: Path, name: str, *settings: str) -> Path:
-    assert _run("train", [f"output_root={folder}", f"name={name}", f"data.root={folder}", *SMALL, *settings]) == 0
-    return folder / name
+@pytest.fixture(scope="module")
+def train(folder: Path, tiny: dict[str, tuple[str, ...]]) -> Callable[..., Path]:
+    def trained(name: str, *settings: str) -> Path:
+        places = (f"output_root={folder}", f"name={name}", f"data.root={folder}")
+        assert _run("train", [*tiny["transformer"], *SMALL, *places, *settings]) == 0
+        return folder / name
+
+    return trained
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path) -> Path:
+def run(folder: Path, train: Callable[..., Path]) -> Path:
     """A run on two text files, in characters."""
     for place, side in enumerate(("source", "target")):
         (folder / side).write_text("".join(f"{pair[place]}\n" for pair in PAIRS), encoding="utf-8")
     files = [f"data.{split}.{side}={side}" for split in ("train", "valid") for side in ("source", "target")]
-    return train(folder, "characters", "tokenizer=char", *files)
+    return train("characters", *files)
 
 
 @pytest.fixture(scope="module")
-def word_run(folder: Path) -> Path:
+def word_run(folder: Path, train: Callable[..., Path]) -> Path:
     """A run on the columns of a TSV file, in words, with a table of positions."""
     (folder / "pairs.tsv").write_text("".join(f"{target}\t{source}\n" for source, target in PAIRS), encoding="utf-8")
     files = [f"data.{split}.{key}" for split in ("train", "valid")
              for key in ("path=pairs.tsv", "source_field=1", "target_field=0")]  # fmt: skip
     limits = ["model.positions=learned", "model.max_positions=12", "data.max_source_length=12",
               "data.max_target_length=12"]  # fmt: skip
-    return train(folder, "words", "tokenizer=word", "model.tie_embeddings=decoder", *files, *limits)
+    return train("words", "tokenizer=word", "model.tie_embeddings=decoder", *files, *limits)
 
 
 def generate(run: Path, text: bytes, *settings: str, name: str = "input.txt") -> list[str]:

@@ -1,43 +1,26 @@
 """SIGKILL at chosen moments: the same command goes on, and all that the run leaves behind is bit for bit the same."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
 from dying import Call, Change, Death, start_processes, train
 from run_contents import contents, differences
 
 from seq2seq.checkpoint import CheckpointStore
 
 # Saves, evaluations and log lines fall on different steps, and sometimes on the same.
-COMMON = (
-    "name=run", "tokenizer=char", "optim.warmup_steps=4", "optim.lr=0.002", "metrics.names=[bleu]",
-    "metrics.bootstrap=0", "trainer.device=cpu", "trainer.threads=1", "trainer.precision=fp32",
-    "trainer.attention_images=0", "trainer.eval_examples=4", "trainer.log_every=3", "trainer.max_steps=14",
-    "trainer.eval_every=5", "trainer.save_every=4", "trainer.batch_tokens=256", "search=greedy",
-    "search.max_length=12",
-)  # fmt: skip
-TRANSFORMER = (
-    "model=transformer_tiny", "model.d_model=32", "model.d_ff=64", "model.num_heads=2", "model.encoder_layers=1",
-    "model.decoder_layers=1", *COMMON,
-)  # fmt: skip
-GRU = ("model=gru_tiny", "model.d_model=32", "model.embedding_size=16", "model.encoder_size=16", *COMMON)
+COMMON = ("trainer.log_every=3", "trainer.max_steps=14", "search=greedy", "search.max_length=12", "name=run")
 SAMPLING = ("tokenizer=unigram", "tokenizer.vocab_size=300", "tokenizer.sampling_alpha=0.3")
-SETTINGS: dict[str, tuple[str, ...]] = {
-    "transformer": (
-        *TRANSFORMER, "trainer.accumulate=2", "trainer.keep_last=2", "optim.ema_decay=0.9", "optim.schedule=plateau",
+SETTINGS: dict[str, tuple[str, tuple[str, ...]]] = {  # the kind of model, and what else
+    "transformer": ("transformer", (
+        "trainer.accumulate=2", "trainer.keep_last=2", "optim.ema_decay=0.9", "optim.schedule=plateau",
         "optim.plateau_patience=1", "trainer.metric=valid/ppl",
-    ),
-    "gru": (
-        *GRU, "tokenizer.joint=true", "model.copy=true", "model.coverage=true", "trainer.precision=fp16",
-        "trainer.keep_best=2", "trainer.patience=2", "trainer.average=last", "trainer.average_checkpoints=2",
-        "trainer.attention_images=1",
-    ),
-    "sampling": (*TRANSFORMER, *SAMPLING, "trainer.accumulate=2"),
+    )),
+    "gru": ("copying", (
+        "trainer.precision=fp16", "trainer.keep_best=2", "trainer.patience=2", "trainer.average=last",
+        "trainer.average_checkpoints=2", "trainer.attention_images=1",
+    )),
+    "sampling": ("transformer", (*SAMPLING, "trainer.accumulate=2")),
 }  # fmt: skip
 
 # In the order of a run. Between them they hit each kind of file that a run writes, and each stage it goes through.
@@ -72,13 +55,15 @@ DEATHS: dict[str, Death] = {
 class Undisturbed:
     """What runs leave behind that nobody kills; each setting runs once."""
 
-    def __init__(self, folder: Path, files: list[str]) -> None:
+    def __init__(self, folder: Path, files: list[str], models: dict[str, tuple[str, ...]]) -> None:
         self._folder = folder
         self._files = files
+        self._models = models
         self._contents: dict[str, dict[str, object]] = {}
 
     def arguments(self, setting: str) -> list[str]:
-        return [*SETTINGS[setting], *self._files]
+        model, overrides = SETTINGS[setting]
+        return [*self._models[model], *self._files, *COMMON, *overrides]
 
     def contents(self, setting: str) -> dict[str, object]:
         if setting not in self._contents:
@@ -89,9 +74,11 @@ class Undisturbed:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, backwards: list[str]) -> Undisturbed:
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, files: list[str], tiny: dict[str, tuple[str, ...]]
+) -> Undisturbed:
     start_processes()
-    return Undisturbed(tmp_path_factory.mktemp("undisturbed"), backwards)
+    return Undisturbed(tmp_path_factory.mktemp("undisturbed"), files, tiny)
 
 
 def messages(root: Path) -> str:

@@ -6,8 +6,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 from safetensors.torch import load_file
@@ -15,26 +15,15 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.slow
 
 SECONDS = 6.0
-TINY = (
-    "model=gru_tiny", "model.d_model=32", "model.embedding_size=16", "model.encoder_size=16", "tokenizer=char",
-    "optim.warmup_steps=4", "optim.horizon_steps=1000", "metrics.names=[bleu]", "metrics.bootstrap=0",
-    "trainer.device=cpu", "trainer.threads=1", "trainer.precision=fp32", "trainer.attention_images=0",
-    "trainer.eval_examples=2", "trainer.log_every=5", "trainer.save_every=5", "trainer.eval_every=50",
-    "trainer.batch_tokens=256", f"trainer.timeout_minutes={SECONDS / 60}", "search.max_length=10", "name=run",
-)  # fmt: skip
+LONG = ("optim.horizon_steps=1000", "trainer.log_every=5", "trainer.save_every=5", "trainer.eval_every=50",
+        "trainer.eval_examples=2", "search.max_length=10", f"trainer.timeout_minutes={SECONDS / 60}")  # fmt: skip
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> list[str]:
+def command(train_run: Any, tmp_path: Path) -> list[str]:
     """A run of two processes that would go on for minutes."""
-    random = np.random.default_rng(3)
-    for split, count in (("train", 400), ("valid", 4)):
-        lines = ["".join(random.choice(list("abcdefgh"), random.integers(2, 12))) for _ in range(count)]
-        (tmp_path / f"{split}.src").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    files = [f"data.{split}.{side}={tmp_path}/{split}.src" for split in ("train", "valid")
-             for side in ("source", "target")]  # fmt: skip
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "seq2seq", "train"]
-    return [sys.executable, *torchrun, *TINY, *files, f"output_root={tmp_path}"]
+    return [sys.executable, *torchrun, *train_run.arguments(tmp_path, *LONG, model="gru")]
 
 
 def start(command: list[str], *overrides: str) -> subprocess.Popen[bytes]:

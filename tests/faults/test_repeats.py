@@ -1,33 +1,22 @@
 """The same again: what may be different about the second time, and what is refused."""
 
 import shutil
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
 from dying import Change, start_processes, train
 from run_contents import contents, differences
 
-from seq2seq.cli.train import run as run_train
 from seq2seq.errors import UserError
 from seq2seq.models.objective import Objective
 from seq2seq.runtime import deterministic
 
-TINY = (
-    "name=run", "model=transformer_tiny", "model.d_model=16", "model.d_ff=32", "model.num_heads=2",
-    "model.encoder_layers=1", "model.decoder_layers=1", "tokenizer=unigram", "tokenizer.vocab_size=300",
-    "tokenizer.sampling_alpha=0.3", "optim.warmup_steps=2", "metrics.names=[bleu]", "metrics.bootstrap=0",
-    "trainer.device=cpu", "trainer.threads=1", "trainer.precision=fp32", "trainer.attention_images=1",
-    "trainer.eval_examples=4", "trainer.log_every=2", "trainer.max_steps=5", "trainer.eval_every=3",
-    "trainer.save_every=2", "trainer.batch_tokens=256", "search=greedy", "search.max_length=8",
-)  # fmt: skip
+SAMPLING = ("tokenizer=unigram", "tokenizer.vocab_size=300", "tokenizer.sampling_alpha=0.3")
+SHORT = ("trainer.attention_images=1", "trainer.max_steps=5", "trainer.eval_every=3", "trainer.save_every=2",
+         "search=greedy", "search.max_length=8", "name=run")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -35,38 +24,45 @@ def _processes() -> None:
     start_processes()
 
 
+@pytest.fixture(scope="session")
+def settings(tiny: dict[str, tuple[str, ...]]) -> list[str]:
+    return [*tiny["transformer"], *SAMPLING, *SHORT]
+
+
 def messages(root: Path) -> str:
     return (root / "messages.txt").read_text(encoding="utf-8")
 
 
-def test_the_same_seed_gives_the_same_run(tmp_path: Path, backwards: list[str]) -> None:
+def test_the_same_seed_gives_the_same_run(tmp_path: Path, settings: list[str], files: list[str]) -> None:
     """Dropout, order, subword sampling: all from the seed, in another process, folder and cache."""
     seeds = {"first": 1, "second": 1, "other": 2}
     for name, seed in seeds.items():
-        assert train(tmp_path / name, [*TINY, *backwards, f"seed={seed}"]) == 0, messages(tmp_path / name)
+        assert train(tmp_path / name, [*settings, *files, f"seed={seed}"]) == 0, messages(tmp_path / name)
     first, second, other = (contents(tmp_path / name / "run") for name in seeds)
     assert not differences(first, second)
     assert first["metrics.jsonl"] != other["metrics.jsonl"]
 
 
-def test_changed_data_are_refused_and_moved_data_are_not(tmp_path: Path, backwards: list[str]) -> None:
+def test_changed_data_are_refused_and_moved_data_are_not(
+    tmp_path: Path, settings: list[str], corpus: Path, files: list[str]
+) -> None:
     """A run that was killed goes on with its data from another place; with two lines exchanged it does not."""
     saved_twice = Change(r"os\.symlink run/checkpoints/last", 2)
-    assert train(tmp_path, [*TINY, *backwards], saved_twice) == -9, messages(tmp_path)
+    assert train(tmp_path, [*settings, *files], saved_twice) == -9, messages(tmp_path)
     moved = tmp_path / "moved"
-    shutil.copytree(Path(backwards[0].partition("=")[2]).parent, moved)
-    elsewhere = [f"{key}={moved / Path(path).name}" for key, _, path in (each.partition("=") for each in backwards)]
+    shutil.copytree(corpus, moved)
+    elsewhere = [each.replace(str(corpus), str(moved)) for each in files]
     source = moved / "train.src"
     before = source.read_text(encoding="utf-8")
     lines = before.splitlines(keepends=True)
     source.write_text("".join([lines[1], lines[0], *lines[2:]]), encoding="utf-8")
-    assert train(tmp_path, [*TINY, *elsewhere]) == 2
+    assert train(tmp_path, [*settings, *elsewhere]) == 2
     refusal = messages(tmp_path).splitlines()[-1]
     assert "data.train.source" in refusal
     assert "data.train.target" not in refusal
     assert "name=NAME" in refusal
     source.write_text(before, encoding="utf-8")
-    assert train(tmp_path, [*TINY, *elsewhere]) == 0, messages(tmp_path)
+    assert train(tmp_path, [*settings, *elsewhere]) == 0, messages(tmp_path)
     assert "going on from step 3" in messages(tmp_path)
 
 
@@ -81,7 +77,7 @@ def test_deterministic_refuses_an_operation_that_is_not() -> None:
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_training_that_is_deterministic_refuses_such_an_operation(
-    tmp_path: Path, backwards: list[str], monkeypatch: pytest.MonkeyPatch, wanted: bool
+    train_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
     """A model that uses one in its forward pass."""
     forward = Objective.forward
@@ -91,9 +87,8 @@ def test_training_that_is_deterministic_refuses_such_an_operation(
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(Objective, "forward", drifting)
-    overrides = [*TINY, *backwards, f"output_root={tmp_path}", "tokenizer.sampling_alpha=0", "trainer.eval_examples=0"]
     refusal = pytest.raises(UserError, match=r"trainer\.deterministic=true cannot be had") if wanted else nullcontext()
     with refusal:
-        run_train([*overrides, f"trainer.deterministic={str(wanted).lower()}"])
+        train_run(tmp_path, *SHORT, f"trainer.deterministic={str(wanted).lower()}")
     assert (tmp_path / "run" / "results.json").exists() != wanted
     assert not torch.are_deterministic_algorithms_enabled()
