@@ -39,7 +39,7 @@ RUNS = {
     "epoch": (*FAST, "trainer.max_epochs=1", "trainer.max_steps=100", "trainer.log_every=4", "trainer.save_every=1",
               "trainer.keep_last=100", f"trainer.batch_tokens={BUDGET}"),
     "shown": ("trainer.max_steps=8", "trainer.eval_every=8", "trainer.eval_examples=5", "trainer.samples=3",
-              "trainer.attention_images=2", "metrics.names=[chrf]", "search.min_length=6", "search.max_length=12"),
+              "trainer.attention_images=1", "metrics.names=[chrf]", "search.min_length=6", "search.max_length=12"),
 }  # fmt: skip
 
 Trained = Callable[[str], Any]
@@ -213,9 +213,7 @@ def test_device_of_a_gpu(train_run: Any, tmp_path: Path) -> None:
 def test_threads_and_the_precision_of_the_machine(train_run: Any, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     try:
-        run = train_run(
-            tmp_path, *TWIN, f"trainer.threads={threads + 1}", "trainer.precision=auto", "trainer.batch_tokens=64"
-        )
+        run = train_run(tmp_path, *TWIN, f"trainer.threads={threads + 1}", "trainer.precision=auto")
         assert torch.get_num_threads() == threads + 1
     finally:
         torch.set_num_threads(threads)
@@ -307,7 +305,7 @@ def test_samples(trained: Trained, corpus: Path) -> None:
 
 
 def test_attention_images(trained: Trained, plain: tuple[Any, int]) -> None:
-    assert shown(trained("shown")).Tags()["images"] == ["attention/0", "attention/1"]
+    assert shown(trained("shown")).Tags()["images"] == ["attention/0"]
     assert shown(plain[0]).Tags()["images"] == []
 
 
@@ -366,7 +364,7 @@ def test_max_skipped_steps(train_run: Any, tmp_path: Path) -> None:
 
 
 def test_timeout_minutes(train_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of two ranks, whose other one never comes; in a thread, for nothing else would end a wait for half an hour."""
+    """The first of two ranks, whose other one never comes; in a thread, for it might wait for half an hour."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -384,4 +382,4 @@ def test_timeout_minutes(train_run: Any, tmp_path: Path, monkeypatch: pytest.Mon
     rank = Thread(target=wait, daemon=True)
     rank.start()
     rank.join(60)
-    assert "timed out after 1 seconds" in str(errors[0]).lower()
+    assert re.search("(?i)timed out after [12] seconds", str(errors[0]))
