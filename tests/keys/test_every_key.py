@@ -11,8 +11,56 @@ SECTIONS = ("trainer", "optim", "model", "search", "tokenizer", "data", "metrics
 ROOT = Path(__file__).resolve().parents[2]
 
 # Key to test, by section: `FILE::NAME`, the file below tests/.
-TRAINER: dict[str, str] = {}
-OPTIM: dict[str, str] = {}
+_COVERAGE = "properties/test_training.py::test_the_coverage_loss_counts_from_its_first_step_by_its_weight"
+TRAINER: dict[str, str] = {
+    "trainer.accumulate": "properties/test_training.py::test_micro_batches_equal_one_batch",
+    "trainer.attention_images": "keys/test_trainer.py::test_attention_images",
+    "trainer.average": "keys/test_trainer.py::test_average_of_the_last",
+    "trainer.average_checkpoints": "keys/test_trainer.py::test_average_of_the_best",
+    "trainer.batch_tokens": "keys/test_trainer.py::test_batch_tokens",
+    "trainer.checkpoint_activations": "keys/test_trainer.py::test_checkpoint_activations",
+    "trainer.compile": "keys/test_trainer.py::test_compile",
+    "trainer.coverage_loss_start": _COVERAGE,
+    "trainer.coverage_loss_weight": _COVERAGE,
+    "trainer.deterministic": "faults/test_repeats.py::test_training_that_is_deterministic_refuses_such_an_operation",
+    "trainer.device": "keys/test_trainer.py::test_device",
+    "trainer.eval_every": "keys/test_trainer.py::test_eval_every",
+    "trainer.eval_examples": "keys/test_trainer.py::test_eval_examples",
+    "trainer.init_from": "keys/test_trainer.py::test_init_from",
+    "trainer.keep_best": "keys/test_trainer.py::test_keep_last_and_keep_best",
+    "trainer.keep_last": "keys/test_trainer.py::test_keep_last_and_keep_best",
+    "trainer.label_smoothing": "keys/test_trainer.py::test_label_smoothing",
+    "trainer.log_every": "keys/test_trainer.py::test_log_every",
+    "trainer.max_epochs": "keys/test_trainer.py::test_max_epochs",
+    "trainer.max_minutes": "keys/test_trainer.py::test_minutes_of_a_process_and_of_the_run",
+    "trainer.max_skipped_steps": "keys/test_trainer.py::test_max_skipped_steps",
+    "trainer.max_steps": "keys/test_trainer.py::test_max_steps",
+    "trainer.metric": "keys/test_trainer.py::test_metric_and_its_mode_choose_the_best",
+    "trainer.metric_mode": "keys/test_trainer.py::test_metric_and_its_mode_choose_the_best",
+    "trainer.patience": "keys/test_trainer.py::test_patience",
+    "trainer.precision": "keys/test_trainer.py::test_precision",
+    "trainer.samples": "keys/test_trainer.py::test_samples",
+    "trainer.save_every": "keys/test_trainer.py::test_save_every",
+    "trainer.save_failure": "faults/test_training_faults.py::test_a_full_disk_at_a_save_may_be_survived",
+    "trainer.stop_after_minutes": "keys/test_trainer.py::test_minutes_of_a_process_and_of_the_run",
+    "trainer.threads": "keys/test_trainer.py::test_threads_and_the_precision_of_the_machine",
+    "trainer.timeout_minutes": "keys/test_trainer.py::test_timeout_minutes",
+}
+OPTIM: dict[str, str] = {
+    "optim.betas": "keys/test_optim.py::test_an_update_is_that_of_the_optimizer",
+    "optim.clip_norm": "keys/test_optim.py::test_the_gradient_is_clipped_to_its_norm",
+    "optim.ema_decay": "keys/test_optim.py::test_the_moving_average_is_what_is_evaluated_and_kept",
+    "optim.eps": "keys/test_optim.py::test_an_update_is_that_of_the_optimizer",
+    "optim.horizon_steps": "keys/test_optim.py::test_the_learning_rate_is_the_schedules",
+    "optim.lr": "keys/test_optim.py::test_the_learning_rate_is_the_schedules",
+    "optim.min_lr_ratio": "keys/test_optim.py::test_the_learning_rate_is_the_schedules",
+    "optim.name": "keys/test_optim.py::test_an_update_is_that_of_the_optimizer",
+    "optim.plateau_factor": "keys/test_optim.py::test_the_learning_rate_is_the_schedules",
+    "optim.plateau_patience": "keys/test_optim.py::test_the_learning_rate_is_the_schedules",
+    "optim.schedule": "keys/test_optim.py::test_the_learning_rate_is_the_schedules",
+    "optim.warmup_steps": "keys/test_optim.py::test_the_learning_rate_is_the_schedules",
+    "optim.weight_decay": "keys/test_optim.py::test_an_update_is_that_of_the_optimizer",
+}
 MODEL: dict[str, str] = {
     "model.activation": "keys/test_model.py::test_the_transformer_computes_what_torch_does",
     "model.activation_dropout": "keys/test_model.py::test_dropout_in_its_place",
