@@ -74,10 +74,8 @@ def test_each_path_of_the_scope_holds_something() -> None:
         assert mutate.draw([path], seed=1, count=1), path
 
 
-def covered(**seconds: float) -> Covered:
-    return Covered(
-        {"a.py": {1: ["slow", "quick"], 2: ["quick"]}}, {"a.py": [5]}, {"slow": 9.0, "quick": 0.1, **seconds}
-    )
+def covered() -> Covered:
+    return Covered({"a.py": {1: ["slow", "quick"], 2: ["quick"]}}, {"a.py": [5]}, {"slow": 9.0, "quick": 0.1})
 
 
 @pytest.mark.parametrize(
