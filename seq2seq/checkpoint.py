@@ -303,7 +303,8 @@ def _read_tensors(manifest: Manifest, stem: str) -> dict[str, Tensor]:
 def average(paths: Sequence[Path]) -> dict[str, Tensor]:
     """The element-wise mean of the model weights of several checkpoints (Vaswani et al. 2017, section 6.1).
 
-    Sums are kept in float64 and rounded once, to each tensor's own dtype. Integer tensors must be equal.
+    Sums are kept in float64 and rounded once, to each tensor's own dtype. Integer tensors must be equal. Tied
+    names share a mean, as they share a tensor.
 
     Args:
         paths: checkpoint folders, at least one.
@@ -324,10 +325,13 @@ def average(paths: Sequence[Path]) -> dict[str, Tensor]:
                 sums[name] = sums[name] + tensor.double()
             elif not torch.equal(sums[name], tensor):
                 raise UserError(f"cannot average {paths[0]} and {path}: {name} is not equal in both")
-    return {
-        name: (total / len(paths)).to(first[name].dtype) if total.is_floating_point() else total
-        for name, total in sums.items()
-    }
+    means: dict[str, Tensor] = {}
+    owners: dict[Hashable, Tensor] = {}
+    for name, total in sums.items():
+        mean = (total / len(paths)).to(first[name].dtype) if total.is_floating_point() else total
+        owner = owners.setdefault(_identity(first[name]), mean)
+        means[name] = owner if torch.equal(owner, mean) else mean
+    return means
 
 
 def _weights_to_average(path: Path) -> dict[str, Tensor]:

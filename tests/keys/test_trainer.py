@@ -138,7 +138,7 @@ def test_minutes_of_a_process_and_of_the_run(train_run: Any, tmp_path: Path) -> 
         train_run(tmp_path, *FAST, "trainer.stop_after_minutes=1e-9")
     assert stop.value.exit_code == 75
     seconds = train_run.at(tmp_path).state()["seconds"]
-    run = train_run(tmp_path, *FAST, f"trainer.max_minutes={seconds / 60}", "optim.warmup_steps=4")
+    run = train_run(tmp_path, *FAST, f"trainer.max_minutes={seconds / 120}")
     assert run.results["train"]["steps"] == 1, "the minutes before count"
     assert run.results["train"]["seconds"] == pytest.approx(seconds, abs=0.01)
 
@@ -341,6 +341,7 @@ def test_average_of_the_last(trained: Trained, plain: tuple[Any, int]) -> None:
     run = trained("average of last")
     assert len(run.checkpoints()) > 3
     assert_mean(run, run.checkpoints()[-3:])
+    assert run.weights("average").keys() == run.weights("last").keys(), "tied weights are stored once"
     assert not (plain[0].folder / "checkpoints" / "average").exists()
 
 
