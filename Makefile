@@ -6,18 +6,31 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# The environment's interpreter, by place and version, and the one that PYTHON names; if it names none, any is kept.
+WHICH := import os, sys; print(os.path.realpath(sys.base_prefix), sys.hexversion)
+FOUND := $(shell $(BIN)/python -c 'import pip; $(WHICH)' 2>/dev/null)
+WANTED := $(if $(filter file,$(origin PYTHON)),$(FOUND),$(shell $(PYTHON) -c '$(WHICH)' 2>/dev/null))
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup demo test test-all lint format clean environment
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv with the exact versions of constraints.txt
 
-$(STAMP): pyproject.toml constraints.txt
+# Only where there is none, or one of another interpreter than the named one.
+environment:
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "seq2seq needs Python 3.11 to 3.13; name one with: make PYTHON=python3.12" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	rm -rf $(if $(wildcard $(VENV)/pyvenv.cfg),$(VENV),$(STAMP))
+	$(PYTHON) -m venv $(VENV)
+
+ifneq ($(FOUND),$(or $(WANTED),$(PYTHON)))
+$(STAMP): environment
+endif
+
+$(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev,sweep]'
 	@touch $@
