@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-TINY = (
-    "tokenizer=char", "model=gru_tiny", "model.d_model=32", "model.embedding_size=16", "model.encoder_size=16",
+SETTINGS = (
     "model.dropout=0", "optim.lr=0.01", "optim.warmup_steps=5", "metrics.names=[bleu,chrf]", "metrics.bootstrap=20",
-    "trainer.device=cpu", "trainer.threads=1", "trainer.precision=fp32", "trainer.batch_tokens=512",
-    "trainer.max_steps=30", "trainer.eval_every=15", "trainer.save_every=10", "trainer.log_every=10",
-    "trainer.attention_images=1", "search.max_length=20",
+    "trainer.batch_tokens=512", "trainer.max_steps=30", "trainer.eval_every=15", "trainer.save_every=10",
+    "trainer.log_every=10", "trainer.attention_images=1", "trainer.eval_examples=500", "search.max_length=20",
 )  # fmt: skip
 FILES = (
     "data.train.source=train.en", "data.train.target=train.de", "data.valid.source=valid.en",
@@ -62,14 +60,14 @@ def seq2seq(home: Path) -> Command:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> tuple[str, ...]:
-    """Overrides for a run of a few seconds on the user's files."""
-    return (*TINY, *FILES)
+def overrides(tiny: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Of a run of a few seconds on the user's files."""
+    return (*tiny["gru"], *SETTINGS, *FILES)
 
 
 @pytest.fixture(scope="session")
-def trained(home: Path, seq2seq: Command, tiny: tuple[str, ...]) -> Path:
+def trained(home: Path, seq2seq: Command, overrides: tuple[str, ...]) -> Path:
     """The run folder of a short training run."""
-    done = seq2seq("train", "name=trained", *tiny)
+    done = seq2seq("train", "name=trained", *overrides)
     assert done.returncode == 0, done.stderr[-3000:]
     return home / "outputs" / "trained"

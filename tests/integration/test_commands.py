@@ -162,30 +162,30 @@ def test_an_ensemble_of_a_run_with_itself_is_the_run(seq2seq: Command, trained: 
     assert two.stdout == one.stdout
 
 
-def test_the_same_command_again_changes_nothing(seq2seq: Command, trained: Path, tiny: tuple[str, ...]) -> None:
+def test_the_same_command_again_changes_nothing(seq2seq: Command, trained: Path, overrides: tuple[str, ...]) -> None:
     before = {
         path: path.stat().st_mtime_ns
         for path in trained.rglob("*")
         if path.is_file() and path.name not in ("train.log", "run.lock")
     }
-    done = seq2seq("train", "name=trained", *tiny)
+    done = seq2seq("train", "name=trained", *overrides)
     assert done.returncode == 0, done.stderr
     assert "complete" in done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
 def test_another_configuration_is_refused_with_both_ways_out(
-    seq2seq: Command, trained: Path, tiny: tuple[str, ...]
+    seq2seq: Command, trained: Path, overrides: tuple[str, ...]
 ) -> None:
-    done = seq2seq("train", "name=trained", *tiny, "optim.lr=0.02")
+    done = seq2seq("train", "name=trained", *overrides, "optim.lr=0.02")
     assert done.returncode == 2
     for word in ("optim.lr", "0.01", "0.02", "name=", "overwrite=true"):
         assert word in done.stderr
 
 
-def test_a_raised_limit_goes_on(seq2seq: Command, home: Path, trained: Path, tiny: tuple[str, ...]) -> None:
+def test_a_raised_limit_goes_on(seq2seq: Command, home: Path, trained: Path, overrides: tuple[str, ...]) -> None:
     shutil.copytree(trained, home / "outputs" / "longer", symlinks=True)
-    done = seq2seq("train", "name=longer", *tiny, "trainer.max_steps=33")
+    done = seq2seq("train", "name=longer", *overrides, "trainer.max_steps=33")
     assert done.returncode == 0, done.stderr
     assert "going on from step 30" in done.stderr
     assert json.loads((home / "outputs/longer/results.json").read_text())["train"]["steps"] == 33
@@ -199,12 +199,12 @@ def test_a_moved_run_folder_still_generates(seq2seq: Command, home: Path, traine
 
 
 def test_fine_tuning_starts_from_the_other_run(
-    seq2seq: Command, trained: Path, home: Path, tiny: tuple[str, ...]
+    seq2seq: Command, trained: Path, home: Path, overrides: tuple[str, ...]
 ) -> None:
     done = seq2seq(
         "train",
         "name=tuned",
-        *tiny,
+        *overrides,
         "trainer.init_from=outputs/trained",
         "trainer.max_steps=5",
         "optim.lr=1e-9",
@@ -227,9 +227,11 @@ def test_average_of_one_checkpoint_is_that_checkpoint(seq2seq: Command, trained:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75)])
-def test_signals_save_and_tell(home: Path, seq2seq: Command, number: int, code: int, tiny: tuple[str, ...]) -> None:
+def test_signals_save_and_tell(
+    home: Path, seq2seq: Command, number: int, code: int, overrides: tuple[str, ...]
+) -> None:
     name = f"signal{code}"
-    arguments = ["train", f"name={name}", *tiny, "trainer.max_steps=100000", "optim.horizon_steps=100"]
+    arguments = ["train", f"name={name}", *overrides, "trainer.max_steps=100000", "optim.horizon_steps=100"]
     process = subprocess.Popen(
         [sys.executable, "-m", "seq2seq", *arguments], cwd=home, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -253,8 +255,8 @@ def test_a_sweep_without_a_name_is_called_by_what_was_chosen(seq2seq: Command, h
 
 
 @pytest.mark.slow
-def test_a_sweep_trains_reports_and_is_not_run_twice(seq2seq: Command, home: Path, tiny: tuple[str, ...]) -> None:
-    arguments = ("train", "-m", "name=sweep", *tiny, "trainer.max_steps=6", "seed=1,2")
+def test_a_sweep_trains_reports_and_is_not_run_twice(seq2seq: Command, home: Path, overrides: tuple[str, ...]) -> None:
+    arguments = ("train", "-m", "name=sweep", *overrides, "trainer.max_steps=6", "seed=1,2")
     done = seq2seq(*arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     runs = sorted(path for path in (home / "outputs/sweep").iterdir() if path.is_dir())
@@ -267,7 +269,7 @@ def test_a_sweep_trains_reports_and_is_not_run_twice(seq2seq: Command, home: Pat
     assert table.count("complete") == 2
     assert "seed" in table
     # a job of a sweep equals the same run alone
-    alone = seq2seq("train", "name=alone", *tiny, "trainer.max_steps=6", "seed=2")
+    alone = seq2seq("train", "name=alone", *overrides, "trainer.max_steps=6", "seed=2")
     assert alone.returncode == 0, alone.stderr
     value = json.loads((home / "outputs/alone/results.json").read_text())["valid"]["loss"]
     losses = {json.loads((run / "results.json").read_text())["valid"]["loss"] for run in runs}
@@ -275,10 +277,10 @@ def test_a_sweep_trains_reports_and_is_not_run_twice(seq2seq: Command, home: Pat
 
 
 @pytest.mark.slow
-def test_optuna_sweep(seq2seq: Command, home: Path, tiny: tuple[str, ...]) -> None:
+def test_optuna_sweep(seq2seq: Command, home: Path, overrides: tuple[str, ...]) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     done = seq2seq(
-        "train", "-m", "name=optuna", *[o for o in tiny if not o.startswith("optim.lr")], "trainer.max_steps=6",
+        "train", "-m", "name=optuna", *[o for o in overrides if not o.startswith("optim.lr")], "trainer.max_steps=6",
         "hydra/sweeper=optuna", "hydra.sweeper.direction=minimize", "hydra.sweeper.n_trials=2",
         "hydra.sweeper.n_jobs=1", "optim.lr=interval(0.001,0.01)",
     )  # fmt: skip

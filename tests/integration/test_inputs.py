@@ -7,7 +7,7 @@ from subprocess import CompletedProcess
 
 
 def test_words_with_vectors_from_packed_tsv(
-    home: Path, tmp_path: Path, seq2seq: Callable[..., CompletedProcess[str]], tiny: tuple[str, ...]
+    home: Path, tmp_path: Path, seq2seq: Callable[..., CompletedProcess[str]], overrides: tuple[str, ...]
 ) -> None:
     for split in ("train", "valid"):
         columns = [(home / f"{split}.{side}").read_text(encoding="utf-8").splitlines() for side in ("de", "en")]
@@ -17,7 +17,7 @@ def test_words_with_vectors_from_packed_tsv(
     (tmp_path / "blank.tgt").write_text("12\n\n5\n\n", encoding="utf-8")
     words = ["one", "two", "three", "unheard-of"]
     (tmp_path / "words.vec").write_text("".join(f"{word} {'0.5 ' * 16}\n" for word in words), encoding="utf-8")
-    settings = [option for option in tiny if not option.startswith(("tokenizer", "data.", "+data."))]
+    settings = [option for option in overrides if not option.startswith(("tokenizer", "data.", "+data."))]
     vectors = f"tokenizer.source_vectors='{tmp_path / 'words.vec'}'"
     done = seq2seq(
         "train", "name=words", f"data.root='{tmp_path}'",

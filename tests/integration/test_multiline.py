@@ -16,7 +16,7 @@ ARROW = "↵"
 
 
 @pytest.fixture(scope="module")
-def run(home: Path, seq2seq: Command, tiny: tuple[str, ...]) -> Path:
+def run(home: Path, seq2seq: Command, overrides: tuple[str, ...]) -> Path:
     """A run that has learnt to answer everything with the same two lines."""
     words = ["one", "two", "three", "four", "five", "six", "seven"]
     for split, size in (("train", 120), ("valid", 12)):
@@ -26,11 +26,11 @@ def run(home: Path, seq2seq: Command, tiny: tuple[str, ...]) -> Path:
         ]
         records[0]["body"] = "seven " * 40  # the one that is too long
         (home / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    settings = [option for option in tiny if not option.startswith(("data.", "+data.", "trainer.max_steps"))]
+    settings = [option for option in overrides if not option.startswith(("data.", "+data.", "trainer.max_steps"))]
     files = [f"data.{split}.{key}" for split in ("train", "valid") for key in (
         f"path={split}.jsonl", "source_field=body", "target_field=summary")]  # fmt: skip
     done = seq2seq(
-        "train", "name=lines", "data=records", *files, *settings, "trainer.max_steps=60",
+        "train", "name=lines", "data=records", *files, *settings, "trainer.max_steps=90",
         "data.max_source_length=100", "data.on_long=truncate",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

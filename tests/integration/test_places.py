@@ -37,40 +37,40 @@ def refused(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("root", ["/proc", "train.en"])
 def test_a_place_that_cannot_be_written_is_told_before_the_data_is_read(
-    refused: Callable[..., str], tiny: tuple[str, ...], root: str
+    refused: Callable[..., str], overrides: tuple[str, ...], root: str
 ) -> None:
-    message = refused("name=x", *tiny, "data.train.source=no-such-file", f"output_root={root}")
+    message = refused("name=x", *overrides, "data.train.source=no-such-file", f"output_root={root}")
     assert f"cannot write the run folder {root}/x" in message
     assert "output_root=DIR" in message
 
 
-def test_a_run_folder_in_use_is_refused(refused: Callable[..., str], home: Path, tiny: tuple[str, ...]) -> None:
+def test_a_run_folder_in_use_is_refused(refused: Callable[..., str], home: Path, overrides: tuple[str, ...]) -> None:
     folder = RunFolder(home / "outputs" / "busy")
     folder.create()
     with folder.lock():
-        message = refused("name=busy", *tiny, "overwrite=true")
+        message = refused("name=busy", *overrides, "overwrite=true")
     assert f"in use by process {os.getpid()} on " in message
 
 
 def test_a_configuration_that_is_damaged_or_gone_is_refused(
-    refused: Callable[..., str], home: Path, trained: Path, tiny: tuple[str, ...]
+    refused: Callable[..., str], home: Path, trained: Path, overrides: tuple[str, ...]
 ) -> None:
     shutil.copytree(trained, home / "outputs" / "bare", symlinks=True)
     (home / "outputs/bare/config.yaml").write_text("name: [")
-    assert "config.yaml" in refused("name=bare", *tiny)
+    assert "config.yaml" in refused("name=bare", *overrides)
     (home / "outputs/bare/config.yaml").unlink()
-    assert "no config.yaml" in refused("name=bare", *tiny)
+    assert "no config.yaml" in refused("name=bare", *overrides)
     assert weights(home / "outputs" / "bare") == weights(trained)
 
 
 @pytest.mark.slow
 def test_odd_names_another_folder_and_a_first_try_that_failed(
-    seq2seq: Command, home: Path, trained: Path, tiny: tuple[str, ...], tmp_path: Path
+    seq2seq: Command, home: Path, trained: Path, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
     """A data check that fails leaves a log only, and the same name can be used."""
     place = f'output_root="{tmp_path}/où = là"'
-    files = [override.partition("=") for override in tiny if override.endswith((".en", ".de"))]
-    absolute = [*tiny[: -len(files)], *(f'{key}="{home}/{name}"' for key, _, name in files)]
+    files = [override.partition("=") for override in overrides if override.endswith((".en", ".de"))]
+    absolute = [*overrides[: -len(files)], *(f'{key}="{home}/{name}"' for key, _, name in files)]
     bad = seq2seq("train", 'name="a=b é"', *absolute, "data.train.source=nothing", place, cwd=tmp_path)
     assert bad.returncode == 2
     run = tmp_path / "où = là" / "a=b é"
@@ -83,11 +83,13 @@ def test_odd_names_another_folder_and_a_first_try_that_failed(
 
 
 @pytest.mark.slow
-def test_damaged_results_are_computed_again(seq2seq: Command, home: Path, trained: Path, tiny: tuple[str, ...]) -> None:
+def test_damaged_results_are_computed_again(
+    seq2seq: Command, home: Path, trained: Path, overrides: tuple[str, ...]
+) -> None:
     run = home / "outputs" / "damaged"
     shutil.copytree(trained, run, symlinks=True)
     (run / "results.json").write_text('{"name": "dam')
-    done = seq2seq("train", "name=damaged", *tiny)
+    done = seq2seq("train", "name=damaged", *overrides)
     assert done.returncode == 0, done.stderr
     assert "results.json is damaged" in done.stderr
     assert (
@@ -99,7 +101,7 @@ def test_damaged_results_are_computed_again(seq2seq: Command, home: Path, traine
 
 
 def test_training_needs_no_log(
-    seq2seq: Command, home: Path, trained: Path, tiny: tuple[str, ...], tmp_path: Path
+    seq2seq: Command, home: Path, trained: Path, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
     """TensorBoard is not installed, the disk of the logs is full: a warning for each, and the same weights."""
     (tmp_path / "tensorboard").mkdir()
@@ -108,7 +110,7 @@ def test_training_needs_no_log(
     run.mkdir()
     for name in ("metrics.jsonl", "train.log"):
         (run / name).symlink_to("/dev/full")
-    done = seq2seq("train", "name=mute", *tiny, PYTHONPATH=str(tmp_path))
+    done = seq2seq("train", "name=mute", *overrides, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("no TensorBoard events are written") == 1
@@ -128,10 +130,10 @@ time.time_ns = lambda: real_ns() + int(next(jumps)) * 10**9
 
 @pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing_also_when_the_run_is_stopped_in_time(
-    seq2seq: Command, home: Path, trained: Path, tiny: tuple[str, ...], tmp_path: Path
+    seq2seq: Command, home: Path, trained: Path, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
-    command = ("train", "name=clock", *tiny)
+    command = ("train", "name=clock", *overrides)
     stopped = seq2seq(*command, "trainer.stop_after_minutes=1e-9", PYTHONPATH=str(tmp_path))
     assert stopped.returncode == 75, stopped.stderr
     assert stopped.stderr.splitlines()[-1].startswith("seq2seq: stopped by trainer.stop_after_minutes=")

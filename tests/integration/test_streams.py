@@ -94,9 +94,9 @@ def on_terminal(arguments: list[str], cwd: Path, **environment: str) -> tuple[in
 
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1", "TERM": "xterm-256color"}, {"TERM": "dumb"}])
-def test_a_narrow_terminal_gets_no_colours(home: Path, tiny: tuple[str, ...], environment: dict[str, str]) -> None:
+def test_a_narrow_terminal_gets_no_colours(home: Path, overrides: tuple[str, ...], environment: dict[str, str]) -> None:
     name = f"narrow-{environment['TERM']}"
-    code, shown = on_terminal(["train", f"name={name}", *tiny, "trainer.max_steps=6"], home, **environment)
+    code, shown = on_terminal(["train", f"name={name}", *overrides, "trainer.max_steps=6"], home, **environment)
     assert code == 0, shown
     assert "\x1b" not in shown
     assert "run folder:" in shown
@@ -128,8 +128,8 @@ def interrupted(arguments: list[str], cwd: Path, *, at_import_of: str) -> subpro
     "module",
     ["seq2seq.errors", "numpy._core.multiarray", "hydra", *(pytest.param(m, marks=pytest.mark.slow) for m in LATER)],
 )
-def test_ctrl_c_while_starting_is_one_line(home: Path, tiny: tuple[str, ...], module: str) -> None:
-    done = interrupted(["train", "name=early", *tiny], home, at_import_of=module)
+def test_ctrl_c_while_starting_is_one_line(home: Path, overrides: tuple[str, ...], module: str) -> None:
+    done = interrupted(["train", "name=early", *overrides], home, at_import_of=module)
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     assert re.match(r"seq2seq: (stopped by SIGINT|error: interrupted)", done.stderr.splitlines()[-1])
@@ -157,9 +157,9 @@ def test_ctrl_c_while_generating_is_one_line_and_leaves_nothing(home: Path, trai
     assert not [path.name for path in home.iterdir() if "never.txt" in path.name]
 
 
-def test_a_second_signal_leaves_without_saving(home: Path, tiny: tuple[str, ...]) -> None:
+def test_a_second_signal_leaves_without_saving(home: Path, overrides: tuple[str, ...]) -> None:
     """The two come together: nothing waits for the end of the step."""
-    arguments = ["train", "name=twice", *tiny, "trainer.max_steps=100000", "optim.horizon_steps=100"]
+    arguments = ["train", "name=twice", *overrides, "trainer.max_steps=100000", "optim.horizon_steps=100"]
     arguments += ["trainer.eval_every=100000", "trainer.save_every=100000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "seq2seq", *arguments], cwd=home, stderr=subprocess.PIPE, text=True,
