@@ -1,11 +1,6 @@
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts"))
-
 from demo_grammar import (
     Clause,
     both,

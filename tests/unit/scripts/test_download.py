@@ -3,7 +3,6 @@ import hashlib
 import io
 import re
 import socket
-import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -11,11 +10,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts"))
-
 import download
+import pytest
 from download import DownloadError, Remote
 
 CONTENT = gzip.compress(bytes(range(256)) * 3000, mtime=0) + gzip.compress(b"tail", mtime=0)

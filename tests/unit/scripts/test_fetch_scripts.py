@@ -3,21 +3,17 @@ import hashlib
 import io
 import json
 import os
-import sys
 import tarfile
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts"))
-
 import download
 import fetch_aeslc
 import fetch_iwslt14
 import fetch_multi30k
+import pytest
 
 
 class Quiet(SimpleHTTPRequestHandler):

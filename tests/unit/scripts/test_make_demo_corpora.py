@@ -2,24 +2,20 @@ import gzip
 import json
 import random
 import re
-import sys
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
+import demo_summarization
+import demo_translation
+import make_demo_corpora
 import pytest
+from demo_affairs import AFFAIRS
+from demo_events import EVENTS
+from demo_names import FactSource
+from demo_topic import sentences
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import demo_summarization  # noqa: E402
-import demo_translation  # noqa: E402
-import make_demo_corpora  # noqa: E402
-from demo_affairs import AFFAIRS  # noqa: E402
-from demo_events import EVENTS  # noqa: E402
-from demo_names import FactSource  # noqa: E402
-from demo_topic import sentences  # noqa: E402
-
 DATA = ROOT / "data"
 TRANSLATION = DATA / "demo_translation"
 SUMMARIZATION = DATA / "demo_summarization"

@@ -6,11 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from measure_growth import AXES, Measured, Work, measure, row, train, width_keys
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-from measure_growth import AXES, Measured, Work, measure, row, train, width_keys  # noqa: E402
-
 TINY = ["model=gru_tiny", "model.encoder_size=8", "model.embedding_size=8", "model.attention_size=8",
         "trainer.device=cpu", "trainer.threads=1"]  # fmt: skip
 

@@ -1,18 +1,12 @@
 import json
 import re
-import sys
-from pathlib import Path
 
 import pytest
+import score_facts
+from score_facts import Record
 
 from seq2seq import config
 from seq2seq.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import score_facts  # noqa: E402
-from score_facts import Record  # noqa: E402
 
 RECORDS = [
     Record(
