@@ -101,7 +101,7 @@ class Covered:
         return chosen
 
 
-def measure(workers: int) -> Covered:
+def measure(workers: int, tests: list[str]) -> Covered:
     """Runs the fast tests once, with the lines that each executes; subprocesses of a test count as the test."""
     import coverage
 
@@ -118,7 +118,7 @@ def measure(workers: int) -> Covered:
         subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--dist", "loadgroup", "-m", FAST, "--cov",
              f"--cov-config={settings}", "--cov-context=test", "--cov-report=", f"--junitxml={times}",
-             "-o", "junit_family=xunit1", "-p", "subprocesses"],
+             "-o", "junit_family=xunit1", "-p", "subprocesses", *tests],
             cwd=ROOT, check=True, env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"},
         )  # fmt: skip
         store = coverage.CoverageData(str(data))
@@ -296,6 +296,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--workers", type=int, default=2, help="mutants at a time")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for a mutant, at most")
+    parser.add_argument("--tests", nargs="+", default=["tests"], metavar="PATH", help="the tests to run")
     parser.add_argument("--again", type=Path, help="an earlier --json: tests what survived there")
     parser.add_argument("--coverage", type=Path, help="keeps what each test executes; read if it is there")
     parser.add_argument("--json", type=Path, help="a file for all outcomes")
@@ -313,7 +314,7 @@ def main() -> None:
         kept["lines"] = {path: {int(n): tests for n, tests in lines.items()} for path, lines in kept["lines"].items()}
         covered = Covered(**kept)
     else:
-        covered = measure(options.workers)
+        covered = measure(options.workers, options.tests)
         if options.coverage:
             options.coverage.write_text(json.dumps(asdict(covered)), encoding="utf-8")
     outcomes = examine(mutants, covered, workers=options.workers, budget=options.budget)
