@@ -128,15 +128,19 @@ class Output(nn.Module):
         log_probs, gate = self._log_generated(hidden).flatten(0, -2), self._gate(hidden).flatten(0, -2)
         return copied_share(log_probs, gate, hidden.copying, tokens.flatten()).view_as(tokens)
 
-    def loss(self, hidden: Hidden, labels: Tensor, smoothing: float) -> LossSums:
+    def loss(self, hidden: Hidden, labels: Tensor, smoothing: float, *, chunk_rows: int | None = None) -> LossSums:
         """Sums of the cross-entropy over rows of features [M, D] with labels [M] (int64).
 
         Label smoothing (Szegedy et al., 2016, section 7, arXiv:1512.00567) as `F.cross_entropy` defines it:
         the target distribution is (1 - smoothing) on the label plus smoothing / V on every entry.
+
+        `chunk_rows`, a multiple of 16, is how many rows of logits there are at once; None is what suits the device.
         """
         features = self._project(hidden)
         copying = None if hidden.copying is None else (self._gate(hidden), hidden.copying)
-        loss, nll, correct = _cross_entropy(features, self.weight, labels, smoothing, copying=copying)
+        loss, nll, correct = _cross_entropy(
+            features, self.weight, labels, smoothing, copying=copying, chunk_rows=chunk_rows
+        )
         tokens = torch.full_like(nll, labels.numel())
         repetition = torch.zeros_like(nll) if hidden.repetition is None else hidden.repetition.sum()
         return LossSums(loss, nll, correct, tokens, repetition)
@@ -161,7 +165,13 @@ class Output(nn.Module):
 # Not compiled: traced, each number of rows would be a graph of its own, and its kernels are few and large anyway.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _cross_entropy(
-    features: Tensor, weight: Tensor, labels: Tensor, smoothing: float, *, copying: tuple[Tensor, Copying] | None
+    features: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    smoothing: float,
+    *,
+    copying: tuple[Tensor, Copying] | None,
+    chunk_rows: int | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sums of loss, nll and correct, see `LossSums`; `copying` is the gate's logits [M, 1] and what to copy."""
     gate, copied = copying or (None, None)
@@ -170,7 +180,7 @@ def _cross_entropy(
     inputs = [tensor for tensor in (features, weight, gate, attention) if tensor is not None]
     want_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     sums: tuple[Tensor, Tensor, Tensor] = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        features, weight, gate, attention, _Settings(labels, smoothing, copied, want_grad)
+        features, weight, gate, attention, _Settings(labels, smoothing, copied, want_grad, chunk_rows)
     )
     return sums
 
@@ -182,6 +192,7 @@ class _Settings(NamedTuple):
     smoothing: float
     copying: Copying | None
     want_grad: bool
+    chunk_rows: int | None
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -201,7 +212,7 @@ class _CrossEntropy(torch.autograd.Function):
         attention: Tensor | None,
         settings: _Settings,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        labels, smoothing, copying, want_grad = settings
+        labels, smoothing, copying, want_grad, chunk_rows = settings
         device = features.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
         with torch.autocast(device, enabled=False):
@@ -210,8 +221,7 @@ class _CrossEntropy(torch.autograd.Function):
             grad_x = torch.empty_like(x) if want_grad else None
             grad_w = torch.zeros_like(weight, dtype=torch.float32) if want_grad else None
             grads_copying: list[MixtureGradients] = []
-            rows = round_up(max(_FEWEST_ROWS, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS_ELSEWHERE) // w.size(0)))
-            rows = min(rows, _CHUNK_ROWS_FLOAT16) if dtype is torch.float16 else rows
+            rows = chunk_rows or _suitable_rows(w, device)
             mean_row = w.mean(dim=0, dtype=torch.float32)
             # All chunks use the same memory: fresh memory costs page faults, more than the arithmetic.
             logits = torch.empty(min(rows, round_up(x.size(0))), w.size(0), dtype=dtype, device=x.device)
@@ -259,6 +269,12 @@ class _CrossEntropy(torch.autograd.Function):
             None if grad_attention is None else grad_attention * grads[0],
             None,
         )
+
+
+def _suitable_rows(weight: Tensor, device: str) -> int:
+    """Rows of logits at once, for a weight [V, D] in the dtype of the products."""
+    rows = round_up(max(_FEWEST_ROWS, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS_ELSEWHERE) // weight.size(0)))
+    return min(rows, _CHUNK_ROWS_FLOAT16) if weight.dtype is torch.float16 else rows
 
 
 def _chunk_loss(

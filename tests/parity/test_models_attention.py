@@ -60,17 +60,19 @@ def test_self_attention_equals_torch(causal):
     torch.testing.assert_close(ours(x, mask), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_plain_and_fused_attention_agree_in_value_and_gradient(monkeypatch):
+@pytest.mark.parametrize("times", [1, 120], ids=["short", "long"])  # the long ones go through the fused kernel
+def test_attention_is_that_of_its_definition_in_value_and_gradient(times):
     torch.manual_seed(2)
-    tensors = [torch.randn(B, H, n, 8, requires_grad=True) for n in (T, S, S)]
-    results = []
-    for limit in (10**9, 0):
-        monkeypatch.setattr("seq2seq.models.attention._SHORT", limit)
-        y = attend(*tensors, padding_mask().unsqueeze(1), scale=0.3, dropout=Dropout(0.0))
-        results.append([y, *torch.autograd.grad(y.square().sum(), tensors)])
-    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-6, rtol=1e-5)
-    for plain, fused in zip(results[0][1:], results[1][1:], strict=True):
-        torch.testing.assert_close(plain, fused, atol=1e-5, rtol=1e-5)
+    q, k, v = tensors = [torch.randn(B, H, times * n, 8, requires_grad=True) for n in (T, S, S)]
+    assert (q.size(2) * k.size(2) > 512 * 512) == (times > 1)
+    mask = padding_mask().repeat(1, times).unsqueeze(1)
+    y = attend(*tensors, mask, scale=0.3, dropout=Dropout(0.0))
+    scores = (0.3 * q @ k.transpose(2, 3)).masked_fill(~mask.unsqueeze(1), float("-inf"))
+    expected = scores.softmax(-1) @ v
+    torch.testing.assert_close(y, expected, atol=1e-6, rtol=1e-5)
+    of_ours, of_theirs = (torch.autograd.grad(each.square().sum(), tensors) for each in (y, expected))
+    for ours, theirs in zip(of_ours, of_theirs, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])

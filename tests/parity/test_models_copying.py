@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seq2seq.models import output as output_module
 from seq2seq.models.copying import Copying, SourceTokens
 from seq2seq.models.output import Hidden, Output
 
@@ -57,14 +56,12 @@ def test_a_source_token_that_appears_twice_gets_the_sum():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
-@pytest.mark.parametrize("chunk", [16 * V, 10**9])
-def test_loss_and_gradients_equal_the_smoothed_cross_entropy_of_the_mixture(monkeypatch, smoothing, chunk):
-    monkeypatch.setattr(output_module, "_CHUNK_ELEMENTS", {"cpu": chunk})
-    monkeypatch.setattr(output_module, "_FEWEST_ROWS", 16)
+@pytest.mark.parametrize("chunk_rows", [16, None])
+def test_loss_and_gradients_equal_the_smoothed_cross_entropy_of_the_mixture(smoothing, chunk_rows):
     output, features, attention, src, labels = made()
     rows = torch.tensor([0, 20, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 2])
     wanted = labels.flatten()[rows]
-    sums = output.loss(hidden_of(features, attention, src).rows(rows), wanted, smoothing)
+    sums = output.loss(hidden_of(features, attention, src).rows(rows), wanted, smoothing, chunk_rows=chunk_rows)
     log_p = defined(output, features, attention, src).log().flatten(0, 1)[rows]
     target = torch.full_like(log_p, smoothing / V)
     target[torch.arange(len(rows)), wanted] += 1 - smoothing

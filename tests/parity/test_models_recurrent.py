@@ -47,9 +47,12 @@ def test_decoder_states_equal_torch_gru(layers):
     torch.manual_seed(3)
     config = GRUConfig(d_model=8, encoder_size=4, embedding_size=6, decoder_layers=layers, input_feeding=False)
     model = build_model(config, Vocabulary(20, 20, True)).eval()
-    x, first = torch.randn(5, 3, 6), torch.randn(layers, 3, 8)
-    gates = model._input_gates(x)
-    states = model._run_layers(gates, first, model._recurrent_weights(gates))
-    expected, last = model.decoder(x, first)
-    torch.testing.assert_close(states[-1], expected, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(torch.stack([y[-1] for y in states]), last, atol=1e-6, rtol=1e-5)
+    src, tokens = torch.randint(4, 20, (3, 6)), torch.randint(4, 20, (5, 3))
+    state = model.start(model.encode(src, model.source_mask(src)))
+    first, states = state.hidden, []
+    for of_position in tokens:
+        model.step(of_position, state)
+        states.append(state.hidden)
+    expected, last = model.decoder(model.target_embedding(tokens), first)
+    torch.testing.assert_close(torch.stack([hidden[-1] for hidden in states]), expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(states[-1], last, atol=1e-6, rtol=1e-5)
