@@ -17,12 +17,14 @@ SAID = "The dogs were barking, loudly. Two cats slept!"
 
 
 @pytest.fixture(scope="module")
-def prepare(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Prepared]:
-    """Prepares data for overrides as the command does.
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for a module, so that a key that the cache forgets gives what another value of it made."""
+    return tmp_path_factory.mktemp("cache")
 
-    A module has one cache, so that a key that the cache forgets gives what another value of it made.
-    """
-    cache = tmp_path_factory.mktemp("cache")
+
+@pytest.fixture(scope="module")
+def prepare(cache: Path) -> Callable[..., Prepared]:
+    """Prepares data for overrides as the command does."""
     configuration.register_schema("prepare", Config)
 
     def prepared(*overrides: str) -> Prepared:

@@ -95,9 +95,11 @@ def test_vocab_size_is_the_number_of_tokens(prepare: Prepare, made_up: list[str]
     assert prepare(*made_up, "tokenizer.vocab_size=340").tokenizers.source.vocab_size == 340
 
 
-def test_joint_is_one_vocabulary_or_two(prepare: Prepare, made_up: list[str], plain: Tokenizer) -> None:
-    assert {"s", "a"} <= set(vocabulary(plain))
-    apart = prepare(*made_up, "tokenizer.joint=false", "tokenizer.vocab_size=300").tokenizers
+def test_joint_is_one_vocabulary_or_two(prepare: Prepare, made_up: list[str]) -> None:
+    together = prepare(*made_up, "tokenizer.vocab_size=300").tokenizers
+    assert together.source is together.target
+    assert {"s", "a"} <= set(vocabulary(together.source))
+    apart = prepare(*made_up, "tokenizer.vocab_size=300", "tokenizer.joint=false").tokenizers
     letters = {
         side: {piece[-1] for piece in vocabulary(tokenizer)[260:]} - {"▁"}  # behind special tokens and bytes
         for side, tokenizer in (("source", apart.source), ("target", apart.target))
@@ -105,12 +107,11 @@ def test_joint_is_one_vocabulary_or_two(prepare: Prepare, made_up: list[str], pl
     assert letters == {"source": set("abcdefghß"), "target": set("stuvwxyz")}
 
 
-def test_byte_fallback_keeps_what_is_not_in_the_vocabulary(
-    prepare: Prepare, made_up: list[str], plain: Tokenizer
-) -> None:
-    assert back(plain, "a 😀") == "a 😀"
-    without = prepare(*made_up, "tokenizer.byte_fallback=false", "tokenizer.vocab_size=90").tokenizers.source
-    assert back(without, "a 😀") == "a ⁇"
+def test_byte_fallback_keeps_what_is_not_in_the_vocabulary(prepare: Prepare, made_up: list[str]) -> None:
+    kept = prepare(*made_up, "tokenizer.kind=char").tokenizers.source
+    assert back(kept, "a 😀") == "a 😀"
+    lost = prepare(*made_up, "tokenizer.kind=char", "tokenizer.byte_fallback=false").tokenizers.source
+    assert back(lost, "a 😀") == "a ⁇"
 
 
 @pytest.mark.parametrize(("rule", "expected"), [("nfkc_cf", "fi iv a"), ("identity", "  ﬁ  Ⅳ A")])
@@ -175,6 +176,7 @@ def test_lowercase_makes_one_word_of_two(prepare: Prepare, words: list[str], whi
 
 
 def test_min_frequency_leaves_rarer_words_unknown(prepare: Prepare, words: list[str]) -> None:
+    assert "dog" in vocabulary(prepare(*words).tokenizers.source)
     tokenizer = prepare(*words, "tokenizer.min_frequency=3").tokenizers.source
     assert vocabulary(tokenizer)[4:] == ["the"]  # three times; cat, dog, a and the comma come twice
 
@@ -188,20 +190,21 @@ def sides(prepared: Prepared, store: TokenStore) -> list[tuple[list[int], str]]:
 
 
 def test_sampling_alpha_gives_every_epoch_other_tokens(
-    prepare: Prepare, train_run: Any, made_up: list[str], tmp_path: Path
+    prepare: Prepare, train_run: Any, made_up: list[str], cache: Path, tmp_path: Path
 ) -> None:
     """Of the same texts; many ways to split one, without a limit by `sampling_nbest`."""
     overrides = [*made_up, "tokenizer=unigram", "tokenizer.vocab_size=350", "tokenizer.sampling_alpha=0.01"]
     run = train_run(
         tmp_path, *overrides, "trainer.max_steps=null", "trainer.max_epochs=2", "trainer.batch_tokens=2000",
         "trainer.eval_every=100", "trainer.save_every=100", "trainer.eval_examples=0", "optim.schedule=constant",
+        f"cache_root={cache}",
     )  # fmt: skip
     assert "max_epochs=2 reached" in run.log
     prepared = prepare(*overrides)
     tokenizer = prepared.tokenizers.source
     epochs = {
         path.name.rpartition("-")[2]: sides(prepared, TokenStore(prepared.train.folder, ids_folder=path))
-        for path in (tmp_path / ".cache" / "epochs").glob("*-[01]")
+        for path in (cache / "epochs").glob("*-[01]")
     }
     assert epochs.keys() == {"0", "1"}
     for drawn in epochs.values():
