@@ -62,7 +62,9 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fetch(remote: Remote, path: Path, *, pause: Callable[[float], None] = time.sleep) -> bool:
+def fetch(
+    remote: Remote, path: Path, *, pause: Callable[[float], None] = time.sleep, timeout: float = _TIMEOUT_SECONDS
+) -> bool:
     """Downloads the file unless it is there already; whether anything was fetched.
 
     What came down before a failure stays in `<name>.part`, and the next attempt goes on from it.
@@ -76,12 +78,12 @@ def fetch(remote: Remote, path: Path, *, pause: Callable[[float], None] = time.s
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     resumed = part.exists()
-    _download(remote, part, path, pause)
+    _download(remote, part, path, pause, timeout)
     digest = sha256_of(part)
     if remote.sha256 and digest != remote.sha256 and resumed:
         note(f"{path.name}: the part kept from before does not fit; starting over")
         part.unlink()
-        _download(remote, part, path, pause)
+        _download(remote, part, path, pause, timeout)
         digest = sha256_of(part)
     if remote.sha256 and digest != remote.sha256:
         part.unlink()
@@ -106,7 +108,7 @@ def _check_present(remote: Remote, path: Path) -> None:
         )
 
 
-def _download(remote: Remote, part: Path, path: Path, pause: Callable[[float], None]) -> None:
+def _download(remote: Remote, part: Path, path: Path, pause: Callable[[float], None], timeout: float) -> None:
     reason = ""
     for attempt in range(_ATTEMPTS):
         if attempt:
@@ -114,7 +116,7 @@ def _download(remote: Remote, part: Path, path: Path, pause: Callable[[float], N
             note(f"{path.name}: {reason}; trying again in {wait:.0f} s")
             pause(wait)
         try:
-            _download_once(remote, part)
+            _download_once(remote, part, timeout)
             return
         except urllib.error.HTTPError as error:
             error.close()
@@ -131,13 +133,13 @@ def _download(remote: Remote, part: Path, path: Path, pause: Callable[[float], N
     )
 
 
-def _download_once(remote: Remote, part: Path) -> None:
+def _download_once(remote: Remote, part: Path, timeout: float) -> None:
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(remote.url, headers={"User-Agent": "seq2seq", "Accept-Encoding": "identity"})
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+        response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing left to send, or a part of something else
             if _complete(error.headers.get("Content-Range", ""), have):

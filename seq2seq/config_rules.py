@@ -9,7 +9,7 @@ LARGEST = 2**31 - 1  # of any count, size or number of steps: what 32 bits hold,
 _SEEDS = ("seed", "search.seed")  # have a rule of their own
 
 # A key is read only where another one has one of these values.
-_READ_WHERE: dict[str, tuple[str, tuple[object, ...]]] = {
+READ_WHERE: dict[str, tuple[str, tuple[object, ...]]] = {
     "tokenizer.byte_fallback": ("tokenizer.kind", ("unigram", "bpe", "char")),
     "tokenizer.normalization": ("tokenizer.kind", ("unigram", "bpe", "char")),
     "tokenizer.character_coverage": ("tokenizer.kind", ("unigram", "bpe", "char")),
@@ -73,7 +73,7 @@ def without_effect(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> li
         defaults: Of the same keys; a value that equals its default was not set.
     """
     lines = []
-    for key, (condition, wanted) in _READ_WHERE.items():
+    for key, (condition, wanted) in READ_WHERE.items():
         if key not in values or values[key] == defaults.get(key):
             continue
         found = values.get(condition)

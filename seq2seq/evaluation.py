@@ -54,6 +54,10 @@ class Evaluator:
         tokenizers: Of the models.
         runtime: The device; losses are computed in its precision, search in ``search.precision``.
         world: The ranks that share the work; each gets the whole result.
+
+    Attributes:
+        loss_portions: Into how many parts a batch is cut for its losses.
+        search_portions: Likewise for its outputs.
     """
 
     def __init__(
@@ -68,8 +72,8 @@ class Evaluator:
         self.tokenizers = tokenizers
         self._runtime = runtime
         self._world = world or World()
-        self._loss_portions = Portions(runtime.device, work="computing the loss of")
-        self._search_portions = Portions(runtime.device, work="searching the outputs of")
+        self.loss_portions = Portions(runtime.device, work="computing the loss of")
+        self.search_portions = Portions(runtime.device, work="searching the outputs of")
 
     @torch.inference_mode()
     def loss(self, model: Seq2Seq, store: TokenStore) -> dict[str, float]:
@@ -101,7 +105,7 @@ class Evaluator:
         )
         batches = evaluation_batches(store.source_lengths, store.target_lengths, batch_tokens=self.config.batch_tokens)
         for indices in batches[self._world.rank :: self._world.size]:
-            for _, part in self._loss_portions.each(indices, summed, mend=mend):
+            for _, part in self.loss_portions.each(indices, summed, mend=mend):
                 totals += torch.stack([part.nll, part.correct, part.tokens]).double().cpu()
         model.train(was_training)
         nll, correct, tokens = self._world.sum(totals).tolist()
@@ -157,7 +161,7 @@ class Evaluator:
             max_source_length=self.config.max_source_length,
             seed=self.config.seed,
         )
-        generator.portions = self._search_portions
+        generator.portions = self.search_portions
         return generator
 
     def score(self, outputs: Sequence[str], store: TokenStore) -> dict[str, float]:

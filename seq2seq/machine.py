@@ -10,15 +10,15 @@ import torch
 _CGROUP = Path("/sys/fs/cgroup")  # of the control group that a container's processes see as the root
 
 
-def available_memory(device: torch.device) -> int:
+def available_memory(device: torch.device, *, cgroup: Path = _CGROUP) -> int:
     """Bytes that a process could take now: of the GPU, or of main memory within the container's limit."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     import psutil
 
     free = int(psutil.virtual_memory().available)
-    limit = _number(_CGROUP / "memory.max")
-    used = _number(_CGROUP / "memory.current")
+    limit = _number(cgroup / "memory.max")
+    used = _number(cgroup / "memory.current")
     return free if limit is None or used is None else min(free, max(limit - used, 0))
 
 

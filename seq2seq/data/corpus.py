@@ -133,7 +133,7 @@ class Example:
     references: tuple[str, ...]
 
 
-def resolve_root(root: str) -> Path:
+def resolve_root(root: str, *, package: Path = _PACKAGE) -> Path:
     """Absolute path of the data folder: below the current folder, or of a corpus that comes with the package.
 
     A relative root that does not exist below the current folder is looked for beside the package (a
@@ -143,7 +143,7 @@ def resolve_root(root: str) -> Path:
     here = Path(root).expanduser().absolute()
     if Path(root).is_absolute() or here.is_dir():
         return here
-    for candidate in (_PACKAGE.parent / root, _PACKAGE / "corpora" / Path(root).name):
+    for candidate in (package.parent / root, package / "corpora" / Path(root).name):
         if candidate.is_dir():
             return candidate
     return here

@@ -61,10 +61,13 @@ class SeenPairs:
 
     Among ten million different pairs the chance that any two share a hash is 3e-6. The hashes lie in sorted
     runs, each more than twice as long as the next, so that there are only a few.
+
+    Attributes:
+        runs: the hashes.
     """
 
     def __init__(self) -> None:
-        self._runs: list[npt.NDArray[np.uint64]] = []
+        self.runs: list[npt.NDArray[np.uint64]] = []
 
     def add(self, examples: Sequence[Example]) -> Mask:
         """Adds pairs [B]; returns which of them were not there before, in `examples` itself neither."""
@@ -72,12 +75,12 @@ class SeenPairs:
         fresh = np.zeros(len(hashes), dtype=bool)
         distinct, first = np.unique(hashes, return_index=True)
         fresh[first] = True
-        for run in self._runs:
+        for run in self.runs:
             fresh[first[_held(run, distinct)]] = False
         merged = np.sort(hashes[fresh])
-        while self._runs and len(self._runs[-1]) <= 2 * len(merged):
-            merged = np.sort(np.concatenate([self._runs.pop(), merged]))
-        self._runs.append(merged)
+        while self.runs and len(self.runs[-1]) <= 2 * len(merged):
+            merged = np.sort(np.concatenate([self.runs.pop(), merged]))
+        self.runs.append(merged)
         return fresh
 
 

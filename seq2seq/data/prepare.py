@@ -28,7 +28,6 @@ from seq2seq.errors import UserError
 from seq2seq.tokenizer import TokenizerConfig, Tokenizers, load_tokenizers, train_tokenizers
 
 _ENCODING_VERSION = 1  # raised when the same text and settings come to be stored differently
-_READ_AT_ONCE = 2**26  # bytes of a store that are verified before it is opened: some 0.05 s
 _TRAIN_ONLY = ("on_long", "max_length_ratio", "drop_duplicates", "drop_identical")
 
 Log = Callable[[str], None]
@@ -63,7 +62,7 @@ class Prepared:
             TrainingError: some bit has changed since they were written.
         """
         for store in (self.train, self.valid, *self.test.values()):
-            if store.bytes > _READ_AT_ONCE:
+            if store.bytes > store.READ_AT_ONCE:
                 verify(store.folder)
 
 
@@ -128,7 +127,7 @@ def is_prepared(
         if not _holds_tokenizers(folder):
             return False
         tokenizers = load_tokenizers(folder)
-    return is_store(_store_folder(train, tokenizers, cache_root / "stores"), at_once=_READ_AT_ONCE)
+    return is_store(_store_folder(train, tokenizers, cache_root / "stores"), at_once=TokenStore.READ_AT_ONCE)
 
 
 def file_fingerprints(data: DataConfig, cache_root: Path) -> dict[str, str]:
@@ -285,7 +284,7 @@ def _store(split: _Split, tokenizers: Tokenizers, root: Path, *, log: Log) -> To
         log(f"Encoding {split.key}.")
         write_store(partial, split.examples(), tokenizers, split.data, training=split.training)
 
-    publish(folder, build, complete=lambda made: is_store(made, at_once=_READ_AT_ONCE), log=log)
+    publish(folder, build, complete=lambda made: is_store(made, at_once=TokenStore.READ_AT_ONCE), log=log)
     try:
         return TokenStore(folder)
     except DamagedStoreError:  # one that was too large to be read first

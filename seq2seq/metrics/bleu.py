@@ -48,10 +48,10 @@ def sacrebleu_statistics(
     flat_hyps = [_one_line(hyp) for hyp in hyps]
     streams = _reference_streams(refs)
     if "ter" in names and _mean_common_length(flat_hyps, refs) > _SLOW_TER_WORDS:
-        _warn_of_slow_ter()
+        warn_of_slow_ter()
     found = {}
     for name in names:
-        metric = _build_metric(name, bleu_tokenize or _bleu_tokenizer(language))
+        metric = _build_metric(name, bleu_tokenize or bleu_tokenizer(language))
         rows = np.asarray(metric._extract_corpus_statistics(flat_hyps, streams), dtype=np.float64)
         found[name] = Statistics(str(metric.get_signature()), rows, _corpus_score(metric))
     return found
@@ -82,7 +82,8 @@ def _mean_common_length(hyps: Sequence[str], refs: Sequence[Sequence[str]]) -> f
 
 
 @cache  # once a process, not at every evaluation
-def _warn_of_slow_ter() -> None:
+def warn_of_slow_ter() -> None:
+    """Says what TER costs on long texts."""
     logger.warning(
         "TER takes seconds an example on texts of more than %d words; leave ter out of metrics.names if that "
         "is too slow",
@@ -91,7 +92,7 @@ def _warn_of_slow_ter() -> None:
 
 
 @cache  # so that a missing package is warned of once, not at every evaluation
-def _bleu_tokenizer(language: str | None) -> str:
+def bleu_tokenizer(language: str | None) -> str:
     """Chooses sacrebleu's tokenizer for a language; characters where its analyser is missing."""
     name = _TOKENIZER_OF_LANGUAGE.get(language or "", "13a")
     missing = [p for p in _MECAB_PACKAGES.get(name, ()) if importlib.util.find_spec(p) is None]

@@ -114,7 +114,7 @@ def _f1(
         hyps = [_line_by_line(hyp) for hyp in hyps]
         refs = [[_line_by_line(text) for text in references] for references in refs]
     elif "rougeLsum" in names and _one_line_against_several(hyps, refs):
-        _warn_of_unsplit_sentences()
+        warn_of_unsplit_sentences()
     scorer = RougeScorer(list(names), tokenizer=_Remembering(settings.tokenizer))
     f1 = []
     for hyp, references in zip(hyps, refs, strict=True):
@@ -136,7 +136,8 @@ def _one_line_against_several(hyps: Sequence[str], refs: Sequence[Sequence[str]]
 
 
 @cache  # once a process, not at every evaluation
-def _warn_of_unsplit_sentences() -> None:
+def warn_of_unsplit_sentences() -> None:
+    """Says that ROUGE-Lsum may compare one sentence with several."""
     logger.warning(
         "ROUGE-Lsum takes each output as one sentence, for it has no line breaks, but most references have several "
         "sentences; metrics.rouge_split=sentences splits both"

@@ -52,8 +52,8 @@ def test_the_batch_is_kept_while_a_checkpoint_is_written(
     """A save in the background clears away what looks like another save's remains: the batch waits for its end."""
     from seq2seq import checkpoint
 
-    prune, write, half_written, cleared = (
-        checkpoint.CheckpointStore.prune, checkpoint._write_folder, threading.Event(), threading.Event()
+    prune, sync, half_written, cleared = (
+        checkpoint.CheckpointStore.prune, checkpoint.sync_folder, threading.Event(), threading.Event()
     )  # fmt: skip
 
     def slow_prune(self: checkpoint.CheckpointStore, keep: Any) -> None:
@@ -61,16 +61,16 @@ def test_the_batch_is_kept_while_a_checkpoint_is_written(
         prune(self, keep)
         cleared.set()
 
-    def slow_write(folder: Path, *args: Any, **kwargs: Any) -> None:
-        write(folder, *args, **kwargs)
-        if folder.name.startswith("failed"):
+    def slow_sync(folder: Path) -> None:
+        sync(folder)
+        if folder.name.startswith("failed."):  # all but renamed
             half_written.set()
             cleared.wait(0.3)
-        else:
+        elif folder.name.startswith("step-"):
             cleared.clear()
 
     monkeypatch.setattr(checkpoint.CheckpointStore, "prune", slow_prune)
-    monkeypatch.setattr(checkpoint, "_write_folder", slow_write)
+    monkeypatch.setattr(checkpoint, "sync_folder", slow_sync)
     overrides = ("optim.lr=1e30", "trainer.max_skipped_steps=3", "trainer.eval_every=1000", "trainer.max_steps=1000",
                  "trainer.save_every=1", "trainer.log_every=5")  # fmt: skip
     with pytest.raises(TrainingError, match=r"the batch is in .*failed"):

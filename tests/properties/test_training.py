@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.prepare import prepare
+from seq2seq.data.store import TokenStore
 from seq2seq.errors import Interrupted, TrainingError, UserError
 from seq2seq.stream import BatchStream, StreamConfig
 from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
@@ -201,9 +202,7 @@ def test_a_corpus_with_nothing_left_is_refused(train_run: Any, tmp_path: Path) -
 def test_damaged_data_too_large_to_be_read_first_end_the_run_before_a_save(
     train_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte: int, bit: int
 ) -> None:
-    from seq2seq.data import prepare
-
-    monkeypatch.setattr(prepare, "_READ_AT_ONCE", 0)
+    monkeypatch.setattr(TokenStore, "READ_AT_ONCE", 0)
     command = (tmp_path, "trainer.max_steps=4", "overwrite=true")
     run = train_run(*command)
     sound = run.weights()

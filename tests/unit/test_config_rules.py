@@ -148,7 +148,7 @@ def test_keys_that_are_read_are_not_named() -> None:
 
 def test_every_rule_is_about_keys_that_there_are() -> None:
     keys = set(configuration.known_keys())
-    for key, (condition, _) in config_rules._READ_WHERE.items():
+    for key, (condition, _) in config_rules.READ_WHERE.items():
         assert {key, condition} <= keys
 
 

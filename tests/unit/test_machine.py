@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -11,15 +12,14 @@ import torch
 from seq2seq import machine
 
 
-def test_memory_is_that_of_the_system_or_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(machine, "_CGROUP", tmp_path)  # without files: no container
-    assert machine.available_memory(cpu) == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+def test_memory_is_that_of_the_system_or_of_the_container(tmp_path: Path) -> None:
+    available = partial(machine.available_memory, torch.device("cpu"), cgroup=tmp_path)
+    assert available() == pytest.approx(psutil.virtual_memory().available, rel=0.2), "without files: no container"
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("1000\n")
-    assert machine.available_memory(cpu) == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    assert available() == pytest.approx(psutil.virtual_memory().available, rel=0.2)
     (tmp_path / "memory.max").write_text("5000\n")
-    assert machine.available_memory(cpu) == 4000
+    assert available() == 4000
 
 
 def test_the_disk_is_that_of_the_nearest_folder_there_is(tmp_path: Path) -> None:

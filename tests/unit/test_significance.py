@@ -5,7 +5,6 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from seq2seq import significance
 from seq2seq.metrics import Statistics
 from seq2seq.significance import Sampling, paired_tests
 
@@ -100,13 +99,17 @@ def test_p_values_under_the_null_hypothesis():
     assert bootstrap.max() < 0.6
 
 
-def test_draws_in_blocks_continue_one_another(monkeypatch):
-    systems = np.random.default_rng(7).uniform(0, 100, (2, 37))
-    whole = differences(systems)
-    monkeypatch.setattr(significance, "_BLOCK", 70)  # 32 trials and 2 examples at once
-    parts = differences(systems)
-    assert 0.05 < whole[1].p_randomization < 0.95
-    assert parts[1].p_randomization == whole[1].p_randomization
+@pytest.mark.parametrize("examples", [20_001, 140_001], ids=["blocks of trials", "blocks of examples too"])
+def test_draws_that_are_too_many_at_once_continue_one_another(examples):
+    """More than 2^22 of them, against all of them in one piece."""
+    trials, seed = 8_000_000 // examples, 3
+    first, second = systems = np.random.default_rng(7).uniform(0, 100, (2, examples))
+    swaps = np.random.default_rng(seed).integers(2, size=(trials, examples), dtype=bool)
+    observed = np.abs((second - first).mean())
+    chance = np.abs(np.array([np.where(swap, first - second, second - first).mean() for swap in swaps]))
+    expected = (np.count_nonzero(chance > observed) + 1) / (trials + 1)
+    assert 0.05 < expected < 0.95
+    assert differences(systems, resamples=2, trials=trials, seed=seed)[1].p_randomization == expected
 
 
 def test_memory_is_bounded():

@@ -5,6 +5,7 @@ import itertools
 import math
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
 from pathlib import Path
@@ -33,8 +34,11 @@ def model(kind: TokenizerKind, *, byte_fallback: bool = True, exact: bool = Fals
         normalization=Normalization.identity if exact else Normalization.nmt_nfkc,
         user_symbols=["<sep>"],
     )
-    source = train_tokenizers(lambda: iter(CORPUS), lambda: iter([]), config, seed=0).source
-    return source._model  # type: ignore[attr-defined, no-any-return]
+    tokenizers = train_tokenizers(lambda: iter(CORPUS), lambda: iter([]), config, seed=0)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizers.save(Path(folder))
+        (saved,) = Path(folder).glob("*.model")
+        return saved.read_bytes()
 
 
 def processor(serialised: bytes) -> SentencePieceProcessor:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import distributed
 
 from seq2seq.batching import Batch
 from seq2seq.checkpoint import CheckpointStore
@@ -49,10 +50,12 @@ def step_of(*batches: Batch) -> StepBatches:
     )
 
 
-def train_step(own: Seq2Seq, precision: Precision = Precision.fp32, **optim: Any) -> TrainStep:
+def train_step(
+    own: Seq2Seq, precision: Precision = Precision.fp32, *, world: World | None = None, **optim: Any
+) -> TrainStep:
     return TrainStep(
-        own, TrainerConfig(label_smoothing=0.0), OptimConfig(**optim), runtime=Runtime(CPU, precision), world=World(),
-        seed=1,
+        own, TrainerConfig(label_smoothing=0.0), OptimConfig(**optim), runtime=Runtime(CPU, precision),
+        world=world or World(), seed=1,
     )  # fmt: skip
 
 
@@ -136,10 +139,15 @@ def test_one_example_that_does_not_fit_ends_the_run(monkeypatch: pytest.MonkeyPa
 
 
 def test_several_ranks_end_together_instead(little_memory: list[int]) -> None:
-    step = train_step(model())
-    step._world = World(rank=0, size=2)
-    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
-        step.run(step_of(batch(7)), step=0, lr=0.01)
+    """One rank alone cannot halve its batch: the others would wait for its gradients."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        step = train_step(model(), world=World(rank=0, size=2))
+        with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+            step.run(step_of(batch(7)), step=0, lr=0.01)
+    finally:
+        distributed.destroy_process_group()
+    assert step.splits == 0
 
 
 def test_a_rehearsal_changes_nothing() -> None:

@@ -1,10 +1,10 @@
 import gzip
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from seq2seq.data import corpus
 from seq2seq.data.corpus import CorpusConfig, DataConfig, Example, read_examples, resolve_root
 from seq2seq.errors import UserError
 
@@ -141,14 +141,14 @@ def test_root_falls_back_to_bundled_corpora(tmp_path: Path, monkeypatch: pytest.
     elsewhere = tmp_path / "work"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    monkeypatch.setattr(corpus, "_PACKAGE", package)
-    assert resolve_root("data/demo") == package / "corpora" / "demo"
+    found = partial(resolve_root, package=package)
+    assert found("data/demo") == package / "corpora" / "demo"
     (tmp_path / "site" / "data" / "demo").mkdir(parents=True)
-    assert resolve_root("data/demo") == tmp_path / "site" / "data" / "demo"
+    assert found("data/demo") == tmp_path / "site" / "data" / "demo"
     (elsewhere / "data" / "demo").mkdir(parents=True)
-    assert resolve_root("data/demo") == elsewhere / "data" / "demo"
-    assert resolve_root("data/other") == elsewhere / "data" / "other"
-    assert resolve_root(str(tmp_path / "no")) == tmp_path / "no"
+    assert found("data/demo") == elsewhere / "data" / "demo"
+    assert found("data/other") == elsewhere / "data" / "other"
+    assert found(str(tmp_path / "no")) == tmp_path / "no"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from seq2seq.data import prepare as module
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.fingerprints import HashCache
 from seq2seq.data.prepare import Prepared, is_prepared, open_corpus, prepare
+from seq2seq.data.store import TokenStore
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.tokenizer import LineBreaks, TokenizerConfig, TokenizerKind
 from seq2seq.tokenizer_base import LINE_BREAK_ID
@@ -212,21 +213,20 @@ def test_two_processes_at_once(data: DataConfig, tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from seq2seq.data import encode, prepare
+from seq2seq.data import prepare
 from seq2seq.data.corpus import CorpusConfig, DataConfig
-from seq2seq.tokenizer import LineBreaks, TokenizerConfig, TokenizerKind
-from seq2seq.tokenizer_base import LINE_BREAK_ID
-add = encode._Encoder.add
-def slow(self, chunk):
-    add(self, chunk)
-    if self._training:
+from seq2seq.data.store import StoreWriter
+from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
+add_texts, lines = StoreWriter.add_texts, []
+def slow(self, examples, positions):
+    if lines[-1] == "Encoding data.train.":  # its ids are written
         print("encoding", flush=True)
         time.sleep(60)
-encode._Encoder.add = slow
-encode._CHUNK_EXAMPLES = 10
+    add_texts(self, examples, positions)
+StoreWriter.add_texts = slow
 data = DataConfig(root=sys.argv[1], train=CorpusConfig("t.de", "t.en"), valid=CorpusConfig("v.de", "v.en"))
 tokenizer = TokenizerConfig(kind=TokenizerKind.word, vocab_size=500)
-prepare.prepare(data, tokenizer, cache_root=Path(sys.argv[2]), seed=1, log=lambda line: None)
+prepare.prepare(data, tokenizer, cache_root=Path(sys.argv[2]), seed=1, log=lines.append)
 """
 
 
@@ -297,7 +297,7 @@ def test_whether_it_is_prepared_is_known_without_preparing(data: DataConfig, tmp
 def test_a_store_too_large_to_be_read_first_is_verified_later_and_built_again(
     data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_READ_AT_ONCE", 1000)  # bytes: the training set has more, the others have less
+    monkeypatch.setattr(TokenStore, "READ_AT_ONCE", 1000)  # bytes: the training set has more, the others have less
     made = run(data, tmp_path / "cache")
     made.verify()
     path = made.train.folder / "target.text"
@@ -322,7 +322,7 @@ def test_a_store_too_large_to_be_read_first_is_verified_later_and_built_again(
 def test_a_store_too_large_to_be_read_first_that_cannot_be_opened_is_built_again(
     data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_READ_AT_ONCE", 1000)
+    monkeypatch.setattr(TokenStore, "READ_AT_ONCE", 1000)
     path = run(data, tmp_path / "cache").train.folder / "source.ids.ends"
     content = path.read_bytes()
     path.write_bytes(content[:7] + b"\x01" + content[8:])  # the first sequence ends behind all others

@@ -93,17 +93,24 @@ def test_length_just_at_the_limit_is_not_truncated(tmp_path: Path, tokenizers: T
     assert store.source_lengths.max() == longest
 
 
-def test_chunks_change_nothing(tmp_path: Path, tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = make(tmp_path / "a", tokenizers)
-    monkeypatch.setattr("seq2seq.data.encode._CHUNK_EXAMPLES", 2)
-    make(tmp_path / "b", tokenizers)
-    monkeypatch.setattr("seq2seq.data.encode._CHUNK_EXAMPLES", 100)
-    monkeypatch.setattr("seq2seq.data.encode._CHUNK_CHARS", 1)
-    make(tmp_path / "c", tokenizers)
-    for path in whole.folder.iterdir():
-        assert (
-            path.read_bytes() == (tmp_path / "b" / path.name).read_bytes() == (tmp_path / "c" / path.name).read_bytes()
-        )
+@pytest.mark.parametrize(("count", "length"), [(10_000, 12), (30, 120_000)], ids=["many examples", "long examples"])
+def test_a_corpus_of_several_chunks_is_whole_and_in_order(
+    tmp_path: Path, tokenizers: Tokenizers, count: int, length: int
+) -> None:
+    """Only so many examples, and so many characters, are encoded at once."""
+    texts = ["" if number % 7 == 0 else f"{number} ".ljust(length, "e") for number in range(count)]
+    examples = (Example(text, text[::-1], (text[::-1],)) for text in texts)
+    config = DataConfig(max_source_length=20, max_target_length=20, on_long=OnLong.truncate)
+    write_store(tmp_path, examples, tokenizers, config, training=True)
+    store = TokenStore(tmp_path)
+    kept = [(number, text) for number, text in enumerate(texts) if text]
+    assert len(store) == len(kept)
+    for i, (number, text) in enumerate(kept):
+        assert store.positions(i) == number
+        assert store.source_text(i) == text
+        assert store.source(i).tolist() == tokenizers.source.encode(text[:99])[:19]
+        assert store.target(i).tolist() == tokenizers.target.encode(text[:-99:-1])[:19]
+    assert (store.report.read, store.report.kept) == (count, len(kept))
 
 
 def test_empty_store(tmp_path: Path, tokenizers: Tokenizers) -> None:

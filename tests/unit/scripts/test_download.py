@@ -157,20 +157,18 @@ def test_a_broken_connection_is_resumed_where_it_ended(server, target):
     assert server.seen == [None, "bytes=1000-", "bytes=1070-"]
 
 
-def test_a_server_that_falls_silent_is_asked_again_for_the_rest(server, target, monkeypatch):
-    monkeypatch.setattr(download, "_TIMEOUT_SECONDS", 0.3)
+def test_a_server_that_falls_silent_is_asked_again_for_the_rest(server, target):
     server.stalls = [1000, 0]
     waits = []
-    assert download.fetch(Remote(server.url("x.gz"), SHA256), target, pause=waits.append)
+    assert download.fetch(Remote(server.url("x.gz"), SHA256), target, pause=waits.append, timeout=0.3)
     assert target.read_bytes() == CONTENT
     assert len(waits) == 2
 
 
-def test_a_server_that_stays_silent_leaves_the_part_and_names_the_way_out(server, target, monkeypatch):
-    monkeypatch.setattr(download, "_TIMEOUT_SECONDS", 0.1)
+def test_a_server_that_stays_silent_leaves_the_part_and_names_the_way_out(server, target):
     server.stalls = [0] * 5
     with pytest.raises(DownloadError, match=r"timed out .*5 attempts.*Without a network"):
-        download.fetch(Remote(server.url("x.gz"), SHA256), target, pause=no_pause)
+        download.fetch(Remote(server.url("x.gz"), SHA256), target, pause=no_pause, timeout=0.1)
     assert not target.exists()
 
 
