@@ -61,7 +61,7 @@ def attention_heatmap(
     from matplotlib.figure import Figure
 
     rows = min(len(target_tokens), max_tokens)
-    columns = _columns(matrix[:rows], max_tokens)
+    columns = drawn_columns(matrix[:rows], max_tokens)
     shown = matrix[:rows, columns]
     partly = len(columns) < len(source_tokens)
     across = [_label(source_tokens[i]) + (f" {i + 1}" if partly else "") for i in columns]
@@ -108,7 +108,7 @@ def _check(
         raise ValueError(f"{len(copied)} copy probabilities do not fit {len(target_tokens)} output tokens")
 
 
-def _columns(matrix: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
+def drawn_columns(matrix: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
     """Which of the columns of [T, S] are drawn, from left to right: all, or those with the largest sums."""
     if matrix.shape[1] <= limit:
         return np.arange(matrix.shape[1])

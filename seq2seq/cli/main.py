@@ -72,10 +72,10 @@ def _dispatch(arguments: list[str]) -> int:
         nearest = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else f"; choose one of {', '.join(VERBS)}"
         return _fail(f"no such verb: {verb}{hint}", 2)
-    return _run(verb, rest)
+    return run_verb(verb, rest)
 
 
-def _run(verb: str, arguments: list[str]) -> int:
+def run_verb(verb: str, arguments: list[str]) -> int:
     """Runs one verb and returns its exit code."""
     from seq2seq.cli.imports import importing
     from seq2seq.errors import Interrupted, TrainingError, UserError

@@ -78,7 +78,7 @@ def _look(config: Config, folder: RunFolder, *, command: str, scratch: Path) -> 
     found += [Finding(Severity.warning, line.partition("=")[0], line) for line in configuration.without_effect(config)]
     resumes, tokenizers = False, None
     with _reported(found, "name"):
-        state, resumes = _state(config, folder)
+        state, resumes = folder_state(config, folder)
         report.folder = f"{folder.path}: {state}"
     with _reported(found, "trainer.init_from"):
         tokenizers = base_tokenizers(config)
@@ -137,7 +137,7 @@ def _environment(config: Config, found: list[Finding]) -> dict[str, Any]:
     return {**about, "gpus": machine.gpus()}
 
 
-def _state(config: Config, folder: RunFolder) -> tuple[str, bool]:
+def folder_state(config: Config, folder: RunFolder) -> tuple[str, bool]:
     """What is in the run folder and what `train` would do with it, in words; and whether it would go on with it."""
     folder.inspect()
     if config.overwrite and folder.entries_to_clear():

@@ -36,7 +36,7 @@ def generate(config: GenerateConfig, folders: Sequence[RunFolder]) -> None:
         interactive = config.input is None and sys.stdin.isatty()
         need_attention = config.attention or config.alignments
         for outputs in generator.stream(texts, block=1 if interactive else None, need_attention=need_attention):
-            write(_line(outputs, config))
+            write(output_line(outputs, config))
             if live:
                 sys.stdout.buffer.flush()
         _warn(generator)
@@ -119,7 +119,8 @@ def _output_file(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-def _line(outputs: list[Output], config: GenerateConfig) -> bytes:
+def output_line(outputs: list[Output], config: GenerateConfig) -> bytes:
+    """What is written for one source: its best output as text, or all of them as JSON."""
     if config.format is Format.text:
         return one_line(outputs[0].text).encode() + b"\n"
     best = [_record(output, config) for output in outputs]

@@ -14,7 +14,7 @@ import torch
 
 from seq2seq import config as configuration
 from seq2seq.checkpoint import CheckpointStore
-from seq2seq.cli.main import _run
+from seq2seq.cli.main import run_verb
 from seq2seq.config import Config
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
@@ -85,7 +85,7 @@ def run(home: Path) -> Path:
 def refused(capsys: pytest.CaptureFixture[str], verb: str, *arguments: str) -> str:
     """The one message of a command that ends with code 2."""
     capsys.readouterr()
-    assert _run(verb, list(arguments)) == 2
+    assert run_verb(verb, list(arguments)) == 2
     errors = capsys.readouterr().err
     assert errors.count("seq2seq: error: ") == 1
     assert "Traceback" not in errors
@@ -148,12 +148,12 @@ def test_pickles_in_the_cache_are_built_anew(home: Path) -> None:
     overrides = ["data.root=.", "data.train.source=text", "data.train.target=text", "data.valid.source=text",
                  "data.valid.target=text", "tokenizer=word", "tokenizer.vocab_size=20",
                  "model.tie_embeddings=decoder"]  # fmt: skip
-    assert _run("prepare", overrides) == 0
+    assert run_verb("prepare", overrides) == 0
     cached = [path for path in (home / "outputs" / ".cache").rglob("*") if path.is_file()]
     assert len(cached) > 10
     for path in cached:
         path.write_bytes(pickle.dumps(bomb))
-    assert _run("prepare", overrides) == 0
+    assert run_verb("prepare", overrides) == 0
     assert not bomb.canary.exists()
 
 
@@ -194,7 +194,7 @@ def test_an_alias_bomb_is_refused_at_once(run: Path, capsys: pytest.CaptureFixtu
     rows = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
     (run / "config.yaml").write_text("\n".join(rows))
     assert "no aliases" in refused(capsys, "generate", f"run={run}")
-    assert _run("report", [str(run.parent)]) == 0
+    assert run_verb("report", [str(run.parent)]) == 0
     assert "config.yaml is damaged" in capsys.readouterr().out
 
 
@@ -202,7 +202,7 @@ def test_an_alias_bomb_is_refused_at_once(run: Path, capsys: pytest.CaptureFixtu
 
 
 def test_the_run_works_as_it_is(run: Path) -> None:
-    assert _run("evaluate", [f"run={run}"]) == 0
+    assert run_verb("evaluate", [f"run={run}"]) == 0
     assert (run / "evaluations" / "best" / "news.txt").read_text().count("\n") == 4
 
 
@@ -235,7 +235,7 @@ def test_training_does_not_go_on_through_a_link(home: Path, capsys: pytest.Captu
 def test_a_run_folder_may_itself_be_a_link_and_have_links_inside(run: Path) -> None:
     (run.parent / "elsewhere").symlink_to(run)
     assert (run / "checkpoints" / "best").is_symlink()
-    assert _run("evaluate", [f"run={run.parent / 'elsewhere'}"]) == 0
+    assert run_verb("evaluate", [f"run={run.parent / 'elsewhere'}"]) == 0
 
 
 def test_a_file_laid_under_a_temporary_name_is_not_followed(run: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_file_laid_under_a_temporary_name_is_not_followed(run: Path) -> None:
     inside = run / "inside"
     inside.write_text("mine")
     (place / f".results.json.{os.getpid()}").symlink_to(inside)
-    assert _run("evaluate", [f"run={run}"]) == 0
+    assert run_verb("evaluate", [f"run={run}"]) == 0
     assert inside.read_text() == "mine"
 
 
@@ -273,13 +273,13 @@ def test_a_checkpoint_given_by_a_path_is_scored_inside_the_run_folder(run: Path)
     shutil.copytree(run / "checkpoints" / "step-00000002", run / "copy")
     shutil.copytree(run / "copy", run / "deep" / "copy")
     for path in ("copy", "deep/copy"):
-        assert _run("evaluate", [f"run={run}", f"checkpoint={run / path}"]) == 0
+        assert run_verb("evaluate", [f"run={run}", f"checkpoint={run / path}"]) == 0
     assert all(path.parent == run / "evaluations" for path in (run / "evaluations").iterdir())
     assert len(list((run / "evaluations").iterdir())) == 2
     for path in ("copy/manifest.json", "copy/model.safetensors", "copy/state.json"):
         shutil.copy(run / path, run / Path(path).name)
     before = (run / "results.json").read_bytes()
-    _run("evaluate", [f"run={run}", "checkpoint=.."])  # the run folder, made to look like a checkpoint
+    run_verb("evaluate", [f"run={run}", "checkpoint=.."])  # the run folder, made to look like a checkpoint
     assert (run / "results.json").read_bytes() == before
 
 

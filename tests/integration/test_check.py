@@ -16,7 +16,7 @@ import pytest
 from seq2seq import config as configuration
 from seq2seq.cli.check import run as check
 from seq2seq.cli.train import run as train
-from seq2seq.commands.check import _state
+from seq2seq.commands.check import folder_state
 from seq2seq.errors import Interrupted, UserError
 from seq2seq.models.gru_config import GRUConfig
 from seq2seq.run_folder import RunFolder
@@ -101,28 +101,28 @@ def test_pairs_that_are_all_too_long_are_told(tmp_path: Path, capsys: pytest.Cap
 def test_what_is_in_the_run_folder_is_told(tmp_path: Path) -> None:
     config = configuration.Config(name="x", model=GRUConfig())
     folder = RunFolder(tmp_path)
-    assert _state(config, folder) == ("new", False)
+    assert folder_state(config, folder) == ("new", False)
     folder.config.write_text(configuration.to_yaml(config))
-    words, resumes = _state(config, folder)
+    words, resumes = folder_state(config, folder)
     assert "would go on" in words
     assert resumes
     other = configuration.Config(name="x", model=GRUConfig(), seed=2)
     with pytest.raises(UserError, match="seed: 1 there, 2 now"):
-        _state(other, folder)
-    assert "would delete" in _state(replace(other, overwrite=True), folder)[0]
+        folder_state(other, folder)
+    assert "would delete" in folder_state(replace(other, overwrite=True), folder)[0]
     folder.config.unlink()
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(UserError, match=r"no run folder \(it has thesis.tex"):
-        _state(replace(other, overwrite=True), folder)
+        folder_state(replace(other, overwrite=True), folder)
     folder.checkpoints.mkdir()
     (folder.checkpoints / "step-00000001").mkdir()
     with pytest.raises(UserError, match=r"checkpoints but no config\.yaml"):
-        _state(config, folder)
+        folder_state(config, folder)
     with (tmp_path / "run.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         shutil.rmtree(folder.checkpoints)
         with pytest.raises(UserError, match="in use by another process"):
-            _state(config, folder)
+            folder_state(config, folder)
 
 
 @pytest.fixture

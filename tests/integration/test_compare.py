@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from seq2seq import config as configuration
-from seq2seq.cli.main import _run
+from seq2seq.cli.main import run_verb
 from seq2seq.config import Config
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.errors import UserError
@@ -62,7 +62,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def compare(home: Path, capsys: pytest.CaptureFixture[str]) -> Compare:
     def run(*arguments: str) -> tuple[int, str, str]:
-        code = _run("compare", [*arguments, *QUICK])
+        code = run_verb("compare", [*arguments, *QUICK])
         return code, *capsys.readouterr()
 
     return run

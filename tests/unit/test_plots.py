@@ -5,7 +5,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from seq2seq.plots import _columns, attention_heatmap
+from seq2seq.plots import attention_heatmap, drawn_columns
 
 
 def dark_cells(image):
@@ -84,10 +84,10 @@ def test_users_settings_and_global_state_stay_out_of_it():
 def test_of_a_long_source_what_gets_most_attention_is_drawn_in_order():
     weights = np.full((3, 300), 1e-4)
     weights[0, 250] = weights[1, 7] = weights[2, 199] = 0.9
-    assert _columns(weights, 60).tolist() == [7, 199, 250]  # 2.7 of 2.73
-    assert _columns(np.full((3, 300), 1 / 300), 60).tolist() == list(range(60))  # all alike: the first
-    assert _columns(weights[:, :60], 60).tolist() == list(range(60))  # a short source is drawn whole
-    assert len(_columns(np.full((3, 300), np.nan), 60)) <= 60
+    assert drawn_columns(weights, 60).tolist() == [7, 199, 250]  # 2.7 of 2.73
+    assert drawn_columns(np.full((3, 300), 1 / 300), 60).tolist() == list(range(60))  # all alike: the first
+    assert drawn_columns(weights[:, :60], 60).tolist() == list(range(60))  # a short source is drawn whole
+    assert len(drawn_columns(np.full((3, 300), np.nan), 60)) <= 60
     image = attention_heatmap(weights, [f"word{i}" for i in range(300)], list("abc"))
     rows, columns = np.nonzero(dark_cells(image)[:, : int(image.shape[1] * 0.75)])
     middles = [columns[(rows >= low) & (rows < high)].mean() for low, high in thirds(rows)]

@@ -13,23 +13,23 @@ from seq2seq.cli.imports import importing
 
 WITHOUT_TORCH = """
 import contextlib, os, sys
-from seq2seq.cli.main import _run
+from seq2seq.cli.main import run_verb
 with contextlib.redirect_stdout(open(os.devnull, "w")), contextlib.suppress(SystemExit):
-    _run("train", ["--help"])
-assert _run("train", ["optim.lrate=1"]) == 2
-assert _run("train", ["model.dropout=2", "name=wrong"]) == 2
-assert _run("check", ["name="]) == 2
-assert _run("average", []) == 2
+    run_verb("train", ["--help"])
+assert run_verb("train", ["optim.lrate=1"]) == 2
+assert run_verb("train", ["model.dropout=2", "name=wrong"]) == 2
+assert run_verb("check", ["name="]) == 2
+assert run_verb("average", []) == 2
 for verb in ("evaluate", "generate"):
-    assert _run(verb, ["run=nowhere"]) == 2
+    assert run_verb(verb, ["run=nowhere"]) == 2
 for split in ("train", "valid"):
     with open(f"{split}.src", "w") as file:
         file.write("a b c\\nb c d\\n" * 20)
 files = [f"data.{split}.{side}={split}.src" for split in ("train", "valid") for side in ("source", "target")]
-assert _run("prepare", [*files, "tokenizer=bpe", "tokenizer.vocab_size=266", "output_root=out"]) == 0
+assert run_verb("prepare", [*files, "tokenizer=bpe", "tokenizer.vocab_size=266", "output_root=out"]) == 0
 assert os.listdir("out/.cache")
-assert _run("compare", ["hyp=train.src", "other=valid.src", "ref=train.src", "trials=2", "resamples=2"]) == 0
-assert _run("report", ["folder=out"]) == 2
+assert run_verb("compare", ["hyp=train.src", "other=valid.src", "ref=train.src", "trials=2", "resamples=2"]) == 0
+assert run_verb("report", ["folder=out"]) == 2
 assert "torch" not in sys.modules
 """
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seq2seq.commands.generate import _line
+from seq2seq.commands.generate import output_line
 from seq2seq.inference import Output
 from seq2seq.verb_config import Format, GenerateConfig
 
@@ -23,7 +23,7 @@ OUTPUT = Output(
 
 
 def record(output: Output, **settings: Any) -> dict[str, Any]:
-    line = _line([output], GenerateConfig(format=Format.jsonl, **settings))
+    line = output_line([output], GenerateConfig(format=Format.jsonl, **settings))
     assert line.endswith(b"\n")
     read: dict[str, Any] = json.loads(line)
     assert read["text"] == output.text
@@ -32,7 +32,7 @@ def record(output: Output, **settings: Any) -> dict[str, Any]:
 
 
 def test_text_is_one_line() -> None:
-    assert _line([OUTPUT], GenerateConfig()) == b"a b\n"
+    assert output_line([OUTPUT], GenerateConfig()) == b"a b\n"
 
 
 def test_attention_and_copied_tokens() -> None:
