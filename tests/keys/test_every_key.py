@@ -11,7 +11,6 @@ SECTIONS = ("trainer", "optim", "model", "search", "tokenizer", "data", "metrics
 ROOT = Path(__file__).resolve().parents[2]
 
 # Key to test, by section: `FILE::NAME`, the file below tests/.
-_COVERAGE = "properties/test_training.py::test_the_coverage_loss_counts_from_its_first_step_by_its_weight"
 TRAINER: dict[str, str] = {
     "trainer.accumulate": "properties/test_training.py::test_micro_batches_equal_one_batch",
     "trainer.attention_images": "keys/test_trainer.py::test_attention_images",
@@ -20,8 +19,8 @@ TRAINER: dict[str, str] = {
     "trainer.batch_tokens": "keys/test_trainer.py::test_batch_tokens",
     "trainer.checkpoint_activations": "keys/test_trainer.py::test_checkpoint_activations",
     "trainer.compile": "keys/test_trainer.py::test_compile",
-    "trainer.coverage_loss_start": _COVERAGE,
-    "trainer.coverage_loss_weight": _COVERAGE,
+    "trainer.coverage_loss_start": "keys/test_trainer.py::test_coverage_loss_weight_and_start",
+    "trainer.coverage_loss_weight": "keys/test_trainer.py::test_coverage_loss_weight_and_start",
     "trainer.deterministic": "faults/test_repeats.py::test_training_that_is_deterministic_refuses_such_an_operation",
     "trainer.device": "keys/test_trainer.py::test_device",
     "trainer.eval_every": "keys/test_trainer.py::test_eval_every",

@@ -182,6 +182,19 @@ def test_label_smoothing(train_run: Any, tmp_path: Path, corpus: Path) -> None:
     assert abs(loss - nll) / count > 0.01
 
 
+def test_coverage_loss_weight_and_start(train_run: Any, tmp_path: Path) -> None:
+    """One update without the coverage loss, and one with it."""
+    settings = (*FAST, "trainer.coverage_loss_start=1", "trainer.max_steps=2", "trainer.save_every=1",
+                "trainer.keep_last=2", "optim.warmup_steps=1")  # fmt: skip
+    full, half = (
+        train_run(tmp_path / weight, *settings, f"trainer.coverage_loss_weight={weight}", model="copying")
+        for weight in ("1.0", "0.5")
+    )
+    assert difference(full.weights("step-00000001"), half.weights("step-00000001")) == 0
+    assert difference(full.weights(), half.weights()) > 1e-5
+    assert full.curve("train/coverage_loss")[2] > 0
+
+
 def test_init_from(trained: Trained, train_run: Any, tmp_path: Path) -> None:
     """The other run's best weights and its tokenizer, whatever this one's section says."""
     base = trained("average of last")
@@ -223,16 +236,17 @@ def test_threads_and_the_precision_of_the_machine(train_run: Any, tmp_path: Path
     assert run.results["environment"]["precision"] == ("bf16" if native else "fp32")
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_precision(plain: tuple[Any, int], train_run: Any, tmp_path: Path, precision: str) -> None:
-    """Losses of numbers with 8 and 11 bits are near that of 24 bits, and not the same."""
-    run = train_run(tmp_path, *TWIN, f"trainer.precision={precision}")
-    assert f"training on cpu in {precision}" in run.log
-    assert run.results["environment"]["precision"] == precision
-    loss, exact = run.curve("train/loss")[2], plain[0].curve("train/loss")[2]
-    assert loss == pytest.approx(exact, rel=0.01)
-    assert abs(loss - exact) > 1e-6 * exact
-    assert bool(run.curve("train/loss_scale")) == (precision == "fp16")
+def test_precision(plain: tuple[Any, int], train_run: Any, tmp_path: Path) -> None:
+    """Products of numbers with 8 and 11 bits: near those of 24 bits, the coarser ones less so."""
+    exact, errors = plain[0].weights(), {}
+    for precision in ("bf16", "fp16"):
+        run = train_run(tmp_path / precision, *TWIN, f"trainer.precision={precision}")
+        assert f"training on cpu in {precision}" in run.log
+        assert run.results["environment"]["precision"] == precision
+        assert run.curve("train/loss")[2] == pytest.approx(plain[0].curve("train/loss")[2], rel=0.01)
+        assert bool(run.curve("train/loss_scale")) == (precision == "fp16")
+        errors[precision] = sum(float((tensor - exact[name]).abs().sum()) for name, tensor in run.weights().items())
+    assert errors["bf16"] > 2 * errors["fp16"] > 0
 
 
 def test_checkpoint_activations(plain: tuple[Any, int], train_run: Any, tmp_path: Path) -> None:
