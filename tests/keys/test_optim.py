@@ -23,7 +23,7 @@ RUNS = {
     "linear": ("optim.name=adamw", "optim.schedule=linear", f"optim.horizon_steps={HORIZON}",
                f"optim.min_lr_ratio={FLOOR}"),
     "cosine": ("optim.name=adam", "optim.schedule=cosine"),
-    "inverse_sqrt": ("optim.schedule=inverse_sqrt", f"optim.ema_decay={EMA}"),
+    "inverse_sqrt": ("optim.schedule=inverse_sqrt", "optim.min_lr_ratio=0.7", f"optim.ema_decay={EMA}"),
     # A learning rate at which the accuracy stays what it is: each evaluation but the first is one without gain.
     "plateau": ("optim.schedule=plateau", "optim.plateau_factor=0.3", "optim.plateau_patience=2", "optim.lr=1e-12",
                 "optim.warmup_steps=0", "trainer.metric=valid/accuracy", "trainer.eval_every=1",
@@ -75,7 +75,7 @@ def rate(name: str, step: int) -> float:
         return LR * max(1 - (1 - FLOOR) * (step - WARMUP) / (HORIZON - WARMUP), FLOOR)
     if name == "cosine":
         return LR * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP))) / 2
-    return LR * math.sqrt(WARMUP / step)
+    return LR * max(math.sqrt(WARMUP / step), 0.7)
 
 
 @pytest.mark.parametrize("name", RUNS)
