@@ -6,10 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -364,61 +362,6 @@ def test_another_number_of_processes_is_allowed_and_said(train_run: Any, tmp_pat
     run = train_run.at(tmp_path)
     assert "going on with ranks 1 then, 2 now: not bit for bit" in run.log
     assert run.results["train"]["steps"] == 12
-
-
-def test_the_thread_that_prepares_batches_never_leaves_training_waiting() -> None:
-    from seq2seq.stream import BatchStream, StreamConfig, _next_of
-
-    class Store:
-        """Its files are gone once the epoch has been planned."""
-
-        source_lengths = target_lengths = np.full(30, 5, dtype=np.int32)
-
-        @property
-        def source_ids(self) -> Any:
-            raise OSError("the file has vanished")
-
-    stream = BatchStream(lambda epoch: Store(), StreamConfig(50, 1, 9, 9, seed=1))  # type: ignore[arg-type,return-value]
-    with pytest.raises(OSError, match="vanished") as caught:
-        next(stream.steps(0, 0))
-    assert caught.value.__notes__ == ["while preparing micro-batch 0 of 3 of epoch 0"]
-    dead = threading.Thread(target=lambda: None)
-    dead.start()
-    dead.join()
-    empty: Queue[Any] = Queue()
-    assert "has ended" in str(_next_of(empty, dead))
-
-
-def test_the_heaviest_batches_are_found(corpus: Path, tmp_path: Path) -> None:
-    from itertools import islice
-
-    from seq2seq.stream import BatchStream, StreamConfig
-
-    stream = _stream(corpus, tmp_path, StreamConfig(300, 1, 256, 256, seed=1))
-    heaviest = [micro.batch for micro in stream.heaviest(0)]
-    positions: Callable[[Any], int] = lambda batch: batch.src.numel() + batch.tgt_in.numel()  # noqa: E731
-    steps = stream.steps(0, 0)
-    batches = [step.micro_batches[0].batch for step in islice(steps, 100) if step.epoch == 0]
-    steps.close()
-    assert isinstance(stream, BatchStream)
-    assert max(map(positions, heaviest)) == max(map(positions, batches))
-    assert max(batch.src.size(1) for batch in heaviest) == max(batch.src.size(1) for batch in batches)
-
-
-def _stream(corpus: Path, cache: Path, config: Any) -> Any:
-    from seq2seq.data.corpus import CorpusConfig, DataConfig
-    from seq2seq.data.prepare import prepare
-    from seq2seq.stream import BatchStream
-    from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
-
-    data = DataConfig(
-        root=str(corpus),
-        train=CorpusConfig(source="train.src", target="train.tgt"),
-        valid=CorpusConfig(source="valid.src", target="valid.tgt"),
-    )
-    tokenizer = TokenizerConfig(kind=TokenizerKind.char, vocab_size=400)
-    prepared = prepare(data, tokenizer, cache_root=cache, seed=1, log=lambda text: None)
-    return BatchStream(lambda epoch: prepared.train, config)
 
 
 @pytest.mark.gpu
