@@ -1,0 +1,30 @@
+"""Which checkpoints `seq2seq average` takes."""
+
+import pytest
+
+from seq2seq.commands.average import chosen_steps
+from seq2seq.errors import UserError
+from seq2seq.verb_config import AverageConfig, AverageOf
+
+STEPS = [10, 20, 30, 40]
+RANKED = [5, 20, 40, 10]  # the best is not kept any more, and 30 was never evaluated
+
+
+@pytest.mark.parametrize(
+    ("which", "count", "expected"),
+    [
+        (AverageOf.last, 1, [40]),
+        (AverageOf.last, 2, [30, 40]),
+        (AverageOf.last, None, [10, 20, 30, 40]),
+        (AverageOf.best, 1, [20]),
+        (AverageOf.best, 2, [20, 40]),
+        (AverageOf.best, None, [10, 20, 40]),
+    ],
+)
+def test_the_last_or_the_best_that_are_kept(which: AverageOf, count: int | None, expected: list[int]) -> None:
+    assert chosen_steps(STEPS, RANKED, AverageConfig(which=which, count=count)) == expected
+
+
+def test_more_than_are_kept_are_refused() -> None:
+    with pytest.raises(UserError, match="count=4: 3 checkpoints are kept"):
+        chosen_steps(STEPS, RANKED, AverageConfig(which=AverageOf.best, count=4))
