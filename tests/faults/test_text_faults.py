@@ -145,6 +145,7 @@ def test_invalid_utf8_is_refused_by_line_or_replaced_on_request(tmp_path: Path) 
     [
         (joined(LINES).decode().encode("utf-16"), "UTF-16"),
         (joined(LINES).decode().encode("utf-16-be"), "UTF-16"),
+        (joined(["猫と犬"] * len(LINES)).decode().encode("utf-16"), "UTF-16"),  # only the mark at its start tells
         (gzip.compress(joined(LINES), mtime=0), "is gzip-compressed, not plain text. Give it a name ending in .gz"),
     ],
 )

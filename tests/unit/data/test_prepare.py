@@ -50,6 +50,8 @@ def test_everything_is_there_and_aligned(data: DataConfig, tmp_path: Path) -> No
     assert [len(made.train), len(made.valid), *map(len, made.test.values())] == [50, 5, 7, 3]
     assert list(made.test) == ["a", "b"]
     assert made.test["b"].source_text(2) == "satz nummer 2 von b"
+    assert made.test["b"].target_text(2) == "sentence number 2 of b"
+    assert made.train.source(9).tolist() == made.tokenizers.source.encode("satz nummer 9 von t")
     assert made.train.target(9).tolist() == made.tokenizers.target.encode("sentence number 9 of t")
     assert list(made.report.splits) == ["train", "valid", "test.a", "test.b"]
     assert json.loads(json.dumps(made.report.to_dict()))["test.b"]["kept"] == 3
