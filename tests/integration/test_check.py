@@ -85,7 +85,9 @@ def test_an_empty_training_set_is_told(tmp_path: Path, capsys: pytest.CaptureFix
         f"data.train.source={tmp_path}/empty", f"data.train.target={tmp_path}/empty",
         f"data.valid.source={DEMO}/valid.en", f"data.valid.target={DEMO}/valid.de",
     )  # fmt: skip
-    assert [finding["key"] for finding in values["findings"]] == ["data.train"]
+    (finding,) = values["findings"]
+    assert finding["key"] == "data.train"
+    assert "not one example in it" in finding["message"]
     assert not (tmp_path / "x").exists()
 
 

@@ -3,7 +3,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -127,7 +127,12 @@ def test_a_report_that_broke_off_is_shown_too() -> None:
 
 
 def test_json_holds_all_figures() -> None:
-    values = json.loads(json.dumps(to_dict(report(), TRAINER), allow_nan=False))
+    made = report(cached_bytes=5, thinned=3)
+    values = json.loads(json.dumps(to_dict(made, TRAINER), allow_nan=False))
+    renamed = {"command": "verdict", "splits": "data", "qualities": "quality"}
+    assert {renamed.get(entry.name, entry.name) for entry in fields(made)} <= values.keys()
+    plain = ("name", "folder", "environment", "free_disk", "cached_bytes", "thinned")
+    assert {key: values[key] for key in plain} == {key: getattr(made, key) for key in plain}
     assert values["ready"] is True
     assert values["rehearsal"]["speed"]["steps_per_epoch"] == 200
     assert values["budget"]["hours"] == pytest.approx(840 / 3600)

@@ -39,9 +39,11 @@ def test_scalars_reach_both_files(tmp_path):
         (20, "train/loss", 1.5),
     ]
     assert before <= lines[0]["wall_time"] <= time.time()
-    scalars = events_of(tmp_path).Scalars("train/loss")
-    assert [(s.step, s.value) for s in scalars] == [(10, 2.5), (20, 1.5)]
-    assert scalars[0].wall_time == pytest.approx(lines[0]["wall_time"])
+    events = events_of(tmp_path)
+    scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+    assert [(s.step, s.value) for s in scalars["train/loss"]] == [(10, 2.5), (20, 1.5)]
+    assert [(s.step, s.value) for s in scalars["train/lr"]] == [(10, 0.5)]
+    assert scalars["train/loss"][0].wall_time == lines[0]["wall_time"]
     tracker.close()
     tracker.close()
 

@@ -218,6 +218,7 @@ def test_mean_over_references_stands_beside_the_best_where_any_example_has_sever
     assert several["rouge1"].score == pytest.approx(100.0)
     assert several["rouge1_mean"].score == pytest.approx((50 + 100) / 2)
     assert several["rouge1_mean"].signature.startswith("nrefs:var|type:rouge1|measure:f1|refs:mean|")
+    assert list(compute(["a b"], [["a b", "x"]], names=["rouge1"], bootstrap=0)) == ["rouge1", "rouge1_mean"]
     assert list(compute(["a b"], [["a b"]], names=["rouge1"], bootstrap=0)) == ["rouge1"]
 
 
