@@ -1,6 +1,7 @@
 """The benchmark measures in turns, and those it compares do the same work."""
 
 import json
+import os
 import subprocess
 import sys
 from argparse import Namespace
@@ -73,12 +74,13 @@ def test_ratios_are_those_of_the_rounds() -> None:
 
 def test_contenders_take_turns_in_processes_of_their_own(tmp_path: Path) -> None:
     diary = tmp_path / "diary"
-    contenders = [
-        Contender(name, Command, ([sys.executable, "-Sc", f"open({str(diary)!r}, 'a').write({name!r})"],))
-        for name in "AB"
-    ]
+    code = f"import os, sys; open({str(diary)!r}, 'a').write(f'{{sys.argv[1]}} {{os.getppid()}}\\n')"
+    contenders = [Contender(name, Command, ([sys.executable, "-Sc", code, name],)) for name in "AB"]
     taken = take_turns(contenders, rounds=2, warmup=1, threads=1)
-    assert diary.read_text() == "ABABAB"
+    turns = [line.split() for line in diary.read_text().splitlines()]
+    first, second = (process for _, process in turns[:2])
+    assert turns == [["A", first], ["B", second]] * 3
+    assert len({first, second, str(os.getpid())}) == 3
     assert [len(one.seconds) for one in taken.values()] == [2, 2]
     assert all(one.median() > 0 and min(one.cpu_seconds) > 0 and one.peak_mb > 0 for one in taken.values())
 
