@@ -182,7 +182,11 @@ def test_a_lowered_limit_still_evaluates(train_run: Any, tmp_path: Path) -> None
     schedule = ("optim.warmup_steps=1", "optim.horizon_steps=12")
     with pytest.raises(Interrupted):
         train_run(tmp_path, "trainer.stop_after_minutes=1e-9", *schedule)
-    assert train_run(tmp_path, "trainer.max_steps=1", *schedule).results["best_step"] == 1
+    assert train_run.at(tmp_path).state()["history"] == []
+    run = train_run(tmp_path, "trainer.max_steps=1", *schedule)
+    assert [step for step, _ in run.state()["history"]] == [1]
+    assert run.curve("valid/loss") == {1: pytest.approx(run.results["valid"]["loss"], rel=1e-5)}
+    assert run.state("best")["step"] == run.results["best_step"] == 1
 
 
 def test_weights_that_are_no_numbers_are_never_saved(train_run: Any, tmp_path: Path) -> None:

@@ -24,7 +24,13 @@ def test_lost_lines_are_found_by_their_lengths(gap: int, place: int) -> None:
 
 
 def test_nothing_is_claimed_without_evidence() -> None:
-    assert first_odd_line(iter([20] * 50), iter([20] * 51), 1) is None
+    """Of 8 nats: each of these lines is a surprise of log(1083 / 1000) = 0.0797 beside the one before it."""
+    lines = [999, 1082] * 51
+    for count, place in ((100, None), (101, 1)):  # 7.97 and 8.05 nats
+        aligned = lines[:count]
+        assert first_odd_line(iter(aligned), iter([1082, *aligned]), 1) == place
+        assert first_odd_line(iter(aligned), iter([*aligned, 1082]), 1) is None, "the last line is the odd one"
+    assert first_odd_line(iter([20] * 50), iter([20] * 51), 1) is None, "any of them may be"
 
 
 def describe(folder: Path, source: list[str], target: list[str]) -> str:
