@@ -205,5 +205,5 @@ def _sources(store: TokenStore) -> list[str]:
 
 
 def perplexity(loss: float) -> float:
-    """The exponential of a loss in nats a token; infinite where that overflows."""
+    """The exponential of a loss in nats a token, 1e304 at most; infinite for one that is no finite number."""
     return float(np.exp(min(loss, 700.0))) if math.isfinite(loss) else math.inf
