@@ -252,21 +252,21 @@ def test_references_are_described_where_outputs_are():
 
 
 def test_empty_texts_score_without_failing():
-    """Nothing matches them. TER: two insertions, two deletions, and two edits of the third, for six words."""
-    hyps, refs = ["", "a b", "the Cat sat"], ["a b", "", "the cat sits down"]
+    """Nothing matches them. TER: two insertions, two deletions, and two edits of the third, for eight words."""
+    hyps, refs = ["", "a b", "the Cat sat down here"], ["a b", "", "the cat sat down there now"]
     expected = {
         "bleu": sacrebleu.corpus_bleu(hyps, [refs]).score,
         "bleu_lc": sacrebleu.corpus_bleu(hyps, [refs], lowercase=True).score,
         "chrf": sacrebleu.corpus_chrf(hyps, [refs], word_order=2).score,
-        "ter": 100.0,
-        "rouge1": 100 / 3 * 4 / 7,  # of three words and four, two: the F of 2/3 and 1/2
-        "rouge2": 100 / 3 * 2 / 5,  # of two pairs and three, one
-        "rougeL": 100 / 3 * 4 / 7,
-        "rougeLsum": 100 / 3 * 4 / 7,
+        "ter": 75.0,
+        "rouge1": 100 / 3 * 8 / 11,  # of five words and six, four
+        "rouge2": 100 / 3 * 6 / 9,  # of four pairs and five, three
+        "rougeL": 100 / 3 * 8 / 11,
+        "rougeLsum": 100 / 3 * 8 / 11,
     }
     found = compute(hyps, [[ref] for ref in refs], bootstrap=20)
     assert {name: value.score for name, value in found.items()} == pytest.approx(expected)
-    assert 0 < expected["chrf"] < 100
+    assert 0 < expected["bleu"] < expected["bleu_lc"] < 100
     for name, value in found.items():
         assert np.isfinite([value.low, value.high]).all(), name
 
