@@ -1,4 +1,8 @@
-"""One-line changes to Python source, of the kind that people make by mistake."""
+"""One-line changes to Python source, of the kind that people make by mistake.
+
+Left out is what makes no difference by definition: annotations, text, what an assert states, the `strict` of a `zip`
+(both state what always holds), and the order of the arguments of a minimum or maximum.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -81,10 +85,10 @@ class _Finder:
         for name, value in ast.iter_fields(node):
             if name in ("annotation", "returns", "decorator_list", "bases", "type_params"):
                 continue
-            if isinstance(node, ast.Call) and name == "args" and _is_typing(node.func):
+            if isinstance(node, ast.Assert) or (isinstance(node, ast.Call) and name == "args" and _is_typing(node)):
                 continue
             for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST):
+                if isinstance(child, ast.AST) and not _is_strict(node, child):
                     yield from self._visit(child)
 
     def _changes(self, node: ast.AST) -> Iterator[Mutant]:
@@ -106,15 +110,14 @@ class _Finder:
                 yield self._replace(node, self._text(node.operand), "operator removed")
             case ast.Constant():
                 yield from self._constant(node)
-            case ast.If() | ast.While() | ast.IfExp() | ast.Assert():
-                if not isinstance(node, ast.Assert):
-                    yield self._replace(node.test, f"(not ({self._text(node.test)}))", "condition negated")
+            case ast.If() | ast.While() | ast.IfExp():
+                yield self._replace(node.test, f"(not ({self._text(node.test)}))", "condition negated")
             case ast.comprehension():
                 for test in node.ifs:
                     yield self._replace(test, f"(not ({self._text(test)}))", "condition negated")
             case ast.Expr(value=ast.Call()):
                 yield self._replace(node, "pass", "call removed")
-            case ast.Call() if not _is_typing(node.func):
+            case ast.Call() if not _is_typing(node):
                 yield from self._call(node)
 
     def _constant(self, node: ast.Constant) -> Iterator[Mutant]:
@@ -125,7 +128,8 @@ class _Finder:
             yield self._replace(node, repr(value + 1 if isinstance(value, int) else value * 2 or 1.0), "constant")
 
     def _call(self, node: ast.Call) -> Iterator[Mutant]:
-        if len(node.args) >= 2 and not any(isinstance(each, ast.Starred) for each in node.args[:2]):
+        starred = any(isinstance(each, ast.Starred) for each in node.args[:2])
+        if len(node.args) >= 2 and not starred and _name(node) not in ("min", "max", "minimum", "maximum"):
             first, second = node.args[:2]
             start, end = self._span(first)[0], self._span(second)[1]
             gap = self._source[self._span(first)[1] : self._span(second)[0]].decode()
@@ -133,7 +137,7 @@ class _Finder:
                 yield self._make(start, end, self._text(second) + gap + self._text(first), "arguments swapped")
         everything = [*node.args, *node.keywords]
         for keyword in node.keywords:
-            if keyword.arg is None:
+            if keyword.arg is None or _is_strict(node, keyword):
                 continue
             start, end = self._span(keyword)
             others = [self._span(each) for each in everything if each is not keyword]
@@ -172,5 +176,17 @@ class _Finder:
         return self._source[start:end].decode()
 
 
-def _is_typing(function: ast.expr) -> bool:
-    return isinstance(function, ast.Name) and function.id in ("cast", "TypeVar", "NewType")
+def _name(call: ast.Call) -> str:
+    """The last part of the name of what is called."""
+    match call.func:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
+
+
+def _is_strict(node: ast.AST, child: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and _name(node) == "zip" and getattr(child, "arg", None) == "strict"
+
+
+def _is_typing(call: ast.Call) -> bool:
+    return _name(call) in ("cast", "TypeVar", "NewType")

@@ -31,7 +31,7 @@ class Hypothesis:
     ids: list[int]
     score: float
     log_prob: float
-    ended: bool = True
+    ended: bool
     attention: Tensor | None = None
     copied: list[float] | None = None
 

@@ -14,6 +14,8 @@ def f(a: int | None = 3, *, b: float = 0.5) -> int | None:
     "ü"; thing.call(a, b)
     if a is not None and a < (b):
         return -a * 2
+    assert a != b
+    zip(a, min(a, b), strict=True)
     return g(a, key=not b, other=f"{a + 1}") + [x for x in a if x == 1]
 '''
 EXPECTED = {
@@ -24,6 +26,7 @@ EXPECTED = {
     ("keyword removed", "key=not b, ", ""), ("keyword removed", ', other=f"{a + 1}"', ""),
     ("operator removed", "not b", "b"), ("arithmetic", "+", "-"), ("comparison", "==", "!="),
     ("condition negated", "x == 1", "(not (x == 1))"), ("constant", "1", "2"),
+    ("call removed", "zip(a, min(a, b), strict=True)", "pass"), ("arguments swapped", "a, min(a, b)", "min(a, b), a"),
 }  # fmt: skip
 
 
