@@ -116,6 +116,21 @@ def test_seeds_of_neighbouring_steps_and_ranks_share_nothing() -> None:
     assert len({seed >> 31 for seed in seeds}) == len({seed % 2**31 for seed in seeds}) == 500, "all bits change"
 
 
+def test_seeds_are_mixed_by_splitmix64() -> None:
+    """Steele et al. (2014); the first output for the seed 0 is published with the reference implementation."""
+
+    def splitmix64(state: int) -> int:
+        z = (state + 0x9E3779B97F4A7C15) % 2**64
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        return z ^ (z >> 31)
+
+    assert splitmix64(0) == 0xE220A8397B1DCDAF
+    for seed, step, rank in ((0, 0, 0), (5, 17, 3), (2**63 - 1, -1, 1)):
+        seed_step(seed, step, rank)
+        assert torch.initial_seed() == splitmix64(splitmix64(splitmix64(seed) + step) + rank) % 2**63
+
+
 @pytest.mark.parametrize("before", [False, True])
 def test_determinism_is_for_a_time(before: bool) -> None:
     torch.use_deterministic_algorithms(before)
