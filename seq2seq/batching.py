@@ -110,7 +110,7 @@ def collate(
 def _padded(sequences: Sequences, pad_multiple: int) -> tuple[Index, npt.NDArray[np.bool_]]:
     """Sequences as rows [B, width], each ended by EOS and then padded; and which places are no padding."""
     ids, lengths = sequences.values, sequences.lengths
-    width = int(_rounded_up(lengths.max(initial=0) + 1, pad_multiple))
+    width = int(_rounded_up(lengths.max() + 1, pad_multiple))
     columns = np.arange(width)
     padded = np.full((len(lengths), width), PAD_ID, dtype=np.int64)
     padded[columns < lengths[:, None]] = ids

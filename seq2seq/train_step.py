@@ -113,7 +113,7 @@ class TrainStep:
             self._scaler.update()
         else:
             optim.update(self._optimizer, skip=skip)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad()
         if self._ema is not None:
             self._ema.update(self.model)
         self.window.add(losses, norm, skip)
@@ -129,7 +129,7 @@ class TrainStep:
         for micro in micro_batches:
             with self._no_sync():
                 self._gradients([micro], step=-1, scale=1.0, covering=self._config.coverage_loss_weight)
-            self._optimizer.zero_grad(set_to_none=True)
+            self._optimizer.zero_grad()
 
     def _gradients(self, micro_batches: Sequence[MicroBatch], *, step: int, scale: float, covering: float) -> Tensor:
         """Accumulates gradients and returns the sums [5] of the losses.
@@ -151,7 +151,7 @@ class TrainStep:
                     break
             else:
                 return losses
-            self._optimizer.zero_grad(set_to_none=True)
+            self._optimizer.zero_grad()
             free_memory(self._runtime.device)
 
     def _accumulate(self, micro: MicroBatch, *, scale: float, covering: float, last: bool) -> Tensor:

@@ -77,7 +77,7 @@ def read_lines(path: Path, *, errors: str = "strict") -> Iterator[str]:
     """
     check_readable(path)
     with _reading(path), open(path, "rb") as file:
-        stream = gzip.GzipFile(fileobj=file, mode="rb") if path.suffix == ".gz" else file
+        stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
         yield from decode_lines(stream, str(path), errors=errors)
 
 

@@ -130,3 +130,20 @@ def test_what_is_made_of_weights_is_let_go_with_them(family: str) -> None:
         parameter.mul_(1.5)
     with model.unchanging():
         assert not torch.allclose(prediction(), before)
+
+
+@pytest.mark.parametrize("tie", TieEmbeddings)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tables_begin_at_the_scale_that_is_said(family, tie):
+    """N(0, 1/size), learned positions too, and zeros for padding."""
+    torch.manual_seed(1)
+    learned = {"positions": PositionKind.learned, "max_positions": 300} if family == "transformer" else {}
+    sizes = {"d_model": 64} if family == "transformer" else {"d_model": 64, "embedding_size": 64}
+    model = build_model(FAMILIES[family](tie_embeddings=tie, **sizes, **learned), Vocabulary(300, 300, joint=True))
+    tables = {name: p for name, p in model.named_parameters() if p.shape == (300, 64)}
+    assert len(tables) == {"all": 1, "decoder": 2, "none": 3}[tie.value] + (2 if learned else 0)
+    for name, table in tables.items():
+        assert float(table.std()) == pytest.approx(64**-0.5, rel=0.05), name
+        assert float(table.mean()) == pytest.approx(0, abs=0.005), name
+    assert not model.source_embedding.weight[0].any()
+    assert not model.target_embedding.weight[0].any()
