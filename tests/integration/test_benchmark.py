@@ -14,7 +14,6 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
 
 import benchmark_commands  # noqa: E402
 import benchmark_decoding  # noqa: E402
