@@ -268,10 +268,10 @@ def summary(results: Iterable[tuple[Mutant, Outcome]]) -> str:
     ]
     for name, counts in [*sorted(by_folder.items()), ("all", total)]:
         killed = counts["killed"] + counts["timeout"]
-        alive = counts["survived"] + counts["uncovered"]
+        drawn = counts.total()
+        alive = drawn - killed
         lines.append(
-            f"| {name} | {killed + alive} | {killed} | {counts['timeout']} | {alive} | "
-            f"{100 * killed / (killed + alive):.1f} |"
+            f"| {name} | {drawn} | {killed} | {counts['timeout']} | {alive} | {100 * killed / max(drawn, 1):.1f} |"
         )
     return "\n".join([*sorted(noted), "", *lines])
 
