@@ -71,3 +71,18 @@ def evaluate(saying: Path) -> Callable[..., dict[str, Any]]:
         return dict(json.loads((saying / "evaluations" / "best" / "results.json").read_text(encoding="utf-8")))
 
     return evaluated
+
+
+@pytest.fixture(scope="module")
+def trained(
+    request: pytest.FixtureRequest, train_run: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Any]:
+    """The runs that a module lists in RUNS, by their names, each trained when it is first asked for."""
+    runs: dict[str, Any] = {}
+
+    def run(name: str) -> Any:
+        if name not in runs:
+            runs[name] = train_run(tmp_path_factory.mktemp("run"), *request.module.RUNS[name])
+        return runs[name]
+
+    return run

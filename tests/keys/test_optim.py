@@ -30,20 +30,9 @@ RUNS = {
                 f"trainer.save_every={STEPS}"),
 }  # fmt: skip
 
+RUNS = {name: (*EACH_STEP, *overrides) for name, overrides in RUNS.items()}
+
 Trained = Callable[[str], Any]
-
-
-@pytest.fixture(scope="module")
-def trained(train_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """The runs by their names, each trained when it is first asked for."""
-    runs: dict[str, Any] = {}
-
-    def run(name: str) -> Any:
-        if name not in runs:
-            runs[name] = train_run(tmp_path_factory.mktemp(name), *EACH_STEP, *RUNS[name])
-        return runs[name]
-
-    return run
 
 
 def tensors(run: Any, step: int) -> dict[str, dict[str, Tensor]]:

@@ -46,19 +46,6 @@ Trained = Callable[[str], Any]
 
 
 @pytest.fixture(scope="module")
-def trained(train_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """The runs by their names, each trained when it is first asked for."""
-    runs: dict[str, Any] = {}
-
-    def run(name: str) -> Any:
-        if name not in runs:
-            runs[name] = train_run(tmp_path_factory.mktemp("run"), *RUNS[name])
-        return runs[name]
-
-    return run
-
-
-@pytest.fixture(scope="module")
 def plain(train_run: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, int]:
     """A run, and the bytes that were kept for its backward passes."""
     with kept_bytes() as kept:
