@@ -1,7 +1,7 @@
 """One-line changes to Python source, of the kind that people make by mistake.
 
 Left out is what makes no difference by definition: annotations, text, what an assert states, the `strict` of a `zip`
-(both state what always holds), and the order of the arguments of a minimum or maximum.
+(both state what always holds), and the order of arguments where it is free.
 """
 
 import ast
@@ -19,6 +19,7 @@ _ARITHMETIC = {
     ast.Mod: ("%", "*"), ast.Pow: ("**", "*"), ast.BitAnd: ("&", "|"), ast.BitOr: ("|", "&"),
     ast.LShift: ("<<", ">>"), ast.RShift: (">>", "<<"),
 }  # fmt: skip
+_SYMMETRIC = ("min", "max", "minimum", "maximum", "transpose")
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class _Finder:
 
     def _call(self, node: ast.Call) -> Iterator[Mutant]:
         starred = any(isinstance(each, ast.Starred) for each in node.args[:2])
-        if len(node.args) >= 2 and not starred and _name(node) not in ("min", "max", "minimum", "maximum"):
+        if len(node.args) >= 2 and not starred and _name(node) not in _SYMMETRIC:
             first, second = node.args[:2]
             start, end = self._span(first)[0], self._span(second)[1]
             gap = self._source[self._span(first)[1] : self._span(second)[0]].decode()

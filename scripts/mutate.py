@@ -48,6 +48,7 @@ SCOPE = [
     "seq2seq/files.py",
 ]  # fmt: skip
 FAST = "not slow and not gpu"
+_OF_RUNS = ("tests/faults/", "tests/integration/")
 # Imported once by the process that the others are forked from: torch alone takes longer than most tests.
 _PRELOADED = ["torch", "torch.distributed", "torch.utils._python_dispatch", "numpy", "hydra", "omegaconf", "sacrebleu",
               "sentencepiece", "safetensors.torch", "hypothesis", "pytest", "matplotlib.figure",
@@ -87,13 +88,24 @@ class Covered:
     seconds: Mapping[str, float]
 
     def tests(self, mutant: Mutant, *, budget: float) -> list[str]:
-        """The tests of a mutant's line, the quickest first, as many as fit into a budget of seconds."""
+        """The tests of a mutant's line, as many as fit into a budget of seconds, the quickest first.
+
+        Those of the module's own test file come before all others, for a line that runs as the module is imported
+        those of the configuration too, which know its defaults. Last are those whose fixtures train runs: a run's
+        seconds are told for the first test alone that needs it.
+        """
         by_line = self.lines.get(mutant.path, {})
         found = set(by_line.get(mutant.line, []))
+        own = [f"/test_{Path(mutant.path).stem}"]
         if not found and mutant.line in self.imported.get(mutant.path, []):
             found = {test for tests in by_line.values() for test in tests}
+            own.append("tests/configs/")
         chosen, total = [], 0.0
-        for test in sorted(found, key=lambda test: (self.seconds[test], test)):
+
+        def order(test: str) -> tuple[bool, bool, float, str]:
+            return test.startswith(_OF_RUNS), not any(name in test for name in own), self.seconds[test], test
+
+        for test in sorted(found, key=order):
             total += self.seconds[test]
             if chosen and total > budget:
                 break
@@ -214,6 +226,7 @@ class Worker:
 
 def _run(tree: Path, tests: list[str], log: Path) -> None:
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it, and a mutant may send it
     os.chdir(tree)
     sys.path.insert(0, str(tree))
     os.environ["PYTHONPATH"] = str(tree)

@@ -22,20 +22,17 @@ from seq2seq.run_folder import RunFolder, require_run
 from seq2seq.runtime import Runtime, build_runtime
 from seq2seq.runtime_config import Device
 from seq2seq.stream import BatchStream, StreamConfig
-from seq2seq.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizers, load_tokenizers
+from seq2seq.tokenizer import Tokenizers, load_tokenizers
 
 LOGGER = logging.getLogger("seq2seq")
 
 
 def vocabulary(tokenizers: Tokenizers) -> Vocabulary:
-    """What a model needs to know of its tokenizers."""
+    """What a model needs to know of its tokenizers, whose reserved ids are those that models expect."""
     return Vocabulary(
         source_size=tokenizers.source.vocab_size,
         target_size=tokenizers.target.vocab_size,
         joint=tokenizers.joint,
-        pad_id=PAD_ID,
-        bos_id=BOS_ID,
-        eos_id=EOS_ID,
     )
 
 

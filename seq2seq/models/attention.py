@@ -121,7 +121,7 @@ class MultiHeadAttention(nn.Module):
         dropout: probability of dropping an attention weight.
     """
 
-    def __init__(self, d_model: int, num_heads: int, *, scaled: bool = True, dropout: float = 0.0) -> None:
+    def __init__(self, d_model: int, num_heads: int, *, scaled: bool, dropout: float) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.scale = (d_model // num_heads) ** -0.5 if scaled else 1.0

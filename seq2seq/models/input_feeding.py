@@ -249,7 +249,7 @@ class _FedLoop(torch.autograd.Function):
         for layer in layers:
             layer.start_backward()
         of_features, of_weights = (grad.transpose(0, 1) for grad in grads)
-        of_feed = torch.zeros_like(states[0])
+        of_feed: Tensor | float = 0.0
         for t in reversed(range(states.size(0))):
             grad = attention.backward(t, states[t], (of_features[t] + of_feed, of_weights[t]))
             for layer in reversed(layers):

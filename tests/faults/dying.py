@@ -6,7 +6,6 @@ function: neither needs anything of the program under test.
 
 import importlib
 import itertools
-import multiprocessing
 import os
 import re
 import signal
@@ -14,6 +13,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import processes
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _PATHS = {  # where an audit event's arguments are paths, each with the folder handle that it is relative to
@@ -56,14 +57,6 @@ class Call:
 Death = Change | Call | None
 
 
-def start_processes() -> None:
-    """Lets processes start from one that has imported what a run needs, which saves each of them seconds."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["seq2seq.cli.train", "seq2seq.commands.train", "sacrebleu", "torch.utils.tensorboard", "matplotlib.figure"]
-    )
-
-
 def train(root: Path, arguments: list[str], death: Death = None) -> int:
     """Trains in a process of its own.
 
@@ -75,28 +68,17 @@ def train(root: Path, arguments: list[str], death: Death = None) -> int:
     Returns:
         The exit code, or minus the signal that ended the process.
     """
-    process = multiprocessing.get_context("forkserver").Process(
-        target=_train, args=(root, [*arguments, f"output_root={root}"], death)
-    )
-    process.start()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
+    root.mkdir(parents=True, exist_ok=True)
+    return processes.run(_train, root, [*arguments, f"output_root={root}"], death)
 
 
 def _train(root: Path, arguments: list[str], death: Death) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    messages = os.open(root / "messages.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(messages, 1)
-    os.dup2(messages, 2)
     if isinstance(death, Call):
         _die_at_call(death)
     elif death is not None:
         _die_at_change(death, root)
-    sys.argv = ["seq2seq", "train", *arguments]
-    from seq2seq.cli.main import main
-
-    main()
+    messages = root / "messages.txt"
+    processes.command(["train", *arguments], Path(os.devnull), messages, messages)
 
 
 def _die() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from dying import Call, Change, Death, start_processes, train
+from dying import Call, Change, Death, train
 from run_contents import contents, differences
 
 from seq2seq.checkpoint import CheckpointStore
@@ -77,7 +77,6 @@ class Undisturbed:
 def undisturbed(
     tmp_path_factory: pytest.TempPathFactory, files: list[str], tiny: dict[str, tuple[str, ...]]
 ) -> Undisturbed:
-    start_processes()
     return Undisturbed(tmp_path_factory.mktemp("undisturbed"), files, tiny)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from dying import Change, start_processes, train
+from dying import Change, train
 from run_contents import contents, differences
 
 from seq2seq.errors import UserError
@@ -17,11 +17,6 @@ from seq2seq.runtime import deterministic
 SAMPLING = ("tokenizer=unigram", "tokenizer.vocab_size=300", "tokenizer.sampling_alpha=0.3")
 SHORT = ("trainer.attention_images=1", "trainer.max_steps=5", "trainer.eval_every=3", "trainer.save_every=2",
          "search=greedy", "search.max_length=8", "name=run")  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _processes() -> None:
-    start_processes()
 
 
 @pytest.fixture(scope="session")

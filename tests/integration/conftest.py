@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import processes
 import pytest
 
 SETTINGS = (
@@ -39,22 +40,30 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def seq2seq(home: Path) -> Command:
+def seq2seq(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
     """Runs the command in the user's folder."""
+    streams = tmp_path_factory.mktemp("streams")
 
-    def run(
-        *arguments: str, cwd: Path = home, stdin: str | bytes = "", **environment: str
-    ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "seq2seq", *arguments],
-            cwd=cwd,
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", **environment},
-            timeout=240,
-            check=False,
-        )
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    def run(*arguments: str, cwd: Path = home, stdin: str | bytes = "") -> subprocess.CompletedProcess[str]:
+        given, out, err = (streams / name for name in ("stdin", "stdout", "stderr"))
+        given.write_bytes(stdin.encode() if isinstance(stdin, str) else stdin)
+        out.write_bytes(b"")
+        err.write_bytes(b"")
+        code = processes.run(processes.command, list(arguments), given, out, err, cwd)
+        return subprocess.CompletedProcess(arguments, code, out.read_bytes().decode(), err.read_bytes().decode())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def interpreter(home: Path) -> Command:
+    """Runs the command in the user's folder by an interpreter of its own, which reads variables at its start."""
+
+    def run(*arguments: str, cwd: Path = home, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "seq2seq", *arguments], cwd=cwd, capture_output=True, text=True, encoding="utf-8",
+            stdin=subprocess.DEVNULL, env=os.environ | environment, timeout=240, check=False,
+        )  # fmt: skip
 
     return run
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -58,7 +59,9 @@ def test_train_leaves_what_the_readme_says(trained: Path) -> None:
         record = json.loads(line)
         assert set(record) == {"step", "tag", "value", "wall_time"}
         assert record["tag"].split("/")[0] in ("train", "valid", "test", "perf", "system")
-    assert "\x1b" not in (trained / "train.log").read_text()
+    log = (trained / "train.log").read_text()
+    assert "\x1b" not in log
+    assert [bool(re.search(r" \d:\d\d left$", line)) for line in log.splitlines() if "tokens/s" in line] == [True] * 3
 
 
 def test_tensorboard_shows_the_same_numbers(trained: Path) -> None:

@@ -101,7 +101,7 @@ def test_damaged_results_are_computed_again(
 
 
 def test_training_needs_no_log(
-    seq2seq: Command, home: Path, trained: Path, overrides: tuple[str, ...], tmp_path: Path
+    interpreter: Command, home: Path, trained: Path, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
     """TensorBoard is not installed, the disk of the logs is full: a warning for each, and the same weights."""
     (tmp_path / "tensorboard").mkdir()
@@ -110,7 +110,7 @@ def test_training_needs_no_log(
     run.mkdir()
     for name in ("metrics.jsonl", "train.log"):
         (run / name).symlink_to("/dev/full")
-    done = seq2seq("train", "name=mute", *overrides, PYTHONPATH=str(tmp_path))
+    done = interpreter("train", "name=mute", *overrides, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("no TensorBoard events are written") == 1
@@ -130,23 +130,23 @@ time.time_ns = lambda: real_ns() + int(next(jumps)) * 10**9
 
 @pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing_also_when_the_run_is_stopped_in_time(
-    seq2seq: Command, home: Path, trained: Path, overrides: tuple[str, ...], tmp_path: Path
+    interpreter: Command, home: Path, trained: Path, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     command = ("train", "name=clock", *overrides)
-    stopped = seq2seq(*command, "trainer.stop_after_minutes=1e-9", PYTHONPATH=str(tmp_path))
+    stopped = interpreter(*command, "trainer.stop_after_minutes=1e-9", PYTHONPATH=str(tmp_path))
     assert stopped.returncode == 75, stopped.stderr
     assert stopped.stderr.splitlines()[-1].startswith("seq2seq: stopped by trainer.stop_after_minutes=")
     run = home / "outputs" / "clock"
     assert not (run / "results.json").exists()
-    assert seq2seq(*command, PYTHONPATH=str(tmp_path)).returncode == 0
+    assert interpreter(*command, PYTHONPATH=str(tmp_path)).returncode == 0
     assert weights(run) == weights(trained)
     before = {
         path: path.read_bytes()
         for path in run.rglob("*")
         if path.is_file() and path.name not in ("train.log", "run.lock")
     }
-    again = seq2seq(*command, PYTHONPATH=str(tmp_path))
+    again = interpreter(*command, PYTHONPATH=str(tmp_path))
     assert (again.returncode, "nothing to do" in again.stderr) == (0, True)
     assert {path: path.read_bytes() for path in before} == before
     scalars = EventAccumulator(str(run / "tensorboard")).Reload().Scalars("valid/loss")

@@ -45,7 +45,7 @@ def config(norm: str, activation: str) -> TransformerConfig:
 @pytest.mark.parametrize("causal", [False, True])
 def test_self_attention_equals_torch(causal):
     torch.manual_seed(1)
-    ours, theirs = MultiHeadAttention(D, H), nn.MultiheadAttention(D, H, batch_first=True)
+    ours, theirs = MultiHeadAttention(D, H, scaled=True, dropout=0.0), nn.MultiheadAttention(D, H, batch_first=True)
     copy_attention(ours, theirs)
     x, pad = torch.randn(B, S, D), padding_mask()
     mask = causal_mask(S, x.device) & pad.unsqueeze(1) if causal else pad.unsqueeze(1)

@@ -4,15 +4,22 @@ from typing import Any
 
 import pytest
 
-from seq2seq.api import copy_weights
+from seq2seq.api import copy_weights, vocabulary
 from seq2seq.errors import UserError
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUConfig
+from seq2seq.tokenizer import BOS_ID, EOS_ID, PAD_ID, TokenizerConfig, TokenizerKind, train_tokenizers
 
 
 def model(**changes: Any) -> Seq2Seq:
     return build_model(GRUConfig(d_model=8, embedding_size=8, encoder_size=4, **changes), Vocabulary(9, 9, joint=True))
+
+
+def test_models_and_tokenizers_agree_on_reserved_ids() -> None:
+    config = TokenizerConfig(kind=TokenizerKind.word, vocab_size=20, joint=False)
+    found = vocabulary(train_tokenizers(lambda: iter(["a b"]), lambda: iter(["a b c"]), config, seed=1))
+    assert found == Vocabulary(6, 7, joint=False, pad_id=PAD_ID, bos_id=BOS_ID, eos_id=EOS_ID)
 
 
 @pytest.mark.parametrize(

@@ -100,12 +100,17 @@ def test_a_number_that_makes_no_sense_is_refused_by_name(family: str, key: str, 
         ({"optim": {"betas": {"a": 1}}}, r"optim\.betas=\{'a': 1\}: must be a list"),
         ({"search": {"length_penalty": 11.0}}, r"search\.length_penalty=11\.0"),
         ({"trainer": {"threads": 2000}}, r"trainer\.threads=2000: must be from 1 to 1024"),
+        ({"trainer": {"max_steps": 2**31}}, r"trainer\.max_steps=2147483648: whole numbers are at most 2,147,483,647"),
         ({"model": {"d_model": 100_000}}, r"model\.d_model=100000 must be from 1 to 65,536"),
     ],
 )
 def test_values_beyond_any_use_are_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         configuration.parse(values)
+
+
+def test_what_32_bits_hold_is_not_beyond_use() -> None:
+    assert configuration.parse({"trainer": {"max_steps": 2**31 - 1}}).trainer.max_steps == 2**31 - 1
 
 
 def without_effect(values: dict[str, Any]) -> list[str]:

@@ -78,6 +78,26 @@ def test_one_process_needs_nobody() -> None:
     leave()
 
 
+def test_control_messages_never_go_by_the_group_of_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would be NCCL's, for whose turn a rank waits until its GPU has nothing else to do."""
+    control, used = object(), []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "new_group", lambda backend, timeout: control if backend == "gloo" else None)
+    for name in ("barrier", "broadcast_object_list", "all_reduce", "all_gather_object"):
+        monkeypatch.setattr(
+            torch.distributed, name, lambda *args, group=None, name=name, **options: used.append((name, group))
+        )
+    world = World(0, 2)
+    world.start("cuda", timeout_minutes=1)
+    world.barrier()
+    world.broadcast(1)
+    world.max([1.0])
+    world.sum(torch.ones(1))
+    world.gather(1)
+    assert len(used) == 5
+    assert {group for _, group in used} == {control}
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [({}, (0, 1, 0)), ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, (5, 8, 1))],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import string
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,19 +15,20 @@ from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.hypothesis import Hypothesis
-from seq2seq.tokenizer_base import Tokenizer
+from seq2seq.tokenizer_base import UNK_ID, Tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz \n"
 SIZE = 4 + len(LETTERS)
 
 
 class Letters(Tokenizer):
-    """A letter a token; letters it does not know vanish, as characters do that a normaliser removes."""
+    """A letter a token, digits unknown; others that it does not know vanish, as what a normaliser removes."""
 
     vocab_size = SIZE
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[4 + LETTERS.index(c) for c in text if c in LETTERS] for text in texts]
+        known = LETTERS + string.digits
+        return [[4 + LETTERS.index(c) if c in LETTERS else UNK_ID for c in text if c in known] for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(LETTERS[i - 4] for i in ids if i >= 4)
@@ -200,6 +202,12 @@ def test_long_sources_are_truncated_and_counted(model: Seq2Seq) -> None:
     assert short.truncated == 2
     assert outputs[1][0].source_tokens == ["a", "b", "c", "d", "</s>"]
     assert outputs[0][0].text == outputs[1][0].text == outputs[2][0].text
+
+
+def test_sources_of_unknown_tokens_alone_are_counted(model: Seq2Seq) -> None:
+    puzzled = generator(model)
+    puzzled.generate_nbest(["12", "ab", "1b", "", "3"])
+    assert puzzled.unknown == 2
 
 
 def test_nothing_in_nothing_out(model: Seq2Seq) -> None:

@@ -16,6 +16,7 @@ from seq2seq.runtime import (
     build_runtime,
     deterministic,
     exact_fp32,
+    free_memory,
     is_out_of_memory,
     process_peak_mb,
     seed_step,
@@ -202,6 +203,15 @@ def test_freed_memory_is_kept_for_the_next_step() -> None:
 
 
 @on_linux
+def test_memory_is_given_back_on_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(True))
+    free_memory(CPU)
+    assert not given_back
+    free_memory(torch.device("cuda"))
+    assert given_back == [True]
+
+
 def test_the_peak_is_the_kernels() -> None:
     peak = int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1024
     assert process_peak_mb() == pytest.approx(peak, rel=0.05)

@@ -181,6 +181,23 @@ def test_a_hypothesis_that_cannot_go_on_ends_early() -> None:
     assert found[0].ended
 
 
+def test_uniforms_are_those_of_splitmix64() -> None:
+    """In Python's integers: Steele et al. (2014), with the generator's published outputs for the seed 1234567."""
+
+    def output(seed: int, number: int) -> int:
+        bits = (seed + number * 0x9E3779B97F4A7C15) % 2**64
+        bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EB % 2**64
+        return bits ^ (bits >> 31)
+
+    assert [output(1234567, number) for number in (1, 2)] == [6457827717110365317, 3203168211198807973]
+    drawn = uniforms(11, 4, numbers=torch.tensor([41, 7]), samples=3)
+    for row, sentence in enumerate((41, 7)):
+        of_samples = [output(output(11 + sentence, 1), sample + 1) for sample in range(3)]
+        expected = [(output(state, 4) >> 41) / 2**23 for state in of_samples]
+        assert drawn[row].tolist() == expected
+
+
 def test_uniforms_are_uniform_and_distinct() -> None:
     drawn = torch.stack([uniforms(11, step, numbers=torch.arange(100), samples=5) for step in range(100)])
     assert drawn.min() >= 0
@@ -208,6 +225,7 @@ def test_uniforms_are_uniform_and_distinct() -> None:
         ({"top_p": 0.75}, [0.0, 0.0, 4 / 9, 2 / 9, 3 / 9]),
         ({"top_p": 1e-6}, [0.0, 0.0, 1.0, 0.0, 0.0]),
         ({"top_k": 3, "top_p": 0.7}, [0.0, 0.0, 4 / 7, 0.0, 3 / 7]),
+        ({"top_k": 3, "top_p": 0.95}, [0.0, 0.0, 4 / 9, 2 / 9, 3 / 9]),
     ],
 )
 def test_draw_follows_the_distribution(settings: dict[str, float], expected: list[float]) -> None:

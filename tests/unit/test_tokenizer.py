@@ -290,6 +290,19 @@ def test_bad_settings_name_their_key(settings, key):
     assert key in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"vocab_size": 261},  # one beside the 4 reserved tokens and the 256 bytes
+        {"vocab_size": 5, "kind": TokenizerKind.word},
+        {"sampling_alpha": 0.1, "sampling_nbest": 2},
+        {"sampling_alpha": 1.0, "kind": TokenizerKind.bpe},
+    ],
+)
+def test_settings_at_their_limits_are_allowed(settings):
+    TokenizerConfig(**settings)
+
+
 def test_long_texts_are_cut_and_not_lost_on_the_trainer():
     text = "häuser " * 3000 + "x" * 2 * MAX_SENTENCE_BYTES + "ü" * MAX_SENTENCE_BYTES
     parts = sample_sentences([text], size=100, seed=0)

@@ -26,6 +26,12 @@ def test_rows_are_in_the_order_of_the_tokens(tmp_path):
     assert np.array_equal(vectors, np.array(expected, dtype=np.float32))
 
 
+def test_the_largest_numbers_of_32_bits_are_read(tmp_path):
+    largest = float(np.finfo(np.float32).max)
+    vectors, _ = load_vectors(write(tmp_path, f"cat {largest!r} {-largest!r}\n"), ["cat"])
+    assert vectors.tolist() == [[largest, -largest]]
+
+
 def test_values_equal_torchtexts(tmp_path):
     generator = np.random.default_rng(0)
     lines = [f"w{i} " + " ".join(map(repr, row)) for i, row in enumerate(generator.normal(size=(20, 7)).tolist())]
@@ -70,6 +76,8 @@ def test_odd_words_do_not_split_or_stop_lines(tmp_path):
         (b"1 999999999999\ncat 1 2\n", ":2 has 2 numbers after the word, but the dimension is 999999999999"),
         (b"0 999999999999\n", "empty"),
         (b"9" * 5000 + b" 2\ncat 1 2\n", "is no number of vectors"),
+        (b"9" * 19 + b" 2\ncat 1 2\n", "is no number of vectors"),
+        (b"9" * 18 + b" 2\ncat 1 2\n", f":1 announces {'9' * 18} vectors"),
         (b"2 0\n", "not a word followed by its numbers"),
         (b"cat 1 2\n\0\0\0", ":2 is not text"),
         (b"x" * (1 << 21), ":1 is not text"),

@@ -14,7 +14,7 @@ import pytest
 from seq2seq.data import prepare as module
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.fingerprints import HashCache
-from seq2seq.data.prepare import Prepared, is_prepared, open_corpus, prepare
+from seq2seq.data.prepare import Prepared, file_fingerprints, is_prepared, open_corpus, prepare
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.tokenizer import LineBreaks, TokenizerConfig, TokenizerKind
@@ -60,6 +60,13 @@ def test_everything_is_there_and_aligned(data: DataConfig, tmp_path: Path) -> No
         "tokenizer",
         *(f"data.{split}.{side}" for split in ("train", "valid", "test.a", "test.b") for side in ("source", "target")),
     }
+
+
+def test_fingerprints_of_files_are_known_without_preparing(data: DataConfig, tmp_path: Path) -> None:
+    found = file_fingerprints(data, tmp_path / "elsewhere")
+    made = run(data, tmp_path / "cache").fingerprints
+    assert found == {key: value for key, value in made.items() if key in found}
+    assert set(made) - set(found) == {"tokenizer"}
 
 
 def test_second_time_only_opens(data: DataConfig, tmp_path: Path) -> None:

@@ -126,6 +126,14 @@ def test_what_a_killed_process_leaves_is_removed(tmp_path: Path, next_one: str) 
     assert not any(name.endswith(".partial") for name in entries(tmp_path))
 
 
+def test_leftovers_that_cannot_be_removed_are_in_nobodys_way(tmp_path: Path) -> None:
+    left = ["x.0123abcd.partial", "y.0123abcd.partial"]
+    for name in left:
+        (tmp_path / name).touch()  # no folder, so that removing it as one fails
+    publish(tmp_path / "x", fill, complete=complete)
+    assert entries(tmp_path) == ["x", *left]
+
+
 def test_full_disk_and_unwritable_place(tmp_path: Path) -> None:
     def build(folder: Path) -> None:
         with open("/dev/full", "wb", buffering=0) as file:

@@ -21,6 +21,15 @@ def test_masks_are_independent_between_elements_and_rows():
     assert correlation.abs().max() < 0.12  # 2000 draws: five standard deviations
 
 
+def test_a_byte_of_randomness_serves_an_element():
+    torch.manual_seed(6)
+    Dropout(0.3)(torch.ones(15, 7))
+    after = torch.rand(1)
+    torch.manual_seed(6)
+    torch.empty(14, dtype=torch.int64).random_(-(2**63), None)  # 105 elements, eight a word
+    assert torch.equal(after, torch.rand(1))
+
+
 def test_default_generator_drives_it():
     x, dropout = torch.randn(13, 7), Dropout(0.3)
     torch.manual_seed(3)

@@ -52,6 +52,18 @@ def test_config_errors_name_the_key(build, key):
         build()
 
 
+def test_projections_of_a_transformer_start_even_and_without_bias():
+    """Glorot and Bengio (2010, equation 16): uniform, with a bound of their own for each shape."""
+    torch.manual_seed(1)
+    model = build_model(TransformerConfig(d_model=32, num_heads=2, d_ff=96), JOINT)
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    assert {tuple(layer.weight.shape) for layer in layers} == {(32, 32), (96, 32), (32, 96)}
+    for layer in layers:
+        bound = (6 / sum(layer.weight.shape)) ** 0.5
+        assert 0.95 * bound < layer.weight.abs().max() <= bound
+        assert not layer.bias.any()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pretrained_rows_are_copied_where_found(family):
     torch.manual_seed(1)

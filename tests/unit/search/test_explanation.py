@@ -9,7 +9,7 @@ from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUConfig
 from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.search.config import SearchConfig
-from seq2seq.search.explanation import forced_explanation
+from seq2seq.search.explanation import explain, forced_explanation
 from seq2seq.search.search import search
 
 SIZE = 12
@@ -80,6 +80,14 @@ def test_every_hypothesis_is_explained() -> None:
             assert all(0 <= share <= 1 for share in hypothesis.copied)
             ids = [*hypothesis.ids, 3][: hypothesis.length]
             assert [share > 0 for share in hypothesis.copied] == [token in source for token in ids]
+
+
+def test_sentences_may_have_different_numbers_of_hypotheses() -> None:
+    models = [build(0)]
+    found = search(models, SRC, SearchConfig(beam_size=2, n_best=2, max_length=6))
+    del found[0][1:]
+    explain(found, models, SRC)
+    assert [[hypothesis.attention is not None for hypothesis in each] for each in found] == [[True], [True, True]]
 
 
 def test_without_copying_only_attention() -> None:
