@@ -130,3 +130,17 @@ def test_keys_that_an_old_configuration_lacks_take_their_defaults() -> None:
     values = configuration.to_mapping(configuration.parse({}))
     del values["trainer"]["samples"]
     assert configuration.parse(values).trainer.samples == configuration.parse({}).trainer.samples
+
+
+def test_fingerprints_of_runs_that_exist_stay_what_they_are() -> None:
+    """Where this one changes, runs trained before are refused: whatever is meant must read theirs, too."""
+    config = configuration.parse(
+        {
+            "seed": 3,
+            "tokenizer": {"vocab_size": 700},
+            "model": {"family": "gru", "d_model": 64},
+            "optim": {"lr": 0.01},
+            "trainer": {"label_smoothing": 0.2, "max_steps": 7},
+        }
+    )
+    assert configuration.fingerprint(config) == "f09bab50415a5b10dc2f591fd2aa0d9d4a2811d58565656c097490d6a99246d9"
