@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from seq2seq import config as configuration
 from seq2seq import config_rules
@@ -143,6 +144,51 @@ def test_a_key_without_effect_is_named_with_the_reason(values: dict[str, Any], l
     assert without_effect(values) == [line]
 
 
+# For each key that is not always read: another value of it, and values of the other key with which it is read or not.
+CONDITIONS = [
+    ("tokenizer.byte_fallback=false", "tokenizer.kind", ["unigram", "bpe", "char"], ["word"]),
+    ("tokenizer.normalization=nfkc", "tokenizer.kind", ["unigram", "bpe", "char"], ["word"]),
+    ("tokenizer.character_coverage=0.99", "tokenizer.kind", ["unigram", "bpe", "char"], ["word"]),
+    ("tokenizer.sampling_nbest=5", "tokenizer.kind", ["unigram"], ["bpe", "char", "word"]),
+    ("tokenizer.word_tokenizer=whitespace", "tokenizer.kind", ["word"], ["unigram", "bpe", "char"]),
+    ("tokenizer.lowercase=true", "tokenizer.kind", ["word"], ["unigram", "bpe", "char"]),
+    ("tokenizer.min_frequency=3", "tokenizer.kind", ["word"], ["unigram", "bpe", "char"]),
+    ("model.copy_attention=mean", "model.copy", ["true"], ["false"]),
+    ("model.max_positions=2000", "model.positions", ["learned"], ["sinusoidal"]),
+    ("model.attention_size=99", "model.attention", ["additive"], ["general"]),
+    ("optim.horizon_steps=50", "optim.schedule", ["cosine", "linear"], ["plateau", "inverse_sqrt", "constant"]),
+    ("optim.plateau_factor=0.3", "optim.schedule", ["plateau"], ["cosine", "linear", "inverse_sqrt", "constant"]),
+    ("optim.plateau_patience=9", "optim.schedule", ["plateau"], ["cosine", "linear", "inverse_sqrt", "constant"]),
+    ("trainer.coverage_loss_weight=0.3", "model.coverage", ["true"], ["false"]),
+    ("trainer.coverage_loss_start=7", "model.coverage", ["true"], ["false"]),
+    ("trainer.average_checkpoints=3", "trainer.average", ["last", "best"], ["none"]),
+    ("search.beam_size=3", "search.sampling", ["false"], ["true"]),
+    ("search.length_penalty=0.3", "search.length_normalization", ["wu", "average"], ["none"]),
+    ("search.temperature=0.3", "search.sampling", ["true"], ["false"]),
+    ("search.top_k=3", "search.sampling", ["true"], ["false"]),
+    ("search.top_p=0.3", "search.sampling", ["true"], ["false"]),
+    ("search.seed=3", "search.sampling", ["true"], ["false"]),
+    ("metrics.bleu_tokenize=char", "metrics.names", ["[bleu]", "[chrf,bleu]"], ["[chrf]"]),
+    ("metrics.rouge_stemmer=false", "metrics.names", ["[rouge1]", "[rouge2]", "[rougeL]", "[rougeLsum]"], ["[bleu]"]),
+    ("metrics.rouge_split=sentences", "metrics.names", ["[rougeLsum]"], ["[rougeL]"]),
+    ("metrics.lead_sentences=2", "metrics.baselines", ["[lead]"], ["[oracle]", "[]"]),
+    ("metrics.lead_words=9", "metrics.baselines", ["[lead]"], ["[oracle]", "[]"]),
+]
+
+
+@pytest.mark.parametrize(("setting", "condition", "read", "unread"), CONDITIONS, ids=[case[0] for case in CONDITIONS])
+def test_a_key_is_named_where_it_is_not_read_and_only_there(
+    setting: str, condition: str, read: list[str], unread: list[str]
+) -> None:
+    key = setting.partition("=")[0]
+    gru = key in ("model.attention_size", "trainer.coverage_loss_weight", "trainer.coverage_loss_start")
+    model = ["model.family=gru", "model.d_model=512"] if gru else []
+    for value in [*read, *unread]:
+        settings = OmegaConf.from_dotlist([*model, f"{condition}={value}", setting])
+        named = [line.partition("=")[0] for line in configuration.without_effect(configuration.parse(settings))]
+        assert named == ([] if value in read else [key]), value
+
+
 def test_keys_that_are_read_are_not_named() -> None:
     assert without_effect({}) == []
     assert without_effect({"search": {"sampling": True, "top_k": 5}}) == []
@@ -155,6 +201,7 @@ def test_every_rule_is_about_keys_that_there_are() -> None:
     keys = set(configuration.known_keys())
     for key, (condition, _) in config_rules.READ_WHERE.items():
         assert {key, condition} <= keys
+    assert [case[0].partition("=")[0] for case in CONDITIONS] == list(config_rules.READ_WHERE)
 
 
 @pytest.mark.parametrize(

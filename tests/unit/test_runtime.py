@@ -202,7 +202,6 @@ def test_freed_memory_is_kept_for_the_next_step() -> None:
     assert int(said(code, OMP_NUM_THREADS="1")[0]) < 500
 
 
-@on_linux
 def test_memory_is_given_back_on_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
     given_back: list[bool] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(True))
@@ -212,6 +211,7 @@ def test_memory_is_given_back_on_gpus_only(monkeypatch: pytest.MonkeyPatch) -> N
     assert given_back == [True]
 
 
+@on_linux
 def test_the_peak_is_the_kernels() -> None:
     peak = int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1024
     assert process_peak_mb() == pytest.approx(peak, rel=0.05)
