@@ -176,7 +176,7 @@ def plan_epoch(
         raise UserError(f"trainer.batch_tokens={batch_tokens}: must be at least 1.")
     generator = np.random.Generator(np.random.PCG64([seed, epoch]))
     order = generator.permutation(len(source_lengths))
-    order = order[_by_length(source_lengths[order], target_lengths[order], pool=_POOL)]
+    order = order[by_length(source_lengths[order], target_lengths[order], pool=_POOL)]
     # Where lengths are rare, the sort alone would bring the same examples together in every epoch.
     order = order[np.argsort(np.arange(len(order)) + generator.uniform(0, _JITTER, len(order)))]
     width = _rounded_up(np.maximum(source_lengths, target_lengths)[order], pad_multiple)
@@ -191,7 +191,7 @@ def plan_epoch(
     return EpochPlan(order, ends, np.diff(totals[ends], prepend=0))
 
 
-def _by_length(source: Lengths, target: Lengths, *, pool: int) -> Index:
+def by_length(source: Lengths, target: Lengths, *, pool: int) -> Index:
     """The order that puts examples of alike lengths side by side, within each pool of neighbours.
 
     By the longer side, which is what the budget counts, then by how much longer the source is. The latter
@@ -220,7 +220,7 @@ def _cut(width: Index, batch_tokens: int) -> Index:
 
 def evaluation_batches(source_lengths: Lengths, target_lengths: Lengths, *, batch_tokens: int) -> list[Index]:
     """Batches of all examples within the budget of `plan_epoch`, by length, the same ones each time."""
-    order = _by_length(source_lengths, target_lengths, pool=max(1, len(source_lengths)))
+    order = by_length(source_lengths, target_lengths, pool=max(1, len(source_lengths)))
     width = np.maximum(source_lengths, target_lengths)[order].astype(np.int64)
     ends = _cut(width, batch_tokens).tolist()
     return [order[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -1,12 +1,9 @@
 """What must hold of every model, whatever the family and its options; float32, tolerance 1e-5."""
 
 import itertools
-from contextlib import nullcontext
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
@@ -265,36 +262,3 @@ def test_bfloat16_autocast_stays_near_float32(name):
     torch.testing.assert_close(coarse.loss, exact.loss, atol=0.0, rtol=0.01)
     coarse.loss.backward()
     assert all(p.grad is None or p.grad.dtype is torch.float32 for p in model.parameters())
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "gru-dot-free-2",
-        "gru-copy-coverage-fed",
-        "gru-copy-coverage-free",
-        "transformer-learned-gelu",
-        "transformer-copy-head",
-        "transformer-copy-own",
-    ],
-)
-def test_tensors_are_made_where_the_model_is(name, monkeypatch):
-    """On a device that computes nothing: fake tensors have shapes and devices only, and refuse to mix devices."""
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # torch has no autocast for it, and says so
-    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
-    device = torch.device("meta")
-    with FakeTensorMode(shape_env=ShapeEnv()):
-        with device:
-            model = build_model(CONFIGS[name], VOCABULARY)
-        src, tgt = sources().to(device), targets().to(device)
-        sums = Objective(model)(src, tgt, torch.arange(24, device=device), tgt.flatten(), 0.1)
-        (sums.loss + sums.repetition).backward()
-        assert {p.grad.device for p in model.parameters()} == {device}
-        with torch.no_grad():
-            state = model.start(encode(model.eval(), src), width=2)
-            for width in (2, 3):
-                tokens = torch.full((len(LENGTHS) * width,), 5, device=device)
-                log_probs = model.output.log_probs(model.step(tokens, state, need_attention=True))
-                state.reorder(torch.zeros(len(LENGTHS), 3, dtype=torch.int64, device=device))
-            state.keep(torch.tensor([2, 0]).to(device))
-        assert log_probs.device == device

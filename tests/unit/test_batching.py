@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from seq2seq.batching import Batch, EpochPlan, collate, evaluation_batches, plan_epoch
+from seq2seq.batching import Batch, EpochPlan, by_length, collate, evaluation_batches, plan_epoch
 from seq2seq.data.corpus import CorpusConfig, DataConfig, Example
 from seq2seq.data.encode import write_store
 from seq2seq.data.prepare import prepare
@@ -96,6 +96,18 @@ def test_plan_is_a_function_of_seed_and_epoch() -> None:
     assert all(a != b for i, a in enumerate(different) for b in different[:i])
     together = [{frozenset(batch) for batch in batches} for batches in different]
     assert len(together[0] & together[1]) < len(together[0]) / 4  # other batches, not only another order
+
+
+def test_alike_lengths_lie_side_by_side() -> None:
+    """Against sorting by three keys in turn."""
+    random = np.random.default_rng(4)
+    source, target = random.integers(1, 9, size=(2, 100))
+
+    def keys(place: int) -> tuple[int, int, int]:
+        width, excess = max(source[place], target[place]), source[place] - target[place]
+        return place // 40, width, excess if width % 2 == 0 else -excess
+
+    assert by_length(source, target, pool=40).tolist() == sorted(range(100), key=keys)
 
 
 def test_batches_come_in_random_order() -> None:
