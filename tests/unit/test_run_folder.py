@@ -192,6 +192,7 @@ def test_the_probe_of_a_starting_process_may_be_cleared_away(
         unlink(path, missing_ok=missing_ok)
 
     folder.create()
+    assert not list(folder.path.glob(".probe*"))
     monkeypatch.setattr(Path, "touch", cleared)
     folder.create()
     monkeypatch.undo()
