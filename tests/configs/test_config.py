@@ -132,6 +132,13 @@ def test_keys_that_an_old_configuration_lacks_take_their_defaults() -> None:
     assert configuration.parse(values).trainer.samples == configuration.parse({}).trainer.samples
 
 
+def test_a_metric_of_outputs_needs_an_example_to_decode() -> None:
+    watched = {"metric": "valid/bleu", "eval_examples": 1}
+    assert configuration.parse({"trainer": watched}).trainer.eval_examples == 1
+    with pytest.raises(UserError, match=r"trainer\.metric=valid/bleu needs decoded examples"):
+        configuration.parse({"trainer": watched | {"eval_examples": 0}})
+
+
 def test_fingerprints_of_runs_that_exist_stay_what_they_are() -> None:
     """Where this one changes, runs trained before are refused: whatever is meant must read theirs, too."""
     config = configuration.parse(
