@@ -95,8 +95,8 @@ class Transformer(Seq2Seq):
         x = self._embed(self.target_embedding(tokens), self.target_positions(state.position, 1))
         x = x.view(-1, state.width, x.size(-1))  # [B, K, D]
         state.advance()
-        last = cast(DecoderLayer, self.decoder[-1])
-        heads = last.self_attn.num_heads
+        any_layer = cast(DecoderLayer, self.decoder[0])
+        heads = any_layer.self_attn.num_heads
         ancestry, padding = state.biases(heads)
         for layer, cache in zip(state.layers, state.caches, strict=True):
             x, by_head = layer.step(x, cache, ancestry, padding)
@@ -104,7 +104,7 @@ class Transformer(Seq2Seq):
         if self.copy_head is not None and state.copy_keys is not None:
             weights = self.copy_head(features, state.copy_keys, state.mask)
         elif self._needs_weights(need_attention):
-            weights = by_head.view(-1, heads, *by_head.shape[1:])[:, : last.shown_heads].mean(dim=1)
+            weights = by_head.view(-1, heads, *by_head.shape[1:])[:, : any_layer.shown_heads].mean(dim=1)
         return _hidden(features.flatten(0, 1), None if weights is None else weights.flatten(0, 1), state.tokens)
 
     def _needs_weights(self, need_attention: bool) -> bool:

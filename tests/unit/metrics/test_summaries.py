@@ -8,7 +8,9 @@ SOURCE = "The cat sat on the mat. A dog came in and the cat ran."
 
 
 def describe(hyps, sources, refs):
-    scores = corpus_scores(summary_statistics(hyps, sources, refs), resamples=0, seed=0)
+    statistics = summary_statistics(hyps, sources, refs)
+    assert {each.rows.dtype for each in statistics.values()} == {np.dtype(np.float64)}
+    scores = corpus_scores(statistics, resamples=0, seed=0)
     return {name: value.score for name, value in scores.items()}
 
 
