@@ -5,7 +5,7 @@
     python scripts/mutate.py --seed 2 --count 100 seq2seq/search seq2seq/models
     python scripts/mutate.py --again outputs/mutants-1.json       # those that survived there
 
-Each mutant runs in a copy of the working tree against the fast tests that execute its line, the quickest first, until
+Each mutant runs in a copy of the working tree against the fast tests that execute its line, the narrowest first, until
 one fails. One that takes far longer than the tests did counts as killed and is listed. The fast tests run once before,
 to learn which lines each executes and how long it takes; `--coverage FILE` keeps that for further draws on the same
 tree.
@@ -26,6 +26,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from queue import Queue
@@ -88,29 +89,27 @@ class Covered:
     seconds: Mapping[str, float]
 
     def tests(self, mutant: Mutant, *, budget: float) -> list[str]:
-        """The tests of a mutant's line, as many as fit into a budget of seconds, the quickest first.
+        """The tests of a mutant's line, as many as fit into a budget of seconds.
 
-        Those of the module's own test file come before all others, for a line that runs as the module is imported
-        those of the configuration too, which know its defaults. Last are those whose fixtures train runs: a run's
-        seconds are told for the first test alone that needs it.
+        The narrowest come first, those that execute the fewest lines: what they assert is about these. Last are those
+        whose fixtures train runs: a run's seconds are told for the first test alone that needs it.
         """
         by_line = self.lines.get(mutant.path, {})
         found = set(by_line.get(mutant.line, []))
-        own = [f"/test_{Path(mutant.path).stem}"]
         if not found and mutant.line in self.imported.get(mutant.path, []):
             found = {test for tests in by_line.values() for test in tests}
-            own.append("tests/configs/")
         chosen, total = [], 0.0
-
-        def order(test: str) -> tuple[bool, bool, float, str]:
-            return test.startswith(_OF_RUNS), not any(name in test for name in own), self.seconds[test], test
-
-        for test in sorted(found, key=order):
+        for test in sorted(found, key=lambda test: (test.startswith(_OF_RUNS), self._breadth[test], test)):
             total += self.seconds[test]
             if chosen and total > budget:
                 break
             chosen.append(test)
         return chosen
+
+    @cached_property
+    def _breadth(self) -> Counter[str]:
+        """How many lines each test executes."""
+        return Counter(test for by_line in self.lines.values() for tests in by_line.values() for test in tests)
 
 
 def measure(workers: int, tests: list[str]) -> Covered:
