@@ -1,7 +1,7 @@
 """One-line changes to Python source, of the kind that people make by mistake.
 
 Left out is what makes no difference by definition: annotations, text, what an assert states, the `strict` of a `zip`
-(both state what always holds), and the order of arguments where it is free.
+(both state what always holds), the indentation of JSON, and the order of arguments where it is free.
 """
 
 import ast
@@ -89,7 +89,7 @@ class _Finder:
             if isinstance(node, ast.Assert) or (isinstance(node, ast.Call) and name == "args" and _is_typing(node)):
                 continue
             for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST) and not _is_strict(node, child):
+                if isinstance(child, ast.AST) and not _is_free(node, child):
                     yield from self._visit(child)
 
     def _changes(self, node: ast.AST) -> Iterator[Mutant]:
@@ -138,7 +138,7 @@ class _Finder:
                 yield self._make(start, end, self._text(second) + gap + self._text(first), "arguments swapped")
         everything = [*node.args, *node.keywords]
         for keyword in node.keywords:
-            if keyword.arg is None or _is_strict(node, keyword):
+            if keyword.arg is None or _is_free(node, keyword):
                 continue
             start, end = self._span(keyword)
             others = [self._span(each) for each in everything if each is not keyword]
@@ -185,8 +185,10 @@ def _name(call: ast.Call) -> str:
     return ""
 
 
-def _is_strict(node: ast.AST, child: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and _name(node) == "zip" and getattr(child, "arg", None) == "strict"
+def _is_free(node: ast.AST, child: ast.AST) -> bool:
+    """Whether an argument may have another value, or be left out."""
+    argument = getattr(child, "arg", None)
+    return isinstance(node, ast.Call) and (argument == "indent" or (argument == "strict" and _name(node) == "zip"))
 
 
 def _is_typing(call: ast.Call) -> bool:

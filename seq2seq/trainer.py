@@ -286,7 +286,6 @@ class Trainer:
             with self._step.weights_for_use(), request.abandoning(alone):
                 found = self._validator.run(self.model)
         except Abandoned:
-            self.model.train()
             LOGGER.info("the evaluation at step %d is abandoned; the same command begins with it", self.state.step)
             return
         values = self._to.world.broadcast(found.values)

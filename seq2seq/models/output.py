@@ -219,7 +219,7 @@ class _CrossEntropy(torch.autograd.Function):
             x, w = features.to(dtype), weight.to(dtype)
             sums = torch.zeros(3, dtype=torch.float32, device=x.device)
             grad_x = torch.empty_like(x) if want_grad else None
-            grad_w = torch.zeros_like(weight, dtype=torch.float32) if want_grad else None
+            grad_w = torch.zeros_like(weight) if want_grad else None
             grads_copying: list[MixtureGradients] = []
             rows = chunk_rows or _suitable_rows(w, device)
             mean_row = w.mean(dim=0, dtype=torch.float32)

@@ -67,6 +67,15 @@ def test_a_shift_is_found_with_its_place_and_its_size(offset: int) -> None:
     assert (shift.first, shift.last) == (1501, len(targets))  # a block of pairs begins where the shift does
 
 
+def test_a_shift_ends_where_the_texts_are_aligned_again() -> None:
+    generator = random.Random(3)
+    lengths = [generator.randint(5, 100) for _ in range(3200)]
+    targets = lengths[:1000] + lengths[998:1998] + lengths[2000:]
+    shift = quality([("s" * a, "t" * b) for a, b in zip(lengths, targets, strict=True)])["train"].shift
+    assert shift is not None
+    assert (shift.first, shift.last, shift.offset) == (1001, 2000, 2)
+
+
 def test_texts_sorted_by_length_or_all_of_one_length_do_not_look_shifted() -> None:
     rising = [("s" * (i // 9), "t" * (i // 9 + i % 3)) for i in range(2000)]
     assert quality(rising)["train"].shift is None
