@@ -11,7 +11,7 @@ SOURCE = '''"""Doc 1."""
 from seq2seq import thing
 def f(a: int | None = 3, *, b: float = 0.5) -> int | None:
     # ä: places are counted in bytes
-    "ü"; thing.call(a, b)
+    "ü"; thing.call(a, b, indent=1)
     if a is not None and a < (b):
         return -a * 2
     assert a != b
@@ -19,7 +19,7 @@ def f(a: int | None = 3, *, b: float = 0.5) -> int | None:
     return g(a, key=not b, other=f"{a + 1}") + [x for x in a if x == 1]
 '''
 EXPECTED = {
-    ("constant", "3", "4"), ("constant", "0.5", "1.0"), ("call removed", "thing.call(a, b)", "pass"),
+    ("constant", "3", "4"), ("constant", "0.5", "1.0"), ("call removed", "thing.call(a, b, indent=1)", "pass"),
     ("arguments swapped", "a, b", "b, a"), ("comparison", "is not", "is"), ("logic", "and", "or"),
     ("comparison", "<", "<="), ("condition negated", "a is not None and a < (b)", "(not (a is not None and a < (b)))"),
     ("operator removed", "-a", "a"), ("arithmetic", "*", "/"), ("constant", "2", "3"),
@@ -77,15 +77,19 @@ def test_each_path_of_the_scope_holds_something() -> None:
         assert mutate.draw([path], seed=1, count=1), path
 
 
+RUN = "tests/integration/test_run.py"
+
+
 def covered() -> Covered:
-    return Covered({"a.py": {1: ["slow", "quick"], 2: ["quick"]}}, {"a.py": [5]}, {"slow": 9.0, "quick": 0.1})
+    lines = {1: ["broad", "narrow"], 2: ["broad"], 3: [RUN, "broad"]}
+    return Covered({"a.py": lines}, {"a.py": [5]}, {"broad": 0.1, "narrow": 9.0, RUN: 0.1})
 
 
 @pytest.mark.parametrize(
     ("line", "budget", "expected"),
-    [(1, 60.0, ["quick", "slow"]), (1, 5.0, ["quick"]), (2, 60.0, ["quick"]), (3, 60.0, []),
-     (5, 60.0, ["quick", "slow"])],
-    ids=["quickest first", "within the budget", "its own only", "no test", "a line that runs at import"],
+    [(1, 60.0, ["narrow", "broad"]), (1, 5.0, ["narrow"]), (2, 60.0, ["broad"]), (3, 60.0, ["broad", RUN]),
+     (4, 60.0, []), (5, 60.0, ["narrow", "broad", RUN])],
+    ids=["narrowest first", "within the budget", "its own only", "runs last", "no test", "a line that runs at import"],
 )  # fmt: skip
 def test_the_tests_of_a_line(line: int, budget: float, expected: list[str]) -> None:
     mutant = Mutant("a.py", line, "constant", "1", "2", 0)
