@@ -96,7 +96,7 @@ class Covered:
         """
         by_line = self.lines.get(mutant.path, {})
         found = set(by_line.get(mutant.line, []))
-        if not found and mutant.line in self.imported.get(mutant.path, []):
+        if mutant.line in self.imported.get(mutant.path, []):  # told of the tests alone whose subprocesses import it
             found = {test for tests in by_line.values() for test in tests}
         chosen, total = [], 0.0
         for test in sorted(found, key=lambda test: (test.startswith(_OF_RUNS), self._breadth[test], test)):

@@ -81,7 +81,7 @@ RUN = "tests/integration/test_run.py"
 
 
 def covered() -> Covered:
-    lines = {1: ["broad", "narrow"], 2: ["broad"], 3: [RUN, "broad"]}
+    lines = {1: ["broad", "narrow"], 2: ["broad"], 3: [RUN, "broad"], 5: ["broad"]}
     return Covered({"a.py": lines}, {"a.py": [5]}, {"broad": 0.1, "narrow": 9.0, RUN: 0.1})
 
 
