@@ -91,15 +91,22 @@ class Covered:
     def tests(self, mutant: Mutant, *, budget: float) -> list[str]:
         """The tests of a mutant's line, as many as fit into a budget of seconds.
 
-        The narrowest come first, those that execute the fewest lines: what they assert is about these. Last are those
-        whose fixtures train runs: a run's seconds are told for the first test alone that needs it.
+        The narrowest come first, those that execute the fewest lines: what they assert is about these. For a line that
+        runs as its module is imported, tests of the configuration come before them: they know the defaults. Last are
+        those whose fixtures train runs: a run's seconds are told for the first test alone that needs it.
         """
         by_line = self.lines.get(mutant.path, {})
         found = set(by_line.get(mutant.line, []))
-        if mutant.line in self.imported.get(mutant.path, []):  # told of the tests alone whose subprocesses import it
+        at_import = mutant.line in self.imported.get(mutant.path, [])
+        if at_import:  # told of the tests alone whose subprocesses import it
             found = {test for tests in by_line.values() for test in tests}
+
+        def order(test: str) -> tuple[bool, bool, int, str]:
+            knows = at_import and test.startswith("tests/configs/")
+            return test.startswith(_OF_RUNS), not knows, self._breadth[test], test
+
         chosen, total = [], 0.0
-        for test in sorted(found, key=lambda test: (test.startswith(_OF_RUNS), self._breadth[test], test)):
+        for test in sorted(found, key=order):
             total += self.seconds[test]
             if chosen and total > budget:
                 break

@@ -54,7 +54,7 @@ class SubwordTokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`; other threads go on meanwhile, with texts of their own for instance."""
         data = [to_utf8(text) for text in texts]
-        ids: list[list[int]] = self._processor.encode(data, num_threads=1, return_type=int)
+        ids: list[list[int]] = self._processor.encode(data, num_threads=1)
         return ids
 
     def sample_batch(self, texts: Sequence[str], *, seed: int) -> list[list[int]]:

@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from seq2seq.data.text import read_lines
@@ -79,7 +80,7 @@ def first_odd_line(shorter: Iterator[int], longer: Iterator[int], gap: int) -> i
     Returns:
         the line, or None if no place is clearly better than the end of the file.
     """
-    window = deque((next(longer, 0) for _ in range(gap)), maxlen=gap + 1)
+    window = deque(islice(longer, gap), maxlen=gap + 1)
     saved = best = 0.0  # cost of pairing the lines so far without the offset minus with it
     place = 1
     for number, (length, ahead) in enumerate(zip(shorter, longer, strict=False), start=1):

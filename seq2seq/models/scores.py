@@ -190,7 +190,7 @@ class AdditiveScore(Score):
 
     comparison = SumComparison
 
-    def __init__(self, query_size: int, state_size: int, size: int, *, coverage: bool = False) -> None:
+    def __init__(self, query_size: int, state_size: int, size: int, *, coverage: bool) -> None:
         super().__init__()
         self.q_proj = nn.Linear(query_size, size, bias=False)
         self.k_proj = nn.Linear(state_size, size)

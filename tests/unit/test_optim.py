@@ -238,6 +238,10 @@ def test_restore_refuses_and_names_what_does_not_fit() -> None:
     missing = {key: value for key, value in tensors.items() if key != "fc1.bias.exp_avg"}
     with pytest.raises(UserError, match=r"missing fc1\.bias\.exp_avg$"):
         restore_optimizer(optimizer, model.named_parameters(), missing)
+    for count, message in ((3, r"missing (\S+, ){2}\S+$"), (5, r"missing (\S+, ){2}\S+ and 2 more$")):
+        few = dict(sorted(tensors.items())[count:])
+        with pytest.raises(UserError, match=message):
+            restore_optimizer(optimizer, model.named_parameters(), few)
     with pytest.raises(UserError, match=r"unknown fc9\.exp_avg"):
         restore_optimizer(optimizer, model.named_parameters(), {**tensors, "fc9.exp_avg": torch.zeros(1)})
     with pytest.raises(UserError, match=r"fc1\.bias\.exp_avg has shape \[5\], not \[4\]"):

@@ -40,6 +40,7 @@ def test_pairs_are_in_place_swapped_or_strayed() -> None:
     found = words.judge(pairs, known=False)
     assert (found.in_place, found.swapped, found.target_strayed, found.source_strayed) == (1, 1, 1, 1)
     assert found.first_swapped == [1]
+    assert words.judge(pairs[1:2] * 5, known=False, first=3).first_swapped == [0, 1, 2]
 
 
 def test_a_known_pair_is_judged_by_the_others() -> None:

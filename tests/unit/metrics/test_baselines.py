@@ -34,6 +34,10 @@ def test_oracle_by_hand():
     assert oracle("今天很好。我们去公园。", ["去公园"], TOKENIZER) == "我们去公园。"
 
 
+def test_oracle_takes_the_first_of_references_that_are_matched_equally():
+    assert oracle("Go on. Stay here.", ["go on", "stay here"], TOKENIZER) == "Go on."
+
+
 def test_oracle_takes_the_reference_that_is_matched_best():
     assert oracle(SOURCE, ["see Ann", "the meeting has moved"], TOKENIZER) == "The meeting has moved."
 

@@ -205,6 +205,7 @@ def test_outputs_in_one_line_against_several_sentences_are_warned_of_once(caplog
         compute(["aa bb"], [["aa. bb"]], names=["rougeL"], bootstrap=0)
         compute(["aa\nbb"], [["aa. bb"]], names=["rougeLsum"], bootstrap=0)
         compute(["a b"], [["a b."]], names=["rougeLsum"], bootstrap=0)
+        compute(["aa bb."], [["aa\nbb"]], names=["rougeLsum"], bootstrap=0)  # one sentence is one line
         compute([""], [["aa. bb"]], names=["rougeLsum"], bootstrap=0)  # the setting would change nothing
         assert not caplog.records
         for _ in range(2):

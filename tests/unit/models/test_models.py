@@ -43,6 +43,7 @@ def test_tying_all_needs_one_vocabulary(family):
         (lambda: TransformerConfig(dropout=1.0), r"model\.dropout=1\.0"),
         (lambda: TransformerConfig(decoder_layers=0), r"model\.decoder_layers=0"),
         (lambda: GRUConfig(encoder_size=-1), r"model\.encoder_size=-1"),
+        (lambda: TransformerConfig(d_ff=65_537), r"model\.d_ff=65537 must be from 1 to 65,536"),
         (lambda: GRUConfig(attention=GRUAttention.dot), r"model\.d_model=256"),
         (lambda: GRUConfig(dropout=-0.1), r"model\.dropout=-0\.1"),
     ],
@@ -62,6 +63,10 @@ def test_projections_of_a_transformer_start_even_and_without_bias():
         bound = (6 / sum(layer.weight.shape)) ** 0.5
         assert 0.95 * bound < layer.weight.abs().max() <= bound
         assert not layer.bias.any()
+
+
+def test_the_largest_size_is_allowed():
+    assert TransformerConfig(d_ff=65_536).d_ff == GRUConfig(encoder_size=65_536).encoder_size
 
 
 @pytest.mark.parametrize("family", FAMILIES)

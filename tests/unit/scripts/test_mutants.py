@@ -77,19 +77,19 @@ def test_each_path_of_the_scope_holds_something() -> None:
         assert mutate.draw([path], seed=1, count=1), path
 
 
-RUN = "tests/integration/test_run.py"
+RUN, DEFAULTS = "tests/integration/test_run.py", "tests/configs/test_ranges.py"
 
 
 def covered() -> Covered:
-    lines = {1: ["broad", "narrow"], 2: ["broad"], 3: [RUN, "broad"], 5: ["broad"]}
-    return Covered({"a.py": lines}, {"a.py": [5]}, {"broad": 0.1, "narrow": 9.0, RUN: 0.1})
+    lines = {1: ["broad", "narrow"], 2: ["broad", DEFAULTS], 3: [RUN, "broad", DEFAULTS], 5: ["broad", DEFAULTS]}
+    return Covered({"a.py": lines}, {"a.py": [5]}, {"broad": 0.1, "narrow": 9.0, RUN: 0.1, DEFAULTS: 0.1})
 
 
 @pytest.mark.parametrize(
     ("line", "budget", "expected"),
-    [(1, 60.0, ["narrow", "broad"]), (1, 5.0, ["narrow"]), (2, 60.0, ["broad"]), (3, 60.0, ["broad", RUN]),
-     (4, 60.0, []), (5, 60.0, ["narrow", "broad", RUN])],
-    ids=["narrowest first", "within the budget", "its own only", "runs last", "no test", "a line that runs at import"],
+    [(1, 60.0, ["narrow", "broad"]), (1, 5.0, ["narrow"]), (2, 60.0, [DEFAULTS, "broad"]),
+     (3, 60.0, [DEFAULTS, "broad", RUN]), (4, 60.0, []), (5, 60.0, [DEFAULTS, "narrow", "broad", RUN])],
+    ids=["narrowest first", "within the budget", "another line", "runs last", "no test", "a line that runs at import"],
 )  # fmt: skip
 def test_the_tests_of_a_line(line: int, budget: float, expected: list[str]) -> None:
     mutant = Mutant("a.py", line, "constant", "1", "2", 0)
