@@ -38,14 +38,15 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## train on the bundled corpus, translate three sentences, say what next
 	PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo.sh
 
+# A file's tests share runs, so one worker has them all.
 test: setup ## the test suite without its slow part
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m 'not slow and not gpu' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m 'not slow and not gpu' $(PYTEST_ARGS)
 
 test-all: setup ## all tests; those marked gpu run where there is one
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: setup ## linter, formatter and type checker
 	$(BIN)/python -m ruff check .

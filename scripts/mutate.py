@@ -134,7 +134,7 @@ def measure(workers: int, tests: list[str]) -> Covered:
             f"    os.environ['COVERAGE_PROCESS_START'] = {str(settings)!r}\n"
         )
         subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--dist", "loadgroup", "-m", FAST, "--cov",
+            [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--dist", "loadfile", "-m", FAST, "--cov",
              f"--cov-config={settings}", "--cov-context=test", "--cov-report=", f"--junitxml={times}",
              "-o", "junit_family=xunit1", "-p", "subprocesses", *tests],
             cwd=ROOT, check=False, env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"},

@@ -8,8 +8,6 @@ from subprocess import CompletedProcess
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("multiline")  # one worker, so that its run is trained once
-
 Command = Callable[..., CompletedProcess[str]]
 DOCUMENTS = ["one two\nthree", "four\r\n\r\n\r\nfive", "six seven", "\none\n", "\n"]
 ARROW = "↵"

@@ -11,8 +11,6 @@ from seq2seq.data.prepare import Prepared
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("keys of data and metrics")  # one worker, so that their run is trained once
-
 Prepare = Callable[..., Prepared]
 Evaluate = Callable[..., dict[str, Any]]
 

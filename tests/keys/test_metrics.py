@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-pytestmark = pytest.mark.xdist_group("keys of data and metrics")  # one worker, so that their run is trained once
-
 Results = dict[str, Any]
 Evaluate = Callable[..., Results]
 

@@ -15,8 +15,6 @@ from seq2seq.data.prepare import Prepared
 from seq2seq.data.store import TokenStore
 from seq2seq.tokenizer import Tokenizer
 
-pytestmark = pytest.mark.xdist_group("keys of tokenizer")  # one worker, so that its runs are trained once
-
 Prepare = Callable[..., Prepared]
 
 RANDOM = random.Random(3)
