@@ -5,6 +5,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
@@ -168,14 +170,13 @@ def parse(values: Mapping[str, Any] | DictConfig, schema: type[Config] = Config)
     """
     plain = OmegaConf.to_container(values, resolve=False) if isinstance(values, DictConfig) else dict(values)
     assert isinstance(plain, dict)
-    base = OmegaConf.structured(schema)
     model = plain.get("model") or {}
     if not isinstance(model, Mapping):
         raise UserError(f"model={model}: is a section with keys of its own, not a value")
     family = model.get("family", TransformerConfig.family)
     if not isinstance(family, str) or family not in FAMILIES:
         raise UserError(f"model.family={family!s}: no such model; choose one of {', '.join(FAMILIES)}")
-    base.model = OmegaConf.structured(FAMILIES[family])
+    base = _types(schema, family)  # type: ignore[arg-type]  # a class can be hashed, whatever its instances can
     check_keys(plain, base)
     try:
         config = OmegaConf.to_object(OmegaConf.merge(base, plain))
@@ -186,6 +187,14 @@ def parse(values: Mapping[str, Any] | DictConfig, schema: type[Config] = Config)
     assert isinstance(config, Config)
     config_rules.check_values(flatten(asdict(config)))
     return config
+
+
+@cache
+def _types(schema: type, family: str) -> DictConfig:
+    """What values are checked against; made once, for it takes longer than the checks."""
+    node = cast(DictConfig, OmegaConf.structured(schema))
+    node.model = OmegaConf.structured(FAMILIES[family])
+    return node
 
 
 def check_keys(values: Mapping[Any, Any], schema: DictConfig, prefix: str = "") -> None:
@@ -241,15 +250,12 @@ def known_keys(schema: type = Config) -> list[str]:
 
 def to_yaml(config: Config) -> str:
     """All values as YAML, interpolations resolved; ``parse`` reads it back."""
-    return OmegaConf.to_yaml(OmegaConf.create(to_mapping(config)))
+    return OmegaConf.to_yaml(OmegaConf.create(to_mapping(config)), resolve=True)
 
 
 def to_mapping(config: Config) -> dict[str, Any]:
-    """All values as plain mappings, lists, strings and numbers."""
-    tree = OmegaConf.structured(config)
-    values = OmegaConf.to_container(tree, resolve=True, enum_to_str=True)
-    assert isinstance(values, dict)
-    return cast(dict[str, Any], values)
+    """All values of a configuration as ``parse`` gives it, as plain mappings, lists, strings and numbers."""
+    return asdict(config, dict_factory=lambda pairs: {k: v.name if isinstance(v, Enum) else v for k, v in pairs})
 
 
 def load(path: Path) -> Config:

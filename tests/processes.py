@@ -5,9 +5,11 @@ They are processes like those that a shell starts, but for the interpreter's own
 
 import multiprocessing
 import os
+import socket
 import sys
 from collections.abc import Callable
 from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +35,57 @@ def run(function: Callable[..., None], *arguments: Any, timeout: float = 240.0) 
     Raises:
         TimeoutError: After the process has been killed.
     """
+    return wait(start(function, *arguments), timeout)
+
+
+def run_ranks(function: Callable[..., None], *arguments: Any, size: int = 2, timeout: float = 240.0) -> list[int]:
+    """Calls a function in several processes that know of each other what torchrun would tell them.
+
+    Args:
+        function: Of a module's top level.
+        arguments: What pickles.
+        size: How many processes.
+        timeout: Seconds.
+
+    Returns:
+        The exit codes.
+
+    Raises:
+        TimeoutError: After the processes have been killed.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = [
+        start(function, *arguments, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size),
+              LOCAL_WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        for rank in range(size)
+    ]  # fmt: skip
+    return [wait(process, timeout) for process in ranks]
+
+
+def start(function: Callable[..., None], *arguments: Any, **environment: str) -> BaseProcess:
+    """A process that calls a function of a module's top level, with variables of the environment besides the test's."""
     traced = os.environ.pop(_TRACING, None)
     forkserver.ensure_running()  # without tracing: what it imports belongs to no test
     if traced is not None:
         os.environ[_TRACING] = traced
-    process = _FORKED.Process(target=_call, args=(dict(os.environ), function, arguments))
+    process = _FORKED.Process(target=_call, args=({**os.environ, **environment}, function, arguments))
     process.start()
+    return process
+
+
+def wait(process: BaseProcess, timeout: float = 240.0) -> int:
+    """The exit code of a process, or minus the signal that ended it.
+
+    Raises:
+        TimeoutError: After so many seconds; the process has been killed then.
+    """
     process.join(timeout)
     if process.exitcode is None:
         process.kill()
         process.join()
-        raise TimeoutError(f"{function.__name__}{arguments} took more than {timeout} s")
+        raise TimeoutError(f"process {process.pid} took more than {timeout} s")
     return process.exitcode
 
 

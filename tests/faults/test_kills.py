@@ -90,10 +90,13 @@ def finish_and_compare(root: Path, setting: str, undisturbed: Undisturbed) -> No
     assert not told, "\n".join(told)
 
 
-def test_a_run_that_dies_at_every_stage_ends_as_if_it_had_not(tmp_path: Path, undisturbed: Undisturbed) -> None:
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_run_that_dies_stage_by_stage_ends_as_if_it_had_not(
+    tmp_path: Path, undisturbed: Undisturbed, every: int
+) -> None:
     """One run, started again after each of its deaths: preparation, updates, evaluations, saves, final scoring."""
     arguments = undisturbed.arguments("transformer")
-    for moment, death in DEATHS.items():
+    for moment, death in list(DEATHS.items())[::every]:
         assert train(tmp_path, arguments, death) == -9, f"{moment}: {messages(tmp_path)}"
     finish_and_compare(tmp_path, "transformer", undisturbed)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import processes
 import pytest
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -230,22 +231,20 @@ def test_average_of_one_checkpoint_is_that_checkpoint(seq2seq: Command, trained:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75)])
-def test_signals_save_and_tell(
-    home: Path, seq2seq: Command, number: int, code: int, overrides: tuple[str, ...]
-) -> None:
+def test_signals_save_and_tell(home: Path, number: int, code: int, overrides: tuple[str, ...]) -> None:
     name = f"signal{code}"
     arguments = ["train", f"name={name}", *overrides, "trainer.max_steps=100000", "optim.horizon_steps=100"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "seq2seq", *arguments], cwd=home, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    messages = home / f"{name}.txt"
+    process = processes.start(processes.command, arguments, Path(os.devnull), messages, messages, home)
     metrics = home / "outputs" / name / "metrics.jsonl"
     deadline = time.monotonic() + 100
     while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors[-2000:]
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    ended = processes.wait(process, timeout=60)
+    errors = messages.read_text(encoding="utf-8")
+    assert ended == code, errors[-2000:]
     assert "Traceback" not in errors
     assert (home / "outputs" / name / "checkpoints" / "last" / "manifest.json").is_file()
 

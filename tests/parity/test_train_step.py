@@ -6,11 +6,10 @@ What both share is the model up to its features, and the project's seeding, so t
 import copy
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 import torch.nn.functional as F
@@ -181,12 +180,7 @@ def train_as_rank(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def trained_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", __file__, str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True,
-        text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert processes.run_ranks(train_as_rank, folder) == [0, 0]
     return folder
 
 
@@ -211,7 +205,3 @@ def test_steps_ranks_and_seeds_draw_masks_of_their_own(change: dict[str, int]) -
         drawn.append(torch.rand(100))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
-
-
-if __name__ == "__main__":
-    train_as_rank(Path(sys.argv[1]))

@@ -1,15 +1,13 @@
 """What training promises: accumulation, ranks and interruptions do not change what is computed."""
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -40,15 +38,15 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 @pytest.mark.parametrize("model", ["transformer", "copying"])
 def test_stop_and_resume_equals_training_through(train_run: Any, tmp_path: Path, model: str) -> None:
     """A signal after some steps, then the same command: final weights and curves bit for bit, dropout on."""
-    whole = train_run(tmp_path / "whole", "trainer.max_steps=8", model=model)
+    whole = train_run(tmp_path / "whole", "trainer.max_steps=6", model=model)
     parts = train_run.at(tmp_path / "parts")
     stops: list[int] = []
     while not (parts.folder / "results.json").exists():
         try:  # 0.0 minutes: ends after each single step
-            train_run(tmp_path / "parts", "trainer.max_steps=8", "trainer.stop_after_minutes=1e-9", model=model)
+            train_run(tmp_path / "parts", "trainer.max_steps=6", "trainer.stop_after_minutes=1e-9", model=model)
         except Interrupted as stop:
             stops.append(stop.exit_code)
-    assert stops == 8 * [75]  # the last one leaves the scoring to do
+    assert stops == 6 * [75]  # the last one leaves the scoring to do
     assert_equal(whole.weights(), parts.weights())
     assert_equal(whole.weights("best"), parts.weights("best"))
     assert whole.curves() == parts.curves()
@@ -58,13 +56,13 @@ def test_killed_run_goes_on_bit_for_bit(train_run: Any, tmp_path: Path) -> None:
     """SIGKILL somewhere in the middle: the last checkpoint is enough, curves have no gap and no double."""
     overrides = ("trainer.max_steps=40", "trainer.eval_every=10")
     whole, killed = train_run(tmp_path / "whole", *overrides), train_run.at(tmp_path / "killed")
-    command = [sys.executable, "-m", "seq2seq", "train", *train_run.arguments(tmp_path / "killed", *overrides)]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    command = ["train", *train_run.arguments(tmp_path / "killed", *overrides)]
+    process = processes.start(processes.command, command, *3 * [Path(os.devnull)])
     deadline = time.monotonic() + 120
     while not (killed.folder / "checkpoints" / "step-00000008").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    processes.wait(process)
     assert not (killed.folder / "results.json").exists()
     train_run(tmp_path / "killed", *overrides)
     assert_equal(whole.weights(), killed.weights())
@@ -86,12 +84,10 @@ def test_two_ranks_equal_one_process(train_run: Any, tmp_path: Path, model: str)
     """Two gloo processes that share each step's micro-batches against one that accumulates them."""
     still = (*STILL, "trainer.eval_every=6")
     one, two = train_run(tmp_path / "one", "trainer.accumulate=2", *still, model=model), train_run.at(tmp_path / "two")
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "seq2seq",
-         "train", *train_run.arguments(tmp_path / "two", *still, model=model)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    command = ["train", *train_run.arguments(tmp_path / "two", *still, model=model)]
+    messages = tmp_path / "messages.txt"
+    codes = processes.run_ranks(processes.command, command, Path(os.devnull), messages, messages)
+    assert codes == [0, 0], messages.read_text(encoding="utf-8")[-3000:]
     assert_equal(one.weights(), two.weights(), tolerance=1e-5)
     curves = [[c for c in run.curves() if c[1].startswith(("train/loss", "valid/"))] for run in (one, two)]
     assert [c[:2] for c in curves[0]] == [c[:2] for c in curves[1]]
