@@ -2,9 +2,7 @@
 
 import json
 import os
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,18 +109,6 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_registered() -> Iterator[None]:
-    """A command's schemas are gone after the test, as they are with its process; Hydra copies all there are."""
-    yield
-    if "hydra" in sys.modules:
-        from hydra.core.config_store import ConfigStore
-
-        registered = ConfigStore.instance().repo
-        for name in [name for name in registered if name.endswith("_schema.yaml") or name == "model"]:
-            del registered[name]
 
 
 @pytest.fixture(scope="session")

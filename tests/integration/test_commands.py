@@ -14,6 +14,7 @@ from pathlib import Path
 
 import processes
 import pytest
+from hydra.core.config_store import ConfigStore
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -31,7 +32,11 @@ def test_help_and_version(seq2seq: Command) -> None:
 
 
 @pytest.mark.parametrize("verb", ["train", "check", "prepare", "evaluate", "generate", "average", "report", "compare"])
-def test_help_of_each_verb_shows_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_each_verb_shows_examples(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ConfigStore.instance()  # Hydra copies all that is in it for each line of a group
+    monkeypatch.setattr(store, "repo", {"hydra": store.repo["hydra"]})
     with pytest.raises(SystemExit) as end:
         importlib.import_module(f"seq2seq.cli.{verb}").run(["--help"])
     assert end.value.code in (0, None)
