@@ -109,7 +109,7 @@ def test_a_metric_that_is_no_number_counts_as_the_worst(
 
 
 def test_a_batch_that_does_not_fit_is_computed_in_halves(train_run: Any, tmp_path: Path) -> None:
-    """A process that may have little more memory than it has before its first step: the kernel refuses, it goes on."""
+    """In its steps a process may have little more memory than before the first: the kernel refuses, it goes on."""
     random = np.random.default_rng(1)
     for end in ("src", "tgt"):
         lines = [" ".join(random.choice(list("abcde"), 120)) for _ in range(64)]
@@ -118,12 +118,20 @@ def test_a_batch_that_does_not_fit_is_computed_in_halves(train_run: Any, tmp_pat
 import resource, sys, torch
 from seq2seq.cli import train as verb
 from seq2seq.train_step import TrainStep
-rehearse = TrainStep.rehearse
-def limited(self, micro_batches):
-    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (144 << 20),) * 2)  # malloc asks for 64 MiB more than it needs
-    rehearse(self, micro_batches)
-TrainStep.rehearse = limited
+ceiling = 0
+def limited(work):
+    def within_limit(*arguments, **named):
+        global ceiling
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        ceiling = ceiling or used + (144 << 20)  # malloc asks for 64 MiB more than it needs
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (ceiling, hard))
+        try:
+            return work(*arguments, **named)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    return within_limit
+TrainStep.rehearse, TrainStep.run = limited(TrainStep.rehearse), limited(TrainStep.run)
 verb.run(sys.argv[1:])
 """
     overrides = [f"data.train.source={tmp_path}/long.src", f"data.train.target={tmp_path}/long.tgt",
