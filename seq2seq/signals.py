@@ -29,7 +29,7 @@ class StopRequest:
         self._abandoning = False
 
     @contextmanager
-    def abandoning(self, enabled: bool = True) -> Iterator[None]:
+    def abandoning(self, enabled: bool) -> Iterator[None]:
         """Within the context, the first signal raises ``Abandoned`` at once, wherever that is; one before it, here.
 
         For work that changes nothing, such as an evaluation.

@@ -66,7 +66,7 @@ class WordsOfSides:
             self._target.update(_words(target))
         self._offset = log((self._target.total() + _PRIOR) / (self._source.total() + _PRIOR))
 
-    def judge(self, pairs: Sequence[tuple[str, str]], *, known: bool, first: int = 5) -> Leanings:
+    def judge(self, pairs: Sequence[tuple[str, str]], *, known: bool, first: int) -> Leanings:
         """Counts which pairs are in place.
 
         Args:

@@ -159,7 +159,7 @@ class DotScore(_ProductScore):
         scale: s, 1 or one over the square root of the size (Vaswani et al., 2017, eq. 1).
     """
 
-    def __init__(self, scale: float = 1.0) -> None:
+    def __init__(self, scale: float) -> None:
         super().__init__()
         self.scale = scale
 

@@ -298,6 +298,17 @@ def test_the_search_ends_when_nothing_better_can_come() -> None:
     assert found[0].ids == []
 
 
+def test_the_search_ends_when_nothing_can_go_on() -> None:
+    """One hypothesis ended where two were asked for, and no token but the end can be next: no step is wasted."""
+    only_end = torch.full((SIZE,), -math.inf)
+    only_end[VOCABULARY.eos_id] = 0.0
+    decoder = Fixed([only_end])
+    config = SearchConfig(beam_size=2, n_best=2, max_length=50)
+    (found,) = BeamSearch(decoder, config, VOCABULARY).run(torch.tensor([50]))
+    assert decoder.time == 1
+    assert [h.ids for h in found] == [[]]
+
+
 def test_done_sentences_leave(models: list[Seq2Seq]) -> None:
     decoder = Fixed([log_probs(t5=0.9, t6=0.1)])
     limits = torch.tensor([1, 3, 2, 3])

@@ -94,7 +94,7 @@ def test_a_signal_abandons_what_can_be_done_again(inside: bool) -> None:
     with pytest.raises(Interrupted), stop_requests() as request:  # noqa: PT012
         if not inside:
             os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Abandoned), request.abandoning():  # noqa: PT012
+        with pytest.raises(Abandoned), request.abandoning(True):  # noqa: PT012
             began = True
             os.kill(os.getpid(), signal.SIGTERM)
             pytest.fail("it goes on")

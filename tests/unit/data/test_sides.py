@@ -37,7 +37,7 @@ def test_pairs_are_in_place_swapped_or_strayed() -> None:
         ("die Frau sieht das Haus", "die Frau sieht das Haus"),
         ("12", "12"),
     ]
-    found = words.judge(pairs, known=False)
+    found = words.judge(pairs, known=False, first=5)
     assert (found.in_place, found.swapped, found.target_strayed, found.source_strayed) == (1, 1, 1, 1)
     assert found.first_swapped == [1]
     assert words.judge(pairs[1:2] * 5, known=False, first=3).first_swapped == [0, 1, 2]
@@ -46,5 +46,5 @@ def test_pairs_are_in_place_swapped_or_strayed() -> None:
 def test_a_known_pair_is_judged_by_the_others() -> None:
     alone = [("uno dos tres cuatro", "eins zwei drei vier")]
     words = WordsOfSides(alone)
-    assert words.judge(alone, known=True).in_place == 0
-    assert words.judge(alone, known=False).in_place == 1
+    assert words.judge(alone, known=True, first=5).in_place == 0
+    assert words.judge(alone, known=False, first=5).in_place == 1
