@@ -225,6 +225,8 @@ class Worker:
         failed = [line for line in text.splitlines() if line.startswith(("FAILED ", "ERROR "))]
         if process.exitcode == 0:
             return "survived", ""
+        if "ImportError while loading conftest" in text:
+            return "killed", "conftest"
         if process.exitcode == 4 and not any(line.startswith("ERROR tests") for line in failed):
             raise RuntimeError(f"pytest does not find its tests:\n{text[-3000:]}")
         return "killed", failed[0].split(" - ")[0] if failed else f"exit {process.exitcode}"
