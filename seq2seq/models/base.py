@@ -148,7 +148,7 @@ class Seq2Seq(nn.Module, ABC):
         """The state before the first target token, with `width` equal rows a sentence."""
 
     @abstractmethod
-    def step(self, tokens: Tensor, state: State, *, need_attention: bool = False) -> Hidden:
+    def step(self, tokens: Tensor, state: State, *, need_attention: bool) -> Hidden:
         """Features [N, D] after one more token a row (`tokens` [N] int64); advances `state` in place."""
 
     @torch.no_grad()

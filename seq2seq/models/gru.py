@@ -153,7 +153,7 @@ class GRU(Seq2Seq):
             width=width,
         )
 
-    def step(self, tokens: Tensor, state: State, *, need_attention: bool = False) -> Hidden:
+    def step(self, tokens: Tensor, state: State, *, need_attention: bool) -> Hidden:
         """See `Seq2Seq.step`."""
         state = cast(GRUState, state)
         gates = self._input_gates(self.dropout(self.target_embedding(tokens))).unsqueeze(0)

@@ -89,7 +89,7 @@ class Transformer(Seq2Seq):
             width=width,
         )
 
-    def step(self, tokens: Tensor, state: State, *, need_attention: bool = False) -> Hidden:
+    def step(self, tokens: Tensor, state: State, *, need_attention: bool) -> Hidden:
         """See `Seq2Seq.step`."""
         state = cast(TransformerState, state)
         x = self._embed(self.target_embedding(tokens), self.target_positions(state.position, 1))

@@ -4,6 +4,7 @@ A model is compared both as training reads it (`decode`) and as search does (`st
 """
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -322,9 +323,9 @@ def test_max_positions() -> None:
     state = model.start(memory)
     model.decode(longer[:, :5], memory)
     for _ in range(5):
-        model.step(longer[0, :1], state)
+        model.step(longer[0, :1], state, need_attention=False)
     for call, arguments in (
-        (model.encode, (longer, longer > 0)), (model.decode, (longer, memory)), (model.step, (longer[0, :1], state)),
+        (model.encode, (longer, longer > 0)), (model.decode, (longer, memory)), (partial(model.step, need_attention=False), (longer[0, :1], state)),
     ):  # fmt: skip
         with pytest.raises(UserError, match=r"model\.max_positions=5 positions, but a sequence has 6 tokens"):
             call(*arguments)

@@ -51,7 +51,7 @@ def test_decoder_states_equal_torch_gru(layers):
     state = model.start(model.encode(src, model.source_mask(src)))
     first, states = state.hidden, []
     for of_position in tokens:
-        model.step(of_position, state)
+        model.step(of_position, state, need_attention=False)
         states.append(state.hidden)
     expected, last = model.decoder(model.target_embedding(tokens), first)
     torch.testing.assert_close(torch.stack([hidden[-1] for hidden in states]), expected, atol=1e-6, rtol=1e-5)

@@ -124,7 +124,7 @@ def test_reorder_and_keep_equal_recomputation(name):
     history = torch.full((count, 1, 1), VOCABULARY.bos_id)  # [B, K, t]
     alive = torch.arange(count)
     for t in range(6):
-        hidden = model.step(history[:, :, -1].flatten(), state)
+        hidden = model.step(history[:, :, -1].flatten(), state, need_attention=False)
         flat = history.flatten(0, 1)
         rows = alive.repeat_interleave(history.size(1))
         expected = model.decode(flat, encode(model, src[rows]))
@@ -150,8 +150,8 @@ def test_start_with_width_equals_repeated_sentences(name):
     memory = encode(model, sources())
     wide, narrow = model.start(memory, width=2), model.start(memory)
     tokens = targets()[:, 1]
-    two = model.step(tokens.repeat_interleave(2), wide).features
-    one = model.step(tokens, narrow).features
+    two = model.step(tokens.repeat_interleave(2), wide, need_attention=False).features
+    one = model.step(tokens, narrow, need_attention=False).features
     torch.testing.assert_close(two, one.repeat_interleave(2, dim=0), atol=1e-5, rtol=1e-5)
 
 

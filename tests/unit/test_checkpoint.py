@@ -343,6 +343,12 @@ def test_clean_leaves_alone_what_saves_did_not_write(store: CheckpointStore) -> 
     assert store.steps() == []  # the user's folder with .old- in its name is no checkpoint that stepped aside
 
 
+def test_a_checkpoint_that_stepped_aside_counts_and_one_half_written_does_not(store: CheckpointStore) -> None:
+    for name in ("step-00000010.old-12x0123abcd", "step-00000020.tmp-12x0123abcd"):
+        (store.root / name).mkdir(parents=True)
+    assert store.steps() == [10]
+
+
 def test_a_copy_with_folders_for_links_goes_on_from_last(store: CheckpointStore) -> None:
     os.rename(save(store, 10), store.root / "last")
     found = store.latest_valid()

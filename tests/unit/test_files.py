@@ -9,7 +9,7 @@ from seq2seq.files import write_bytes
 
 
 def test_replaces_a_file_and_makes_its_folder(tmp_path):
-    path = tmp_path / "new" / "a.bin"
+    path = tmp_path / "new" / "newer" / "a.bin"
     write_bytes(path, b"one")
     write_bytes(path, b"two\r\n")
     assert path.read_bytes() == b"two\r\n"

@@ -68,6 +68,7 @@ def test_outputs_stay_aligned_and_whole(tmp_path: Path) -> None:
     write_generations(tmp_path, {"news": ["a\r\nb\n", "ü", "", "x\ry"]})
     assert text.read_text(encoding="utf-8") == "a b \nü\n\nx y\n"
     found = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    assert '"ü"' in records.read_text(encoding="utf-8"), "readable by people"
     assert found == [{"text": "a\r\nb\n"}, {"text": "ü"}, {"text": ""}, {"text": "x\ry"}]
     write_generations(tmp_path, {"news": ["a", "b"]})
     assert text.read_text(encoding="utf-8") == "a\nb\n"

@@ -38,6 +38,7 @@ def test_white_space_at_the_ends_does_not_hide_equality_and_blank_texts_are_not_
     assert (found["train"].pairs, found["train"].filled, found["train"].repeated) == (4, 2, 1)
     assert found["train"].identical.count == 0
     assert (found["test"].leaked.count, found["test"].leaked.first) == (1, [1])
+    assert quality([("", "")], test=[("a", "b")])["test"].leaked.count == 0
 
 
 def test_leakage_is_told_with_its_places() -> None:
@@ -82,6 +83,9 @@ def test_texts_sorted_by_length_or_all_of_one_length_do_not_look_shifted() -> No
     constant = quality([("abc", "de")] * 1000)["train"]
     assert constant.shift is None
     assert constant.correlation == 0
+    lengths = [1 + i % 7 for i in range(1000)]
+    assert quality([("abc", "t" * length) for length in lengths])["train"].correlation == 0
+    assert quality([("s" * length, "de") for length in lengths])["train"].correlation == 0
 
 
 def test_outliers_are_pairs_of_another_kind() -> None:

@@ -14,7 +14,7 @@ from seq2seq.data.columns import DamagedStoreError, Sequences
 from seq2seq.data.corpus import DataConfig, Example, OnLong
 from seq2seq.data.encode import write_store
 from seq2seq.data.report import DataReport, SplitReport
-from seq2seq.data.store import TokenStore, id_dtype, is_store
+from seq2seq.data.store import Limits, StoreWriter, TokenStore, id_dtype, is_store
 from seq2seq.tokenizer import TokenizerConfig, TokenizerKind, Tokenizers, train_tokenizers
 
 TEXTS = [
@@ -186,6 +186,18 @@ def test_sequences_select_and_cut() -> None:
 def test_ids_take_two_bytes_while_they_fit() -> None:
     assert id_dtype(65_536).itemsize == 2
     assert id_dtype(65_537).itemsize == 4
+
+
+def test_each_side_takes_as_many_bytes_as_its_own_ids_need(tmp_path: Path, tokenizers: Tokenizers) -> None:
+    class Many:
+        vocab_size = 70_000
+
+    for source, target in ((Many(), tokenizers.target), (tokenizers.source, Many())):
+        folder = tmp_path / type(source).__name__
+        folder.mkdir()
+        with StoreWriter(folder, Tokenizers(source, target, joint=False), Limits(9, 9)) as writer:
+            found = writer.source_sequences([[1, 2]]).values.dtype, writer.target_sequences([[1, 2]]).values.dtype
+        assert [dtype.itemsize for dtype in found] == [4 if isinstance(side, Many) else 2 for side in (source, target)]
 
 
 def test_report_round_trip(tmp_path: Path, tokenizers: Tokenizers) -> None:

@@ -248,6 +248,8 @@ def test_references_are_described_where_outputs_are():
     assert found["reference"]["length_ratio"].score == pytest.approx(100.0)
     assert found["reference"]["novel_1grams"].score == pytest.approx(50.0)
     assert found["reference"]["novel_1grams"].to_dict().keys() == {"score", "signature"}
+    described = score_summaries(["a", "b c"], ["a", "b"], [["a"], ["b"]], config)
+    assert all(score.to_dict().keys() == {"score", "signature"} for score in described.values())
     assert score_summaries(["a"], ["a"], [["a"]], MetricsConfig()) == {}
     assert score_baselines(["a"], [["a"]], MetricsConfig(), target_language=None, seed=3) == {}
 

@@ -58,3 +58,14 @@ def test_off_in_evaluation_and_at_zero():
 def test_bfloat16_keeps_its_type():
     y = Dropout(0.1)(torch.ones(100, dtype=torch.bfloat16))
     assert y.dtype is torch.bfloat16
+
+
+def test_compiled_code_has_torchs_dropout(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    x, residual = torch.ones(50, 7), torch.full((50, 7), 2.0)
+    torch.manual_seed(1)
+    expected = torch.nn.functional.dropout(x, 0.3)
+    torch.manual_seed(1)
+    assert torch.equal(Dropout(0.3)(x), expected)
+    torch.manual_seed(1)
+    assert torch.equal(Dropout(0.3).add(residual, x), residual + expected)

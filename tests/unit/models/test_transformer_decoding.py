@@ -43,10 +43,10 @@ def test_what_a_step_costs(operators: Any, width: int) -> None:
     state = model.start(model.encode(src, model.source_mask(src)), width=width)
     tokens, parents = torch.full((16 * width,), 2), torch.arange(width).flip(0).repeat(16, 1)
     for _ in range(40):
-        model.step(tokens, state)
+        model.step(tokens, state, need_attention=False)
         state.reorder(parents)
     with operators() as found:
-        model.step(tokens, state)
+        model.step(tokens, state, need_attention=False)
         state.reorder(parents)
     entries = 41 * width
     scores, a_layer_s_cache = 16 * 4 * width * entries * 4, 16 * 2 * 64 * entries * 4
