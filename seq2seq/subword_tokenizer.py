@@ -102,7 +102,7 @@ class SubwordTokenizer(Tokenizer):
 
 
 def train_subwords(
-    sentences: Sequence[bytes], config: TokenizerConfig, *, line_breaks: bool = False
+    sentences: Sequence[bytes], config: TokenizerConfig, *, line_breaks: bool
 ) -> SubwordTokenizer:
     """Trains a SentencePiece model on UTF-8 sentences of at most `MAX_SENTENCE_BYTES`.
 

@@ -99,7 +99,7 @@ def build_splitter(splitter: WordSplitter, *, lowercase: bool) -> Callable[[str]
     return (lambda text: split(text.lower())) if lowercase else split
 
 
-def train_words(sentences: Iterable[bytes], config: TokenizerConfig, *, line_breaks: bool = False) -> WordTokenizer:
+def train_words(sentences: Iterable[bytes], config: TokenizerConfig, *, line_breaks: bool) -> WordTokenizer:
     """Takes the most frequent words of UTF-8 sentences into a vocabulary of at most `tokenizer.vocab_size`.
 
     Args:

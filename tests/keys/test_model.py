@@ -325,8 +325,10 @@ def test_max_positions() -> None:
     for _ in range(5):
         model.step(longer[0, :1], state, need_attention=False)
     for call, arguments in (
-        (model.encode, (longer, longer > 0)), (model.decode, (longer, memory)), (partial(model.step, need_attention=False), (longer[0, :1], state)),
-    ):  # fmt: skip
+        (model.encode, (longer, longer > 0)),
+        (model.decode, (longer, memory)),
+        (partial(model.step, need_attention=False), (longer[0, :1], state)),
+    ):
         with pytest.raises(UserError, match=r"model\.max_positions=5 positions, but a sequence has 6 tokens"):
             call(*arguments)
     with pytest.raises(UserError, match=r"data\.max_source_length=5 is above model\.max_positions=4"):
