@@ -310,6 +310,7 @@ def test_figures_are_means_over_the_steps_since_the_last_log(made: Callable[...,
     expected = [reference(model().train(), number) for number in range(EPOCH)]
     tokens = [batch(number).tokens for number in range(EPOCH)]
     rates = {2: 1e-15 * 2 / WARMUP, 4: 1e-15 * math.sqrt(WARMUP / 4), 5: 1e-15 * math.sqrt(WARMUP / 5)}
+    seconds = 0.0
     for step, members in ((2, (0, 1)), (4, (2, 0)), (5, (1,))):
         values, count = run.tracker.logged[step], sum(tokens[n] for n in members)
         losses, nlls, right, norms = (sum(expected[n][column] for n in members) for column in range(4))
@@ -320,9 +321,10 @@ def test_figures_are_means_over_the_steps_since_the_last_log(made: Callable[...,
         assert values["train/lr"] == pytest.approx(rates[step], rel=1e-6, abs=0)
         assert values["train/epoch"] == pytest.approx(step / EPOCH)
         assert values["perf/padding_share"] == pytest.approx(sum(n + 1 for n in members) / 4 / len(members))
-        assert values["perf/target_tokens_per_sec"] > 0
+        seconds += count / values["perf/target_tokens_per_sec"]
         assert not {"train/coverage_loss", "train/loss_scale", "train/skipped_updates"} & values.keys()
-    assert run.trainer.state.step_seconds > 0
+    assert run.trainer.state.step_seconds == pytest.approx(seconds)
+    assert seconds > 0
 
 
 @pytest.mark.parametrize("values", [[5.0, 4.0, 4.5, 4.5], [math.nan] * 2])

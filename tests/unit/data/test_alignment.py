@@ -58,3 +58,4 @@ def test_what_looks_like_a_line_end_is_named(tmp_path: Path, char: str, name: st
 
 def test_one_sided_blank_line_is_named(tmp_path: Path) -> None:
     assert "empty on one side only is line 2" in describe(tmp_path, ["aa", "", "cc"], ["aa", "bb"])
+    assert "empty on one side only is line 2" in describe(tmp_path, ["aa", "b", "cc"], ["aa", ""])
