@@ -101,9 +101,7 @@ class SubwordTokenizer(Tokenizer):
         return path
 
 
-def train_subwords(
-    sentences: Sequence[bytes], config: TokenizerConfig, *, line_breaks: bool
-) -> SubwordTokenizer:
+def train_subwords(sentences: Sequence[bytes], config: TokenizerConfig, *, line_breaks: bool) -> SubwordTokenizer:
     """Trains a SentencePiece model on UTF-8 sentences of at most `MAX_SENTENCE_BYTES`.
 
     Args:
