@@ -64,8 +64,8 @@ class OurSearch:
 
     def __init__(self, task: Task, overrides: list[str], precision: str):
         from seq2seq import api
-        from seq2seq.runtime import set_threads
         from seq2seq.search.config import SearchConfig
+        from seq2seq.system.device import set_threads
 
         set_threads(task.threads)
         self._texts = task.texts

@@ -21,11 +21,11 @@ from seq2seq import optim
 from seq2seq.api import build_stream, vocabulary
 from seq2seq.config import Config
 from seq2seq.data.prepare import Prepared, prepare
-from seq2seq.distributed import world_from_environment
 from seq2seq.models.build import build_model
 from seq2seq.optim_config import resolve_horizon
-from seq2seq.runtime import build_runtime, keep_freed_memory, seed_step, set_threads
-from seq2seq.runtime_config import Precision
+from seq2seq.system.config import Precision
+from seq2seq.system.device import build_runtime, keep_freed_memory, seed_step, set_threads
+from seq2seq.system.distributed import world_from_environment
 from seq2seq.tokenizer import EOS_ID
 from seq2seq.train_step import TrainStep
 

@@ -10,18 +10,18 @@ from torch import Tensor
 from seq2seq import config as configuration
 from seq2seq.checkpoint import CheckpointStore
 from seq2seq.config import Config
-from seq2seq.config_file import read_mapping
 from seq2seq.data.store import TokenStore
-from seq2seq.distributed import World
 from seq2seq.errors import UserError
 from seq2seq.evaluation import EvaluationConfig, Evaluator
 from seq2seq.inference import Generator
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.run_folder import RunFolder, require_run
-from seq2seq.runtime import Runtime, build_runtime
-from seq2seq.runtime_config import Device
 from seq2seq.stream import BatchStream, StreamConfig
+from seq2seq.system.config import Device
+from seq2seq.system.device import Runtime, build_runtime
+from seq2seq.system.distributed import World
+from seq2seq.system.plain_yaml import read_mapping
 from seq2seq.tokenizer import Tokenizers, load_tokenizers
 
 LOGGER = logging.getLogger("seq2seq")

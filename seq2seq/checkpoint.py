@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from seq2seq.errors import TrainingError, UserError
-from seq2seq.files import sync_folder
 from seq2seq.manifest import MANIFEST, STATE, CheckpointError, Manifest, NewerFormatError, read_manifest, seal
+from seq2seq.system.files import sync_folder
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seq2seq import config_rules
-from seq2seq.config_file import read_mapping
 from seq2seq.data.corpus import DataConfig
 from seq2seq.errors import UserError
 from seq2seq.metrics import MetricsConfig
@@ -24,6 +23,7 @@ from seq2seq.models.families import FAMILIES, ModelConfig
 from seq2seq.models.transformer_config import PositionKind, TransformerConfig
 from seq2seq.optim_config import OptimConfig, resolve_horizon
 from seq2seq.search.config import SearchConfig
+from seq2seq.system.plain_yaml import read_mapping
 from seq2seq.tokenizer import TokenizerConfig
 from seq2seq.trainer_config import TrainerConfig
 

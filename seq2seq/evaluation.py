@@ -11,15 +11,15 @@ from seq2seq import metrics
 from seq2seq.batching import collate, evaluation_batches
 from seq2seq.data.columns import Index
 from seq2seq.data.store import TokenStore
-from seq2seq.distributed import World
 from seq2seq.inference import Generator, Output
 from seq2seq.metrics import MetricsConfig, Score
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.objective import Objective
 from seq2seq.models.output import LossSums
 from seq2seq.portions import Portions
-from seq2seq.runtime import Runtime
 from seq2seq.search.config import SearchConfig
+from seq2seq.system.device import Runtime
+from seq2seq.system.distributed import World
 from seq2seq.tokenizer import Tokenizers
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seq2seq.files import write_bytes
-from seq2seq.log_file import Kept, LogFile
+from seq2seq.system.files import write_bytes
+from seq2seq.system.log_file import Kept, LogFile
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary

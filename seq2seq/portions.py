@@ -8,7 +8,7 @@ import torch
 
 from seq2seq.data.columns import Index
 from seq2seq.errors import TrainingError
-from seq2seq.runtime import free_memory, is_out_of_memory
+from seq2seq.system.device import free_memory, is_out_of_memory
 
 LOGGER = logging.getLogger("seq2seq")
 

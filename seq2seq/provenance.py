@@ -11,7 +11,7 @@ import torch
 
 from seq2seq import __version__
 from seq2seq.run_folder import command_line
-from seq2seq.runtime import Runtime
+from seq2seq.system.device import Runtime
 
 PACKAGES = (
     "torch", "torchtext", "sentencepiece", "hydra-core", "omegaconf", "tensorboard", "sacrebleu", "rouge-score",

@@ -22,11 +22,11 @@ from seq2seq.batching import Batch
 from seq2seq.checkpoint import CheckpointStore
 from seq2seq.config import Config
 from seq2seq.data.prepare import Prepared
-from seq2seq.distributed import World
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.build import build_model
-from seq2seq.runtime import (
+from seq2seq.stream import BatchStream, MicroBatch
+from seq2seq.system.device import (
     Runtime,
     build_runtime,
     deterministic,
@@ -35,8 +35,8 @@ from seq2seq.runtime import (
     seed_step,
     set_threads,
 )
-from seq2seq.signals import held_back
-from seq2seq.stream import BatchStream, MicroBatch
+from seq2seq.system.distributed import World
+from seq2seq.system.signals import held_back
 from seq2seq.train_step import TrainStep
 
 _WARM_UP = 2  # steps that are slower than those to come

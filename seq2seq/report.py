@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seq2seq.config_file import read_mapping
 from seq2seq.errors import UserError
 from seq2seq.run_folder import refuse_links_out
+from seq2seq.system.plain_yaml import read_mapping
 
 _ABSENT = "–"
 # What JSON raises on its way to numbers if it is damaged or none of ours; the last two, numbers and nests without end.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.errors import UserError
-from seq2seq.files import write_bytes
+from seq2seq.system.files import write_bytes
 
 LOGGER = logging.getLogger("seq2seq")
 

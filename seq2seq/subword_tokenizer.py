@@ -13,8 +13,8 @@ from pathlib import Path
 import sentencepiece
 
 from seq2seq.errors import UserError
-from seq2seq.files import write_bytes
 from seq2seq.subword_sampling import Sampler, build_sampler
+from seq2seq.system.files import write_bytes
 from seq2seq.tokenizer_base import (
     BOS_ID,
     EOS_ID,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.errors import UserError
-from seq2seq.files import write_bytes
 from seq2seq.multiline_tokenizer import LineRule, MultilineTokenizer, split_lines
 from seq2seq.subword_tokenizer import MAX_SENTENCE_BYTES, SubwordTokenizer, train_subwords
+from seq2seq.system.files import write_bytes
 from seq2seq.tokenizer_base import (
     BOS_ID,
     EOS_ID,

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2seq.event_file import EventFile
-from seq2seq.files import write_bytes
-from seq2seq.log_file import Kept, LogFile
+from seq2seq.system.files import write_bytes
+from seq2seq.system.log_file import Kept, LogFile
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from seq2seq.errors import UserError
-from seq2seq.runtime_config import Device, Precision
+from seq2seq.system.config import Device, Precision
 
 _MOST_THREADS = 1024
 _LONGEST_TIMEOUT = 7 * 24 * 60  # minutes

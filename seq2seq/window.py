@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seq2seq.distributed import World
 from seq2seq.errors import UserError
 from seq2seq.models.output import LossSums
+from seq2seq.system.distributed import World
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from seq2seq.signals import leaving_at_once
+from seq2seq.system.signals import leaving_at_once
 
 
 @contextmanager

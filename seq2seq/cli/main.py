@@ -79,7 +79,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     """Runs one verb and returns its exit code."""
     from seq2seq.cli.imports import importing
     from seq2seq.errors import Interrupted, TrainingError, UserError
-    from seq2seq.signals import interruptible
+    from seq2seq.system.signals import interruptible
 
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     try:

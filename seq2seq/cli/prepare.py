@@ -7,8 +7,8 @@ from omegaconf import DictConfig
 from seq2seq import config as configuration
 from seq2seq.cli import application
 from seq2seq.config import Config
-from seq2seq.console import console_log
 from seq2seq.preparation import prepare_data
+from seq2seq.system.console import console_log
 
 LOGGER = logging.getLogger("seq2seq")
 

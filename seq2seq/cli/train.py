@@ -45,8 +45,8 @@ def _job(values: DictConfig, swept: set[Path], *, failed: list[Path], at_end: Ex
     folder = RunFolder(run_path(config))
     with importing():
         from seq2seq.commands.train import train
-        from seq2seq.distributed import leave, world_from_environment
         from seq2seq.results import finite_objective
+        from seq2seq.system.distributed import leave, world_from_environment
     at_end.callback(leave)
     world = world_from_environment()
     in_sweep = application.overrides_of_job()[1]

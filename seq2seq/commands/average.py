@@ -4,12 +4,12 @@ from seq2seq import checkpoint, report
 from seq2seq.api import build_evaluator, load_model
 from seq2seq.checkpoint import CheckpointStore
 from seq2seq.config import Config
-from seq2seq.console import console_log
 from seq2seq.data.prepare import open_corpus
 from seq2seq.errors import UserError
 from seq2seq.run_folder import RunFolder
-from seq2seq.runtime import build_runtime
-from seq2seq.runtime_config import Device
+from seq2seq.system.config import Device
+from seq2seq.system.console import console_log
+from seq2seq.system.device import build_runtime
 from seq2seq.tokenizer import load_tokenizers
 from seq2seq.train_state import TrainState
 from seq2seq.verb_config import AverageConfig, AverageOf

@@ -14,7 +14,6 @@ from seq2seq import findings, machine, preflight
 from seq2seq.checkpoint import CheckpointStore
 from seq2seq.commands.train import require_same_content, stored_objective
 from seq2seq.config import Config
-from seq2seq.console import console_log
 from seq2seq.data.corpus import read_examples, resolve_root
 from seq2seq.data.prepare import Prepared, file_fingerprints, is_prepared, prepare
 from seq2seq.data.quality import Corpus, measure, survey
@@ -26,8 +25,9 @@ from seq2seq.preparation import base_tokenizers
 from seq2seq.provenance import provenance
 from seq2seq.rehearsal import rehearse
 from seq2seq.run_folder import RunFolder
-from seq2seq.runtime import build_runtime, set_threads
-from seq2seq.runtime_config import Device, Precision
+from seq2seq.system.config import Device, Precision
+from seq2seq.system.console import console_log
+from seq2seq.system.device import build_runtime, set_threads
 from seq2seq.tokenizer import Tokenizers
 from seq2seq.verb_config import ReportFormat
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seq2seq.errors import UserError
-from seq2seq.files import write_bytes
+from seq2seq.system.files import write_bytes
 
 _SETTLED_NS = 2_000_000_000  # a file this young may change again without its time stamp showing it
 

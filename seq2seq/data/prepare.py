@@ -21,10 +21,10 @@ from seq2seq.data.corpus import (
 )
 from seq2seq.data.encode import write_store
 from seq2seq.data.fingerprints import FileState, HashCache
-from seq2seq.data.publish import publish
 from seq2seq.data.report import DataReport
 from seq2seq.data.store import TokenStore, is_store, verify
 from seq2seq.errors import UserError
+from seq2seq.system.atomic_folder import publish
 from seq2seq.tokenizer import TokenizerConfig, Tokenizers, load_tokenizers, train_tokenizers
 
 _ENCODING_VERSION = 1  # raised when the same text and settings come to be stored differently

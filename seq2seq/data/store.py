@@ -49,9 +49,9 @@ from seq2seq.data.columns import (
     open_column,
 )
 from seq2seq.data.corpus import Example
-from seq2seq.data.publish import publish
 from seq2seq.data.report import SideCounter, SplitReport
 from seq2seq.errors import TrainingError
+from seq2seq.system.atomic_folder import publish
 from seq2seq.tokenizer import Tokenizers
 
 FORMAT_VERSION = 3

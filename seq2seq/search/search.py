@@ -11,7 +11,6 @@ from torch import Tensor
 
 from seq2seq.errors import UserError
 from seq2seq.models.base import Seq2Seq, Vocabulary
-from seq2seq.runtime import exact_fp32
 from seq2seq.search.beam import BeamSearch
 from seq2seq.search.config import SearchConfig, SearchPrecision
 from seq2seq.search.coverage import Coverage
@@ -20,6 +19,7 @@ from seq2seq.search.explanation import explain
 from seq2seq.search.hypothesis import Hypothesis
 from seq2seq.search.lengths import length_limits
 from seq2seq.search.walk import Choice, greedy_choice, sampling_choice, walk
+from seq2seq.system.device import exact_fp32
 
 # What autocast has to compute in; None where nothing is to be cast.
 _AUTOCAST = {SearchPrecision.fp32: None, SearchPrecision.bf16: torch.bfloat16, SearchPrecision.fp16: torch.float16}

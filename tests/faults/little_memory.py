@@ -23,9 +23,9 @@ from seq2seq.evaluation import EvaluationConfig, Evaluator
 from seq2seq.metrics import MetricsConfig
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.runtime import build_runtime
-from seq2seq.runtime_config import Device, Precision
 from seq2seq.search.config import SearchConfig
+from seq2seq.system.config import Device, Precision
+from seq2seq.system.device import build_runtime
 from seq2seq.tokenizer import TokenizerConfig, TokenizerKind, train_tokenizers
 
 LINES = [f"{number} {'abcdefgh' * (4 + number % 3)}" for number in range(1500)]

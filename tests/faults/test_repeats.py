@@ -12,7 +12,7 @@ from run_contents import contents, differences
 
 from seq2seq.errors import UserError
 from seq2seq.models.objective import Objective
-from seq2seq.runtime import deterministic
+from seq2seq.system.device import deterministic
 
 SAMPLING = ("tokenizer=unigram", "tokenizer.vocab_size=300", "tokenizer.sampling_alpha=0.3")
 SHORT = ("trainer.attention_images=1", "trainer.max_steps=5", "trainer.eval_every=3", "trainer.save_every=2",

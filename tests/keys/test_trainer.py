@@ -20,8 +20,8 @@ from seq2seq import api, checkpoint
 from seq2seq import config as configuration
 from seq2seq.errors import Interrupted, TrainingError, UserError
 from seq2seq.run_folder import RunFolder
-from seq2seq.runtime import Runtime
-from seq2seq.runtime_config import Precision
+from seq2seq.system.config import Precision
+from seq2seq.system.device import Runtime
 from seq2seq.tokenizer import BOS_ID, EOS_ID, load_tokenizers
 
 BUDGET, SMOOTHING = 256, 0.3

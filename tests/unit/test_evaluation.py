@@ -14,16 +14,16 @@ from seq2seq.api import vocabulary
 from seq2seq.data.corpus import DataConfig, Example
 from seq2seq.data.encode import write_store
 from seq2seq.data.store import TokenStore
-from seq2seq.distributed import World
 from seq2seq.evaluation import EvaluationConfig, Evaluator, perplexity
 from seq2seq.inference import Generator
 from seq2seq.metrics import MetricsConfig
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.runtime import Runtime
-from seq2seq.runtime_config import Precision
 from seq2seq.search.config import SearchConfig
+from seq2seq.system.config import Precision
+from seq2seq.system.device import Runtime
+from seq2seq.system.distributed import World
 from seq2seq.tokenizer import BOS_ID, EOS_ID, TokenizerConfig, TokenizerKind, Tokenizers, train_tokenizers
 
 TEXTS = [("a b c", "c b a"), ("d", "d"), ("e f a b c d", "d c b a f e"), ("", "a"), ("b b", ""), ("f e d c", "c d e f")]

@@ -10,10 +10,11 @@ PACKAGE = Path(__file__).resolve().parents[2] / "seq2seq"
 # Layers from the ground up; within a layer, a module may import those named before it on the same line.
 LAYERS = [
     [["seq2seq"],
-     ["seq2seq.errors", "seq2seq.config_file", "seq2seq.log_file", "seq2seq.console", "seq2seq.runtime_config",
-      "seq2seq.runtime", "seq2seq.signals"],
-     ["seq2seq.files"],
-     ["seq2seq.distributed"], ["seq2seq.progress"], ["seq2seq.background"], ["seq2seq.machine"]],
+     ["seq2seq.errors", "seq2seq.system.plain_yaml", "seq2seq.system.log_file", "seq2seq.system.console",
+      "seq2seq.system.config",
+      "seq2seq.system.device", "seq2seq.system.signals", "seq2seq.system.files",
+      "seq2seq.system.atomic_folder"],
+     ["seq2seq.system.distributed"], ["seq2seq.progress"], ["seq2seq.background"], ["seq2seq.machine"]],
     [
         ["seq2seq.models"],
         ["seq2seq.tokenizer_base", "seq2seq.subword_sampling", "seq2seq.subword_tokenizer", "seq2seq.word_tokenizer",
@@ -36,11 +37,11 @@ LAYERS = [
 
 # What a part may know of torch and of the models, whatever its layer.
 TORCH_FREE = ("seq2seq.metrics", "seq2seq.significance", "seq2seq.comparison", "seq2seq.report", "seq2seq.errors",
-              "seq2seq.alarms", "seq2seq.tokenizer", "seq2seq.data", "seq2seq.run_folder", "seq2seq.console",
+              "seq2seq.alarms", "seq2seq.tokenizer", "seq2seq.data", "seq2seq.run_folder", "seq2seq.system.console",
               "seq2seq.cli", "seq2seq.preparation", "seq2seq.config", "seq2seq.verb_config",
               "seq2seq.models.families", "seq2seq.models.config", "seq2seq.models.gru_config",
               "seq2seq.models.transformer_config", "seq2seq.search.config", "seq2seq.optim_config",
-              "seq2seq.trainer_config", "seq2seq.runtime_config")  # fmt: skip
+              "seq2seq.trainer_config", "seq2seq.system.config")  # fmt: skip
 CONTRACT = ("seq2seq.models.base", "seq2seq.models.output")
 
 
@@ -65,9 +66,14 @@ def imports(path: Path) -> set[str]:
     return names
 
 
+LISTED = {member for layer in LAYERS for chain in layer for member in chain}
+
+
 def group(module: str) -> str:
-    """A folder counts as one part: ``seq2seq.data.store`` is ``seq2seq.data``."""
-    return ".".join(module.split(".")[:2])
+    """A folder counts as one part where it is listed as one: ``seq2seq.data.store`` is ``seq2seq.data``."""
+    parts = module.split(".")
+    names = [".".join(parts[:count]) for count in range(len(parts), 1, -1)]
+    return next((name for name in names if name in LISTED), module)
 
 
 def position(module: str) -> tuple[int, int, int]:

@@ -18,15 +18,15 @@ from safetensors.torch import load_file
 
 from seq2seq.batching import Batch
 from seq2seq.checkpoint import CheckpointStore
-from seq2seq.distributed import World
 from seq2seq.errors import Interrupted, UserError
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.optim_config import OptimConfig
-from seq2seq.runtime import Runtime
-from seq2seq.runtime_config import Precision
 from seq2seq.stream import MicroBatch, StepBatches
+from seq2seq.system.config import Precision
+from seq2seq.system.device import Runtime
+from seq2seq.system.distributed import World
 from seq2seq.tracking import NullTracker
 from seq2seq.trainer import Surroundings, Trainer
 from seq2seq.trainer_config import Averaging, MetricMode, TrainerConfig

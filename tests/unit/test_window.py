@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from seq2seq.distributed import World
 from seq2seq.errors import UserError
+from seq2seq.system.distributed import World
 from seq2seq.window import Figures, Window
 
 CPU = torch.device("cpu")

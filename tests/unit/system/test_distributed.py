@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from seq2seq.distributed import World, leave, world_from_environment
+from seq2seq.system.distributed import World, leave, world_from_environment
 
 WORKER = """
 import json, os, sys, time
 from pathlib import Path
 import torch
 import torch.distributed as dist
-from seq2seq.distributed import World, leave, world_from_environment
+from seq2seq.system.distributed import World, leave, world_from_environment
 
 folder, world = Path(sys.argv[1]), world_from_environment()
 world.start("cpu", timeout_minutes=1)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq.data.publish import publish
 from seq2seq.errors import TrainingError, UserError
+from seq2seq.system.atomic_folder import publish
 
 
 def complete(folder: Path) -> bool:
@@ -101,7 +101,7 @@ def test_without_locks_the_slower_one_gives_way(tmp_path: Path, monkeypatch: pyt
 KILLED = """
 import sys, time
 from pathlib import Path
-from seq2seq.data.publish import publish
+from seq2seq.system.atomic_folder import publish
 def build(folder):
     (folder / "part").touch()
     print("building", flush=True)

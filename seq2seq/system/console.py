@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seq2seq.errors import Interrupted, TrainingError, UserError
-from seq2seq.log_file import LogFileHandler
+from seq2seq.system.log_file import LogFileHandler
 
 LOGGER = logging.getLogger("seq2seq")
 

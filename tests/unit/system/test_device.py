@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from seq2seq.errors import UserError
-from seq2seq.runtime import (
+from seq2seq.system.config import Device, Precision
+from seq2seq.system.device import (
     Runtime,
     build_runtime,
     deterministic,
@@ -21,7 +22,6 @@ from seq2seq.runtime import (
     process_peak_mb,
     seed_step,
 )
-from seq2seq.runtime_config import Device, Precision
 
 CPU = torch.device("cpu")
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -184,7 +184,7 @@ def said(code: str, **environment: str) -> list[str]:
 
 def test_threads_are_those_asked_for_and_otherwise_torchs_own() -> None:
     code = (
-        "import torch\nown = torch.get_num_threads()\nfrom seq2seq.runtime import set_threads\n"
+        "import torch\nown = torch.get_num_threads()\nfrom seq2seq.system.device import set_threads\n"
         "for threads in (3, None, 1, None):\n    set_threads(threads)\n    print(torch.get_num_threads() - own)"
     )
     assert said(code, OMP_NUM_THREADS="2") == ["1", "0", "-1", "0"]
@@ -194,7 +194,7 @@ def test_threads_are_those_asked_for_and_otherwise_torchs_own() -> None:
 def test_freed_memory_is_kept_for_the_next_step() -> None:
     """By the page faults of taking the same 40 MiB again and again, 10,240 each time unless they are still there."""
     code = (
-        "import resource, torch\nfrom seq2seq.runtime import keep_freed_memory\nkeep_freed_memory()\n"
+        "import resource, torch\nfrom seq2seq.system.device import keep_freed_memory\nkeep_freed_memory()\n"
         "def taken(times):\n    for _ in range(times):\n        torch.ones(10 << 20)\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "print(-taken(20) + taken(5))"

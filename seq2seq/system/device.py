@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from seq2seq.errors import UserError
-from seq2seq.runtime_config import Device, Precision
+from seq2seq.system.config import Device, Precision
 
 
 @dataclass(frozen=True)

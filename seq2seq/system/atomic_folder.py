@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seq2seq.errors import TrainingError, UserError
-from seq2seq.files import sync_folder
+from seq2seq.system.files import sync_folder
 
 _PARTIAL = ".partial"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of a file

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from seq2seq.files import write_bytes
+from seq2seq.system.files import write_bytes
 
 
 def test_replaces_a_file_and_makes_its_folder(tmp_path):

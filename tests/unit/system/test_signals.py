@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from seq2seq.errors import Interrupted
-from seq2seq.signals import Abandoned, held_back, interruptible, leaving_at_once, stop_requests
+from seq2seq.system.signals import Abandoned, held_back, interruptible, leaving_at_once, stop_requests
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
@@ -37,7 +37,7 @@ def test_an_error_that_a_library_makes_of_a_signal_is_an_interruption() -> None:
 
 def test_during_imports_a_signal_leaves_with_one_line() -> None:
     code = (
-        "import os, signal\nfrom seq2seq.signals import leaving_at_once\nwith leaving_at_once():\n"
+        "import os, signal\nfrom seq2seq.system.signals import leaving_at_once\nwith leaving_at_once():\n"
         "    try:\n        os.kill(os.getpid(), signal.SIGINT)\n    except BaseException:\n        pass\n"
         "    print('still here')\n"
     )
@@ -103,7 +103,7 @@ def test_a_signal_abandons_what_can_be_done_again(inside: bool) -> None:
 
 def test_a_second_signal_leaves_at_once() -> None:
     code = (
-        "import os, signal\nfrom seq2seq.signals import stop_requests\nwith stop_requests():\n"
+        "import os, signal\nfrom seq2seq.system.signals import stop_requests\nwith stop_requests():\n"
         "    os.kill(os.getpid(), signal.SIGUSR1)\n    os.kill(os.getpid(), signal.SIGINT)\n    print('still here')\n"
     )
     environment = {key: value for key, value in os.environ.items() if key != "TORCHELASTIC_RUN_ID"}

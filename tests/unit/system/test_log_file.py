@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from seq2seq.log_file import Kept, LogFile, LogFileHandler
+from seq2seq.system.log_file import Kept, LogFile, LogFileHandler
 
 
 def test_survivors_are_those_up_to_the_checkpoint_once_without_test_scores():
