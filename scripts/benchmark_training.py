@@ -26,7 +26,7 @@ from seq2seq.optim_config import resolve_horizon
 from seq2seq.system.config import Precision
 from seq2seq.system.device import build_runtime, keep_freed_memory, seed_step, set_threads
 from seq2seq.system.distributed import world_from_environment
-from seq2seq.tokenizer import EOS_ID
+from seq2seq.tokenizers.base import EOS_ID
 from seq2seq.train_step import TrainStep
 
 # What the other loops do, whatever an experiment says; as many threads as --threads are torch's choice.

@@ -13,7 +13,8 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from seq2seq.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizers, load_tokenizers
+from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers
 
 BATCH = 128  # sentences at once, as many as ours by default
 LENGTH_PENALTY = 1.0  # all rank beams by log-probability / length ^ this, the end of sentence counted

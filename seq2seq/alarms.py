@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from seq2seq.tokenizer_base import UNK_SURFACE
+from seq2seq.tokenizers.base import UNK_SURFACE
 
 LOGGER = logging.getLogger("seq2seq")
 

@@ -22,7 +22,7 @@ from seq2seq.system.config import Device
 from seq2seq.system.device import Runtime, build_runtime
 from seq2seq.system.distributed import World
 from seq2seq.system.plain_yaml import read_mapping
-from seq2seq.tokenizer import Tokenizers, load_tokenizers
+from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers
 
 LOGGER = logging.getLogger("seq2seq")
 
@@ -86,7 +86,7 @@ def load_first_weights(model: Seq2Seq, config: Config, tokenizers: Tokenizers) -
     if config.trainer.init_from is not None:
         copy_weights(_base_weights(Path(config.trainer.init_from)), model, origin=config.trainer.init_from)
         return
-    from seq2seq.word_vectors import load_vectors
+    from seq2seq.tokenizers.word_vectors import load_vectors
 
     for side in ("source", "target"):
         path = getattr(config.tokenizer, f"{side}_vectors")

@@ -11,7 +11,7 @@ from torch import Tensor
 from seq2seq.data.columns import Index, Sequences
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
-from seq2seq.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID
 
 Lengths = npt.NDArray[np.integer[Any]]
 

@@ -24,7 +24,7 @@ from seq2seq.models.transformer_config import PositionKind, TransformerConfig
 from seq2seq.optim_config import OptimConfig, resolve_horizon
 from seq2seq.search.config import SearchConfig
 from seq2seq.system.plain_yaml import read_mapping
-from seq2seq.tokenizer import TokenizerConfig
+from seq2seq.tokenizers.config import TokenizerConfig
 from seq2seq.trainer_config import TrainerConfig
 
 LOSS_METRICS = ("loss", "ppl", "accuracy")

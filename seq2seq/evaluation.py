@@ -20,7 +20,7 @@ from seq2seq.portions import Portions
 from seq2seq.search.config import SearchConfig
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
-from seq2seq.tokenizer import Tokenizers
+from seq2seq.tokenizers.pair import Tokenizers
 
 
 @dataclass(frozen=True)

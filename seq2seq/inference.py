@@ -15,7 +15,8 @@ from seq2seq.portions import Portions
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.hypothesis import Hypothesis
 from seq2seq.search.search import search
-from seq2seq.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizers
+from seq2seq.tokenizers.base import EOS_ID, PAD_ID, UNK_ID
+from seq2seq.tokenizers.pair import Tokenizers
 
 # Batches a block: sorted by length, a block this large has hardly any padding in its batches.
 _BATCHES_PER_BLOCK = 32

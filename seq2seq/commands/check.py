@@ -28,7 +28,7 @@ from seq2seq.run_folder import RunFolder
 from seq2seq.system.config import Device, Precision
 from seq2seq.system.console import console_log
 from seq2seq.system.device import build_runtime, set_threads
-from seq2seq.tokenizer import Tokenizers
+from seq2seq.tokenizers.pair import Tokenizers
 from seq2seq.verb_config import ReportFormat
 
 LOGGER = logging.getLogger("seq2seq")

@@ -16,7 +16,7 @@ from seq2seq.data.corpus import DataConfig, Example
 from seq2seq.data.filters import DUPLICATE, REASONS, Mask, SeenPairs, length_reasons, text_reason
 from seq2seq.data.report import SideCounter, SplitReport
 from seq2seq.data.store import Limits, StoreWriter
-from seq2seq.tokenizer import Tokenizers
+from seq2seq.tokenizers.pair import Tokenizers
 
 R = TypeVar("R")
 

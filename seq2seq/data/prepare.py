@@ -25,7 +25,8 @@ from seq2seq.data.report import DataReport
 from seq2seq.data.store import TokenStore, is_store, verify
 from seq2seq.errors import UserError
 from seq2seq.system.atomic_folder import publish
-from seq2seq.tokenizer import TokenizerConfig, Tokenizers, load_tokenizers, train_tokenizers
+from seq2seq.tokenizers.config import TokenizerConfig
+from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers, train_tokenizers
 
 _ENCODING_VERSION = 1  # raised when the same text and settings come to be stored differently
 _TRAIN_ONLY = ("on_long", "max_length_ratio", "drop_duplicates", "drop_identical")

@@ -9,7 +9,7 @@ import numpy as np
 
 from seq2seq.data.columns import Sequences
 from seq2seq.data.filters import LONG
-from seq2seq.tokenizer import UNK_ID, Tokenizer
+from seq2seq.tokenizers.base import UNK_ID, Tokenizer
 
 _META_SPACE = "\u2581"  # SentencePiece's mark of a space; in a text it becomes one
 _MANY = 0.1  # share of the training examples from which on cutting or leaving out is worth a warning

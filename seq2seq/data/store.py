@@ -52,7 +52,7 @@ from seq2seq.data.corpus import Example
 from seq2seq.data.report import SideCounter, SplitReport
 from seq2seq.errors import TrainingError
 from seq2seq.system.atomic_folder import publish
-from seq2seq.tokenizer import Tokenizers
+from seq2seq.tokenizers.pair import Tokenizers
 
 FORMAT_VERSION = 3
 _META = "meta.json"

@@ -26,7 +26,8 @@ from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.search.config import SearchConfig
 from seq2seq.system.config import Device, Precision
 from seq2seq.system.device import build_runtime
-from seq2seq.tokenizer import TokenizerConfig, TokenizerKind, train_tokenizers
+from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.pair import train_tokenizers
 
 LINES = [f"{number} {'abcdefgh' * (4 + number % 3)}" for number in range(1500)]
 

@@ -18,7 +18,7 @@ from seq2seq.cli.main import run_verb
 from seq2seq.config import Config
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
-from seq2seq.tokenizer import Tokenizers, train_tokenizers
+from seq2seq.tokenizers.pair import Tokenizers, train_tokenizers
 from seq2seq.train_state import TrainState
 
 CORPUS = "zero one\ntwo three\nfour five\nsix seven\n"

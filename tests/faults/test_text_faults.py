@@ -19,7 +19,8 @@ from seq2seq.data.prepare import Prepared, open_corpus, prepare
 from seq2seq.data.report import SideReport
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import TrainingError, UserError
-from seq2seq.tokenizer import UNK_ID, TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.base import UNK_ID
+from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
 
 LINES = [f"the {word} number {i} is {word}" for i in range(12) for word in ("cat", "dog", "red", "old")]
 CHARACTERS = {"kind": TokenizerKind.char, "vocab_size": 400}
@@ -85,7 +86,7 @@ import random, resource, sys
 from pathlib import Path
 from seq2seq.data.corpus import CorpusConfig, DataConfig, OnLong
 from seq2seq.data.prepare import prepare
-from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.pair import TokenizerConfig, TokenizerKind
 def peak():
     # Linux counts into ru_maxrss what the parent held before exec; the program has a mark of its own there.
     if sys.platform != "linux":

@@ -14,7 +14,8 @@ from seq2seq.models.build import build_model
 from seq2seq.models.families import FAMILIES
 from seq2seq.results import one_line
 from seq2seq.search.config import SearchConfig
-from seq2seq.tokenizer import TokenizerConfig, TokenizerKind, train_tokenizers
+from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.pair import train_tokenizers
 
 COST = 2  # some 20 ms a search
 

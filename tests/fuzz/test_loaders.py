@@ -32,9 +32,10 @@ from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUConfig
 from seq2seq.report import sweep_table
 from seq2seq.run_folder import RunFolder
-from seq2seq.tokenizer import TokenizerConfig, TokenizerKind, Tokenizers, load_tokenizers, train_tokenizers
+from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers, train_tokenizers
+from seq2seq.tokenizers.word_vectors import load_vectors
 from seq2seq.train_state import TrainState
-from seq2seq.word_vectors import load_vectors
 
 Edit = Callable[[bytes], bytes]
 Json = Any

@@ -34,7 +34,7 @@ from seq2seq.api import vocabulary  # noqa: E402
 from seq2seq.checkpoint import CheckpointStore  # noqa: E402
 from seq2seq.models.build import build_model  # noqa: E402
 from seq2seq.search.config import SearchConfig  # noqa: E402
-from seq2seq.tokenizer import load_tokenizers  # noqa: E402
+from seq2seq.tokenizers.pair import load_tokenizers  # noqa: E402
 
 TRANSFORMER = ("model=transformer_tiny", "model.d_model=32", "model.num_heads=2", "model.d_ff=48",
                "model.encoder_layers=2", "model.decoder_layers=1")  # fmt: skip

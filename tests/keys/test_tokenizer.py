@@ -13,7 +13,7 @@ import sentencepiece
 
 from seq2seq.data.prepare import Prepared
 from seq2seq.data.store import TokenStore
-from seq2seq.tokenizer import Tokenizer
+from seq2seq.tokenizers.base import Tokenizer
 
 Prepare = Callable[..., Prepared]
 

@@ -22,7 +22,8 @@ from seq2seq.errors import Interrupted, TrainingError, UserError
 from seq2seq.run_folder import RunFolder
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
-from seq2seq.tokenizer import BOS_ID, EOS_ID, load_tokenizers
+from seq2seq.tokenizers.base import BOS_ID, EOS_ID
+from seq2seq.tokenizers.pair import load_tokenizers
 
 BUDGET, SMOOTHING = 256, 0.3
 FAST = ("trainer.eval_examples=0", "search=greedy", "search.max_length=2")

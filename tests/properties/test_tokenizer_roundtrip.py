@@ -7,15 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seq2seq.tokenizer import (
-    EOS_ID,
-    PAD_ID,
-    UNK_ID,
-    Normalization,
-    TokenizerConfig,
-    TokenizerKind,
-    train_tokenizers,
-)
+from seq2seq.tokenizers.base import EOS_ID, PAD_ID, UNK_ID
+from seq2seq.tokenizers.config import Normalization, TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.pair import train_tokenizers
 
 CORPUS = [
     f"The {a} {b} über \t straße {a}{b}  {i} 漢字。"

@@ -9,7 +9,9 @@ from seq2seq.errors import UserError
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUConfig
-from seq2seq.tokenizer import BOS_ID, EOS_ID, PAD_ID, TokenizerConfig, TokenizerKind, train_tokenizers
+from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID
+from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.pair import train_tokenizers
 
 
 def model(**changes: Any) -> Seq2Seq:

@@ -10,7 +10,9 @@ from seq2seq.data.encode import write_store
 from seq2seq.data.prepare import prepare
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
-from seq2seq.tokenizer import BOS_ID, EOS_ID, PAD_ID, TokenizerConfig, TokenizerKind, train_tokenizers
+from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID
+from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.pair import train_tokenizers
 
 TEXTS = [("a b c", "d e"), ("", "f"), ("b", "d e f d e f"), ("c c c c c c", "")]
 

@@ -24,7 +24,9 @@ from seq2seq.search.config import SearchConfig
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
-from seq2seq.tokenizer import BOS_ID, EOS_ID, TokenizerConfig, TokenizerKind, Tokenizers, train_tokenizers
+from seq2seq.tokenizers.base import BOS_ID, EOS_ID
+from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.pair import Tokenizers, train_tokenizers
 
 TEXTS = [("a b c", "c b a"), ("d", "d"), ("e f a b c d", "d c b a f e"), ("", "a"), ("b b", ""), ("f e d c", "c d e f")]
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.hypothesis import Hypothesis
-from seq2seq.tokenizer_base import UNK_ID, Tokenizer
+from seq2seq.tokenizers.base import UNK_ID, Tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz \n"
 SIZE = 4 + len(LETTERS)

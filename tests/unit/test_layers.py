@@ -1,5 +1,7 @@
 """Imports go down only: parsed from the source, so that lazy imports count too."""
 
+# ruff: noqa: E501
+
 import ast
 from pathlib import Path
 
@@ -17,10 +19,10 @@ LAYERS = [
      ["seq2seq.system.distributed"], ["seq2seq.progress"], ["seq2seq.background"], ["seq2seq.machine"]],
     [
         ["seq2seq.models"],
-        ["seq2seq.tokenizer_base", "seq2seq.subword_sampling", "seq2seq.subword_tokenizer", "seq2seq.word_tokenizer",
-         "seq2seq.multiline_tokenizer", "seq2seq.tokenizer",
+        ["seq2seq.tokenizers.base", "seq2seq.tokenizers.config", "seq2seq.tokenizers.subword_sampling",
+         "seq2seq.tokenizers.subword", "seq2seq.tokenizers.word", "seq2seq.tokenizers.multiline", "seq2seq.tokenizers.pair",
          "seq2seq.data", "seq2seq.batching", "seq2seq.stream"],
-        ["seq2seq.word_vectors"],
+        ["seq2seq.tokenizers.word_vectors"],
         ["seq2seq.optim_config", "seq2seq.optim"],
         ["seq2seq.metrics", "seq2seq.significance"],
     ],
@@ -37,7 +39,8 @@ LAYERS = [
 
 # What a part may know of torch and of the models, whatever its layer.
 TORCH_FREE = ("seq2seq.metrics", "seq2seq.significance", "seq2seq.comparison", "seq2seq.report", "seq2seq.errors",
-              "seq2seq.alarms", "seq2seq.tokenizer", "seq2seq.data", "seq2seq.run_folder", "seq2seq.system.console",
+              "seq2seq.alarms", "seq2seq.tokenizers.pair", "seq2seq.data", "seq2seq.run_folder",
+              "seq2seq.system.console",
               "seq2seq.cli", "seq2seq.preparation", "seq2seq.config", "seq2seq.verb_config",
               "seq2seq.models.families", "seq2seq.models.config", "seq2seq.models.gru_config",
               "seq2seq.models.transformer_config", "seq2seq.search.config", "seq2seq.optim_config",

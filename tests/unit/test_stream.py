@@ -16,7 +16,8 @@ from seq2seq.data.encode import write_store
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
 from seq2seq.stream import BatchStream, StepBatches, StreamConfig
-from seq2seq.tokenizer import TokenizerConfig, TokenizerKind, train_tokenizers
+from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.pair import train_tokenizers
 
 BUDGET, SEED = 35, 7
 CUT = {"max_source_length": 9, "max_target_length": 50}

@@ -6,7 +6,7 @@ from pathlib import Path
 from seq2seq.data.corpus import CorpusConfig, DataConfig, OnLong
 from seq2seq.data.prepare import prepare
 from seq2seq.data.report import DataReport, SplitReport
-from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
 
 
 def test_every_figure_of_a_split(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from seq2seq.data.fingerprints import HashCache
 from seq2seq.data.prepare import Prepared, file_fingerprints, is_prepared, open_corpus, prepare
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import TrainingError, UserError
-from seq2seq.tokenizer import LineBreaks, TokenizerConfig, TokenizerKind
-from seq2seq.tokenizer_base import LINE_BREAK_ID
+from seq2seq.tokenizers.base import LINE_BREAK_ID
+from seq2seq.tokenizers.config import LineBreaks, TokenizerConfig, TokenizerKind
 
 TOKENIZER = TokenizerConfig(kind=TokenizerKind.word, vocab_size=500)
 
@@ -225,7 +225,7 @@ from pathlib import Path
 from seq2seq.data import prepare
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.store import StoreWriter
-from seq2seq.tokenizer import TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.pair import TokenizerConfig, TokenizerKind
 add_texts, lines = StoreWriter.add_texts, []
 def slow(self, examples, positions):
     if lines[-1] == "Encoding data.train.":  # its ids are written

@@ -15,7 +15,8 @@ from seq2seq.data.corpus import DataConfig, Example, OnLong
 from seq2seq.data.encode import write_store
 from seq2seq.data.report import DataReport, SplitReport
 from seq2seq.data.store import Limits, StoreWriter, TokenStore, id_dtype, is_store
-from seq2seq.tokenizer import TokenizerConfig, TokenizerKind, Tokenizers, train_tokenizers
+from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.pair import Tokenizers, train_tokenizers
 
 TEXTS = [
     ("ein Haus am See", "a house by the lake"),
@@ -255,7 +256,7 @@ RESAMPLE = """
 import sys
 from pathlib import Path
 from seq2seq.data.store import TokenStore
-from seq2seq.tokenizer import load_tokenizers
+from seq2seq.tokenizers.pair import load_tokenizers
 folder = Path(sys.argv[1])
 store = TokenStore(folder / "store").resampled(
     load_tokenizers(folder / "tokenizers"), seed=5, epoch=3, folder=folder / sys.argv[2]

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import sentencepiece
 
-from seq2seq.tokenizer_base import UNK_ID
+from seq2seq.tokenizers.base import UNK_ID
 
 _SPACE = "\u2581"
 _WORD = re.compile(f"{_SPACE}[^{_SPACE}]*|[^{_SPACE}]+")

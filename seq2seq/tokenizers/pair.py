@@ -12,40 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.errors import UserError
-from seq2seq.multiline_tokenizer import LineRule, MultilineTokenizer, split_lines
-from seq2seq.subword_tokenizer import MAX_SENTENCE_BYTES, SubwordTokenizer, train_subwords
 from seq2seq.system.files import write_bytes
-from seq2seq.tokenizer_base import (
-    BOS_ID,
-    EOS_ID,
-    PAD_ID,
-    SPECIAL_TOKENS,
-    UNK_ID,
-    LineBreaks,
-    Normalization,
-    Tokenizer,
-    TokenizerConfig,
-    TokenizerKind,
-    WordSplitter,
-    to_utf8,
-)
-from seq2seq.word_tokenizer import WORDS, WordTokenizer, parse_vocabulary, train_words
-
-__all__ = [
-    "BOS_ID",
-    "EOS_ID",
-    "PAD_ID",
-    "UNK_ID",
-    "LineBreaks",
-    "Normalization",
-    "Tokenizer",
-    "TokenizerConfig",
-    "TokenizerKind",
-    "Tokenizers",
-    "WordSplitter",
-    "load_tokenizers",
-    "train_tokenizers",
-]
+from seq2seq.tokenizers.base import SPECIAL_TOKENS, Tokenizer, to_utf8
+from seq2seq.tokenizers.config import LineBreaks, Normalization, TokenizerConfig, TokenizerKind, WordSplitter
+from seq2seq.tokenizers.multiline import LineRule, MultilineTokenizer, split_lines
+from seq2seq.tokenizers.subword import MAX_SENTENCE_BYTES, SubwordTokenizer, train_subwords
+from seq2seq.tokenizers.word import WORDS, WordTokenizer, parse_vocabulary, train_words
 
 _FORMAT_VERSION = 1
 _DESCRIPTION = "tokenizer.json"

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 
-from seq2seq.tokenizer_base import LINE_BREAK_ID, LINE_BREAK_LABEL, Tokenizer
+from seq2seq.tokenizers.base import LINE_BREAK_ID, LINE_BREAK_LABEL, Tokenizer
 
 _Parts = Iterator[tuple[int, list[int]]]  # how many line breaks, and the ids of the line behind them
 

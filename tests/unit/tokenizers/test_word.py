@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from seq2seq.errors import UserError
-from seq2seq.tokenizer_base import SPECIAL_TOKENS
-from seq2seq.word_tokenizer import parse_vocabulary
+from seq2seq.tokenizers.base import SPECIAL_TOKENS
+from seq2seq.tokenizers.word import parse_vocabulary
 
 HEAD = "".join(f"{token}\n" for token in SPECIAL_TOKENS)
 

@@ -13,21 +13,10 @@ import sentencepiece
 from torchtext.data import get_tokenizer
 
 from seq2seq.errors import UserError
-from seq2seq.subword_tokenizer import MAX_SENTENCE_BYTES
-from seq2seq.tokenizer import (
-    BOS_ID,
-    EOS_ID,
-    PAD_ID,
-    UNK_ID,
-    LineBreaks,
-    Normalization,
-    TokenizerConfig,
-    TokenizerKind,
-    WordSplitter,
-    load_tokenizers,
-    sample_sentences,
-    train_tokenizers,
-)
+from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from seq2seq.tokenizers.config import LineBreaks, Normalization, TokenizerConfig, TokenizerKind, WordSplitter
+from seq2seq.tokenizers.pair import load_tokenizers, sample_sentences, train_tokenizers
+from seq2seq.tokenizers.subword import MAX_SENTENCE_BYTES
 
 SUBWORDS = [TokenizerKind.unigram, TokenizerKind.bpe, TokenizerKind.char]
 WORDS = ["".join(random.Random(seed).choices("abcdefghilmnorstu", k=3 + seed % 5)) for seed in range(150)]
@@ -81,7 +70,7 @@ def test_training_gives_the_same_bytes_in_another_process_on_fewer_cores(tmp_pat
     script = (
         "import json, os, sys; from pathlib import Path\n"
         "if hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\n"
-        "from seq2seq.tokenizer import *\n"
+        "from seq2seq.tokenizers.pair import *\n"
         "a, b = json.load(sys.stdin)\n"
         f"config = TokenizerConfig(kind=TokenizerKind.{kind.value}, vocab_size=400)\n"
         "train_tokenizers(lambda: iter(a), lambda: iter(b), config, seed=1).save(Path(sys.argv[1]))\n"

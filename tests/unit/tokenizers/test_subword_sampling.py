@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 
-from seq2seq.subword_sampling import build_sampler
-from seq2seq.tokenizer import UNK_ID, Normalization, TokenizerConfig, TokenizerKind, load_tokenizers, train_tokenizers
+from seq2seq.tokenizers.base import UNK_ID
+from seq2seq.tokenizers.config import Normalization, TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.pair import load_tokenizers, train_tokenizers
+from seq2seq.tokenizers.subword_sampling import build_sampler
 
 NAMES = ("banana", "cabana", "bandana", "abacus", "cabs", "banner", "cannas", "nabs", "scab", "basin")
 CORPUS = [f"{a} {b} and {b}{a} {a[2:]}{b[:3]} {b[::-1]} <sep> über" for a, b in itertools.permutations(NAMES, 2)]
@@ -185,7 +187,7 @@ def test_another_process_thread_and_history_draw_the_same(tmp_path: Path, kind, 
     trained = train_tokenizers(lambda: iter(CORPUS), lambda: iter([]), config, seed=0)
     trained.save(tmp_path)
     program = (
-        "import sys, pathlib, seq2seq.tokenizer as t\n"
+        "import sys, pathlib, seq2seq.tokenizers.pair as t\n"
         "tokenizer = t.load_tokenizers(pathlib.Path(sys.argv[1])).source\n"
         "print(tokenizer.sample_batch(sys.argv[2:], seed=5))"
     )

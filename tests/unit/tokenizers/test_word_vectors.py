@@ -6,7 +6,7 @@ import pytest
 from torchtext.vocab import Vectors
 
 from seq2seq.errors import UserError
-from seq2seq.word_vectors import load_vectors
+from seq2seq.tokenizers.word_vectors import load_vectors
 
 GLOVE = "the 0.5 -1 2e-3\ncat 1 2 3\nnaïve .1 .2 .3\n. . . 7 8 9\nthe 9 9 9\n"
 TOKENS = ["<pad>", "cat", "the", "naïve", "dog", "."]

@@ -13,21 +13,10 @@ from pathlib import Path
 import sentencepiece
 
 from seq2seq.errors import UserError
-from seq2seq.subword_sampling import Sampler, build_sampler
 from seq2seq.system.files import write_bytes
-from seq2seq.tokenizer_base import (
-    BOS_ID,
-    EOS_ID,
-    PAD_ID,
-    SPECIAL_TOKENS,
-    UNK_ID,
-    UNK_SURFACE,
-    Normalization,
-    Tokenizer,
-    TokenizerConfig,
-    TokenizerKind,
-    to_utf8,
-)
+from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID, UNK_SURFACE, Tokenizer, to_utf8
+from seq2seq.tokenizers.config import Normalization, TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.subword_sampling import Sampler, build_sampler
 
 SENTENCEPIECE = "sentencepiece"
 MAX_SENTENCE_BYTES = 4192  # the trainer's default limit: it silently leaves out any longer sentence
@@ -58,7 +47,7 @@ class SubwordTokenizer(Tokenizer):
         return ids
 
     def sample_batch(self, texts: Sequence[str], *, seed: int) -> list[list[int]]:
-        """See `Tokenizer.sample_batch`, and `seq2seq.subword_sampling` for what is drawn."""
+        """See `Tokenizer.sample_batch`, and `seq2seq.tokenizers.subword_sampling` for what is drawn."""
         if self._alpha == 0:
             return self.encode_batch(texts)
         for text in texts:

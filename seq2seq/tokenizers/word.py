@@ -11,18 +11,8 @@ from typing import Any
 
 from seq2seq.errors import UserError
 from seq2seq.system.files import write_bytes
-from seq2seq.tokenizer_base import (
-    BOS_ID,
-    EOS_ID,
-    PAD_ID,
-    SPECIAL_TOKENS,
-    UNK_ID,
-    UNK_SURFACE,
-    Tokenizer,
-    TokenizerConfig,
-    WordSplitter,
-    to_utf8,
-)
+from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID, UNK_SURFACE, Tokenizer, to_utf8
+from seq2seq.tokenizers.config import TokenizerConfig, WordSplitter
 
 WORDS = "word"
 _LINE_BREAK = "<line break>"  # an entry of the vocabulary file, so in one line; its space keeps it from being a word

@@ -5,18 +5,10 @@ import pytest
 import sentencepiece
 
 from seq2seq.errors import UserError
-from seq2seq.multiline_tokenizer import LineRule, MultilineTokenizer
-from seq2seq.tokenizer import (
-    EOS_ID,
-    LineBreaks,
-    Normalization,
-    TokenizerConfig,
-    TokenizerKind,
-    Tokenizers,
-    load_tokenizers,
-    train_tokenizers,
-)
-from seq2seq.tokenizer_base import LINE_BREAK_ID
+from seq2seq.tokenizers.base import EOS_ID, LINE_BREAK_ID
+from seq2seq.tokenizers.config import LineBreaks, Normalization, TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.multiline import LineRule, MultilineTokenizer
+from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers, train_tokenizers
 
 SOUNDS = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "lnrst"]
 PLAIN = [f"dogs {a} and cats {b} over the {c}." for a, b, c in zip(SOUNDS, SOUNDS[7:], SOUNDS[19:], strict=False)]

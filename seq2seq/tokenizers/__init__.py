@@ -1,0 +1,1 @@
+"""Text to ids and back: subwords, characters and words, their training and their files."""
