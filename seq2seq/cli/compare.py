@@ -24,8 +24,8 @@ from seq2seq.data.corpus import (
 )
 from seq2seq.data.text import check_readable, read_lines
 from seq2seq.errors import UserError
+from seq2seq.metrics.significance import Sampling
 from seq2seq.run_folder import RunFolder, require_run
-from seq2seq.significance import Sampling
 from seq2seq.system.console import console_log
 from seq2seq.verb_config import CompareConfig, TableFormat
 

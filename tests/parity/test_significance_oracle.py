@@ -14,7 +14,7 @@ from sacrebleu.significance import PairedTest
 
 from seq2seq.cli.main import run_verb
 from seq2seq.metrics import MetricsConfig, statistics
-from seq2seq.significance import Sampling, paired_tests
+from seq2seq.metrics.significance import Sampling, paired_tests
 
 TEXT = "The a man Woman rides bikes, horse's over (quickly) green-red 3.5 hills; and then STOPS. Straße für"
 WORDS = TEXT.split()

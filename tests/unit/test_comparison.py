@@ -5,7 +5,7 @@ import pytest
 from seq2seq.comparison import System, TestSet, compare, markdown
 from seq2seq.errors import UserError
 from seq2seq.metrics import MetricsConfig
-from seq2seq.significance import Sampling
+from seq2seq.metrics.significance import Sampling
 
 REFERENCES = [
     ["the cat sat on the mat"],

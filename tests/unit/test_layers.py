@@ -24,7 +24,7 @@ LAYERS = [
          "seq2seq.data", "seq2seq.batching", "seq2seq.stream"],
         ["seq2seq.tokenizers.word_vectors"],
         ["seq2seq.optim_config", "seq2seq.optim"],
-        ["seq2seq.metrics", "seq2seq.significance"],
+        ["seq2seq.metrics", "seq2seq.metrics.significance"],
     ],
     [["seq2seq.search"], ["seq2seq.manifest", "seq2seq.checkpoint"],
      ["seq2seq.event_file", "seq2seq.tracking"], ["seq2seq.plots"],
@@ -38,7 +38,7 @@ LAYERS = [
 ]  # fmt: skip
 
 # What a part may know of torch and of the models, whatever its layer.
-TORCH_FREE = ("seq2seq.metrics", "seq2seq.significance", "seq2seq.comparison", "seq2seq.report", "seq2seq.errors",
+TORCH_FREE = ("seq2seq.metrics", "seq2seq.metrics.significance", "seq2seq.comparison", "seq2seq.report", "seq2seq.errors",
               "seq2seq.alarms", "seq2seq.tokenizers.pair", "seq2seq.data", "seq2seq.run_folder",
               "seq2seq.system.console",
               "seq2seq.cli", "seq2seq.preparation", "seq2seq.config", "seq2seq.verb_config",

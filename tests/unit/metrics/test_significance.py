@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seq2seq.metrics import Statistics
-from seq2seq.significance import Sampling, paired_tests
+from seq2seq.metrics.significance import Sampling, paired_tests
 
 
 def mean_of(values):
