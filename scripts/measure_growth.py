@@ -112,10 +112,10 @@ def train(connection: Connection, work: Work, overrides: Sequence[str], steps: i
     import torch
     from benchmark_corpus import composed
 
-    from seq2seq.batching import Batch
+    from seq2seq.data.batching import Batch
+    from seq2seq.data.loader import MicroBatch, StepBatches
     from seq2seq.models.base import Vocabulary
     from seq2seq.models.build import build_model
-    from seq2seq.stream import MicroBatch, StepBatches
     from seq2seq.system.device import build_runtime, keep_freed_memory, set_threads
     from seq2seq.system.distributed import World
     from seq2seq.train_step import TrainStep

@@ -39,12 +39,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # Shells, displays and reports are left to the tests of the command line.
 SCOPE = [
     "seq2seq/train_step.py", "seq2seq/trainer.py", "seq2seq/trainer_config.py", "seq2seq/train_state.py",
-    "seq2seq/window.py", "seq2seq/stream.py", "seq2seq/batching.py", "seq2seq/validation.py", "seq2seq/evaluation.py",
-    "seq2seq/results.py", "seq2seq/optim.py", "seq2seq/optim_config.py", "seq2seq/system/distributed.py",
-    "seq2seq/system/device.py", "seq2seq/api.py", "seq2seq/config.py", "seq2seq/config_rules.py", "seq2seq/models",
-    "seq2seq/search", "seq2seq/inference.py", "seq2seq/portions.py", "seq2seq/data", "seq2seq/tokenizers",
-    "seq2seq/metrics", "seq2seq/metrics/significance.py", "seq2seq/checkpoint.py", "seq2seq/manifest.py",
-    "seq2seq/run_folder.py", "seq2seq/system/files.py",
+    "seq2seq/window.py", "seq2seq/data/loader.py", "seq2seq/data/batching.py", "seq2seq/validation.py",
+    "seq2seq/evaluation.py", "seq2seq/results.py", "seq2seq/optim.py", "seq2seq/optim_config.py",
+    "seq2seq/system/distributed.py", "seq2seq/system/device.py", "seq2seq/api.py", "seq2seq/config.py",
+    "seq2seq/config_rules.py", "seq2seq/models", "seq2seq/search", "seq2seq/inference.py", "seq2seq/portions.py",
+    "seq2seq/data", "seq2seq/tokenizers", "seq2seq/metrics", "seq2seq/metrics/significance.py",
+    "seq2seq/checkpoint.py", "seq2seq/manifest.py", "seq2seq/run_folder.py", "seq2seq/system/files.py",
 ]  # fmt: skip
 FAST = "not slow and not gpu"
 _OF_RUNS = ("tests/faults/", "tests/integration/")

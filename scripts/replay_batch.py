@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 
 from seq2seq import config as configuration
 from seq2seq.api import load_model
-from seq2seq.batching import Batch
 from seq2seq.checkpoint import CheckpointStore
 from seq2seq.config import Config
+from seq2seq.data.batching import Batch
 from seq2seq.errors import UserError
 from seq2seq.models.objective import Objective
 from seq2seq.run_folder import require_run

@@ -10,6 +10,7 @@ from torch import Tensor
 from seq2seq import config as configuration
 from seq2seq.checkpoint import CheckpointStore
 from seq2seq.config import Config
+from seq2seq.data.loader import BatchStream, StreamConfig
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
 from seq2seq.evaluation import EvaluationConfig, Evaluator
@@ -17,7 +18,6 @@ from seq2seq.inference import Generator
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.run_folder import RunFolder, require_run
-from seq2seq.stream import BatchStream, StreamConfig
 from seq2seq.system.config import Device
 from seq2seq.system.device import Runtime, build_runtime
 from seq2seq.system.distributed import World

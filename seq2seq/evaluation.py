@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from seq2seq import metrics
-from seq2seq.batching import collate, evaluation_batches
-from seq2seq.data.columns import Index
+from seq2seq.data.batching import collate, evaluation_batches
+from seq2seq.data.ragged import Index
 from seq2seq.data.store import TokenStore
 from seq2seq.inference import Generator, Output
 from seq2seq.metrics import MetricsConfig, Score

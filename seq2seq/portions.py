@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from seq2seq.data.columns import Index
+from seq2seq.data.ragged import Index
 from seq2seq.errors import TrainingError
 from seq2seq.system.device import free_memory, is_out_of_memory
 

@@ -17,12 +17,12 @@ from seq2seq.alarms import Alarms
 from seq2seq.background import Background
 from seq2seq.checkpoint import Checkpoint, CheckpointSaveError, CheckpointStore
 from seq2seq.checkpoint import average as average_checkpoints
+from seq2seq.data.loader import BatchStream, StepBatches
 from seq2seq.errors import Interrupted, TrainingError
 from seq2seq.manifest import CheckpointError
 from seq2seq.models.base import Seq2Seq
 from seq2seq.optim_config import OptimConfig, Schedule, resolve_horizon
 from seq2seq.progress import Progress
-from seq2seq.stream import BatchStream, StepBatches
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
 from seq2seq.system.signals import RESUMABLE, Abandoned, StopRequest, signal_name, stop_requests

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from seq2seq.data.columns import INDEX, Index, Sequences
 from seq2seq.data.corpus import DataConfig, Example
 from seq2seq.data.filters import DUPLICATE, REASONS, Mask, SeenPairs, length_reasons, text_reason
+from seq2seq.data.ragged import INDEX, Index, Sequences
 from seq2seq.data.report import SideCounter, SplitReport
 from seq2seq.data.store import Limits, StoreWriter
 from seq2seq.tokenizers.pair import Tokenizers

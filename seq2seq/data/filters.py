@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from seq2seq.data.columns import Index
 from seq2seq.data.corpus import DataConfig, Example, OnLong
+from seq2seq.data.ragged import Index
 
 Mask = npt.NDArray[np.bool_]
 

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seq2seq.data.columns import DamagedStoreError
 from seq2seq.data.corpus import (
     CorpusConfig,
     DataConfig,
@@ -21,6 +20,7 @@ from seq2seq.data.corpus import (
 )
 from seq2seq.data.encode import write_store
 from seq2seq.data.fingerprints import FileState, HashCache
+from seq2seq.data.ragged import DamagedStoreError
 from seq2seq.data.report import DataReport
 from seq2seq.data.store import TokenStore, is_store, verify
 from seq2seq.errors import UserError

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from seq2seq.data.columns import Index
 from seq2seq.data.corpus import Example
+from seq2seq.data.ragged import Index
 from seq2seq.data.sides import Leanings, WordsOfSides, script_of
 
 Floats = npt.NDArray[np.float64]

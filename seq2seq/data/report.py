@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from seq2seq.data.columns import Sequences
 from seq2seq.data.filters import LONG
+from seq2seq.data.ragged import Sequences
 from seq2seq.tokenizers.base import UNK_ID, Tokenizer
 
 _META_SPACE = "\u2581"  # SentencePiece's mark of a space; in a text it becomes one

@@ -35,7 +35,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seq2seq.data.columns import (
+from seq2seq.data.corpus import Example
+from seq2seq.data.ragged import (
     BYTES,
     INDEX,
     ArrayWriter,
@@ -48,7 +49,6 @@ from seq2seq.data.columns import (
     open_array,
     open_column,
 )
-from seq2seq.data.corpus import Example
 from seq2seq.data.report import SideCounter, SplitReport
 from seq2seq.errors import TrainingError
 from seq2seq.system.atomic_folder import publish

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from seq2seq.api import copy_weights
 from seq2seq.checkpoint import CheckpointError, CheckpointStore, load
-from seq2seq.data.columns import DamagedStoreError
 from seq2seq.data.corpus import DataConfig, Example
 from seq2seq.data.encode import write_store
+from seq2seq.data.ragged import DamagedStoreError
 from seq2seq.data.store import TokenStore, is_store
 from seq2seq.errors import UserError
 from seq2seq.models.base import Seq2Seq, Vocabulary

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from seq2seq.batching import Batch
+from seq2seq.data.batching import Batch
+from seq2seq.data.loader import MicroBatch, StepBatches
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUConfig
 from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.optim_config import OptimConfig, OptimizerName, resolve_horizon
-from seq2seq.stream import MicroBatch, StepBatches
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime, seed_step
 from seq2seq.system.distributed import World

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seq2seq.batching import Batch
+from seq2seq.data.batching import Batch
+from seq2seq.data.loader import MicroBatch, StepBatches
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUConfig
@@ -22,7 +23,6 @@ from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.optim_config import OptimConfig
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.search import search
-from seq2seq.stream import MicroBatch, StepBatches
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World

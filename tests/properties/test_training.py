@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from seq2seq.data.corpus import CorpusConfig, DataConfig
+from seq2seq.data.loader import BatchStream, StreamConfig
 from seq2seq.data.prepare import prepare
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import Interrupted, TrainingError, UserError
-from seq2seq.stream import BatchStream, StreamConfig
 from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
 
 # No dropout; and an epsilon above rounding noise, which Adam would blow up to whole steps where a gradient is zero

@@ -21,7 +21,7 @@ LAYERS = [
         ["seq2seq.models"],
         ["seq2seq.tokenizers.base", "seq2seq.tokenizers.config", "seq2seq.tokenizers.subword_sampling",
          "seq2seq.tokenizers.subword", "seq2seq.tokenizers.word", "seq2seq.tokenizers.multiline", "seq2seq.tokenizers.pair",
-         "seq2seq.data", "seq2seq.batching", "seq2seq.stream"],
+         "seq2seq.data", "seq2seq.data.batching", "seq2seq.data.loader"],
         ["seq2seq.tokenizers.word_vectors"],
         ["seq2seq.optim_config", "seq2seq.optim"],
         ["seq2seq.metrics", "seq2seq.metrics.significance"],

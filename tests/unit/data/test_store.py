@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seq2seq.data.columns import DamagedStoreError, Sequences
 from seq2seq.data.corpus import DataConfig, Example, OnLong
 from seq2seq.data.encode import write_store
+from seq2seq.data.ragged import DamagedStoreError, Sequences
 from seq2seq.data.report import DataReport, SplitReport
 from seq2seq.data.store import Limits, StoreWriter, TokenStore, id_dtype, is_store
 from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind

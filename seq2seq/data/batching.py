@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seq2seq.data.columns import Index, Sequences
+from seq2seq.data.ragged import Index, Sequences
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
 from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from seq2seq.batching import EpochPlan, collate, plan_epoch
+from seq2seq.data.batching import EpochPlan, collate, plan_epoch
 from seq2seq.data.corpus import DataConfig, Example
 from seq2seq.data.encode import write_store
+from seq2seq.data.loader import BatchStream, StepBatches, StreamConfig
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
-from seq2seq.stream import BatchStream, StepBatches, StreamConfig
 from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
 from seq2seq.tokenizers.pair import train_tokenizers
 

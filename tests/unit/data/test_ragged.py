@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seq2seq.data.columns import INDEX, is_rising
+from seq2seq.data.ragged import INDEX, is_rising
 
 
 @pytest.mark.parametrize(

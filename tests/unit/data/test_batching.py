@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from seq2seq.batching import Batch, EpochPlan, by_length, collate, evaluation_batches, plan_epoch
+from seq2seq.data.batching import Batch, EpochPlan, by_length, collate, evaluation_batches, plan_epoch
 from seq2seq.data.corpus import CorpusConfig, DataConfig, Example
 from seq2seq.data.encode import write_store
 from seq2seq.data.prepare import prepare

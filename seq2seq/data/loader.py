@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seq2seq.batching import Batch, EpochPlan, collate, plan_epoch
-from seq2seq.data.columns import Index
+from seq2seq.data.batching import Batch, EpochPlan, collate, plan_epoch
+from seq2seq.data.ragged import Index
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
 
