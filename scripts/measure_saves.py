@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from seq2seq.background import Background
-from seq2seq.checkpoint import CheckpointStore
 from seq2seq.data.batching import Batch
 from seq2seq.data.loader import MicroBatch, StepBatches
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.optim_config import OptimConfig
+from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.system.config import Device, Precision
 from seq2seq.system.device import Runtime, build_runtime, keep_freed_memory
 from seq2seq.system.distributed import World

@@ -44,7 +44,7 @@ SCOPE = [
     "seq2seq/system/distributed.py", "seq2seq/system/device.py", "seq2seq/api.py", "seq2seq/config.py",
     "seq2seq/config_rules.py", "seq2seq/models", "seq2seq/search", "seq2seq/inference.py", "seq2seq/portions.py",
     "seq2seq/data", "seq2seq/tokenizers", "seq2seq/metrics", "seq2seq/metrics/significance.py",
-    "seq2seq/checkpoint.py", "seq2seq/manifest.py", "seq2seq/run_folder.py", "seq2seq/system/files.py",
+    "seq2seq/runs/checkpoint.py", "seq2seq/runs/manifest.py", "seq2seq/runs/folder.py", "seq2seq/system/files.py",
 ]  # fmt: skip
 FAST = "not slow and not gpu"
 _OF_RUNS = ("tests/faults/", "tests/integration/")

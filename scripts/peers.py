@@ -87,7 +87,7 @@ def comparable(contenders: Sequence[str], model: Mapping[str, Any]) -> list[str]
 
 def best_weights(run: Path) -> Weights:
     """The tensors of a run's best checkpoint by their names."""
-    from seq2seq.checkpoint import CheckpointStore
+    from seq2seq.runs.checkpoint import CheckpointStore
 
     return CheckpointStore(run / "checkpoints").load("best", files=["model"]).tensors["model"]
 

@@ -17,12 +17,12 @@ from omegaconf import OmegaConf
 
 from seq2seq import config as configuration
 from seq2seq.api import load_model
-from seq2seq.checkpoint import CheckpointStore
 from seq2seq.config import Config
 from seq2seq.data.batching import Batch
 from seq2seq.errors import UserError
 from seq2seq.models.objective import Objective
-from seq2seq.run_folder import require_run
+from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.folder import require_run
 from seq2seq.system.device import Runtime, build_runtime, seed_step
 from seq2seq.system.plain_yaml import read_mapping
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from seq2seq import config as configuration
-from seq2seq.checkpoint import CheckpointStore
 from seq2seq.config import Config
 from seq2seq.data.loader import BatchStream, StreamConfig
 from seq2seq.data.store import TokenStore
@@ -17,7 +16,8 @@ from seq2seq.evaluation import EvaluationConfig, Evaluator
 from seq2seq.inference import Generator
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
-from seq2seq.run_folder import RunFolder, require_run
+from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.folder import RunFolder, require_run
 from seq2seq.system.config import Device
 from seq2seq.system.device import Runtime, build_runtime
 from seq2seq.system.distributed import World

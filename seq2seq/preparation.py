@@ -6,7 +6,7 @@ from pathlib import Path
 from seq2seq.config import Config
 from seq2seq.data.prepare import Prepared, prepare
 from seq2seq.errors import UserError
-from seq2seq.run_folder import RunFolder
+from seq2seq.runs.folder import RunFolder
 from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers
 
 LOGGER = logging.getLogger("seq2seq")

@@ -10,7 +10,7 @@ from seq2seq.data.store import TokenStore
 from seq2seq.evaluation import Evaluator
 from seq2seq.metrics import Score
 from seq2seq.models.base import Seq2Seq
-from seq2seq.run_folder import write_text
+from seq2seq.runs.folder import write_text
 
 LOSS_SIGNATURES = {
     "loss": "nats a target token|smoothing:no|eos:counted",

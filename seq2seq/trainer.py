@@ -15,18 +15,18 @@ from torch import Tensor
 from seq2seq import optim
 from seq2seq.alarms import Alarms
 from seq2seq.background import Background
-from seq2seq.checkpoint import Checkpoint, CheckpointSaveError, CheckpointStore
-from seq2seq.checkpoint import average as average_checkpoints
 from seq2seq.data.loader import BatchStream, StepBatches
 from seq2seq.errors import Interrupted, TrainingError
-from seq2seq.manifest import CheckpointError
 from seq2seq.models.base import Seq2Seq
 from seq2seq.optim_config import OptimConfig, Schedule, resolve_horizon
 from seq2seq.progress import Progress
+from seq2seq.runs.checkpoint import Checkpoint, CheckpointSaveError, CheckpointStore
+from seq2seq.runs.checkpoint import average as average_checkpoints
+from seq2seq.runs.manifest import CheckpointError
+from seq2seq.runs.tracking import NullTracker
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
 from seq2seq.system.signals import RESUMABLE, Abandoned, StopRequest, signal_name, stop_requests
-from seq2seq.tracking import NullTracker
 from seq2seq.train_state import TrainState, finished
 from seq2seq.train_step import TrainStep
 from seq2seq.trainer_config import Averaging, SaveFailure, TrainerConfig

@@ -5,12 +5,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seq2seq import plots
 from seq2seq.data.store import TokenStore
 from seq2seq.evaluation import Evaluator
 from seq2seq.inference import Output
 from seq2seq.models.base import Seq2Seq
-from seq2seq.tracking import Markdown, NullTracker, copied_markdown, samples_markdown
+from seq2seq.runs import plots
+from seq2seq.runs.tracking import Markdown, NullTracker, copied_markdown, samples_markdown
 
 # How much is copied is measured on so many examples: one batch, decoded once more.
 _COPY_EXAMPLES = 64

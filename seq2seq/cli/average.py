@@ -5,7 +5,7 @@ from omegaconf import DictConfig, OmegaConf
 from seq2seq import config as configuration
 from seq2seq.cli import application, run_argument
 from seq2seq.cli.imports import importing
-from seq2seq.run_folder import require_run
+from seq2seq.runs.folder import require_run
 from seq2seq.verb_config import AverageConfig
 
 

@@ -10,7 +10,7 @@ from seq2seq.cli import application
 from seq2seq.cli.imports import importing
 from seq2seq.cli.train import run_path
 from seq2seq.config import Config
-from seq2seq.run_folder import RunFolder
+from seq2seq.runs.folder import RunFolder
 from seq2seq.verb_config import CheckConfig
 
 

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from seq2seq import comparison
 from seq2seq import config as configuration
 from seq2seq.cli import application, run_argument
-from seq2seq.comparison import Comparison, System, TestSet
 from seq2seq.data.corpus import (
     CorpusConfig,
     DataConfig,
@@ -25,7 +23,9 @@ from seq2seq.data.corpus import (
 from seq2seq.data.text import check_readable, read_lines
 from seq2seq.errors import UserError
 from seq2seq.metrics.significance import Sampling
-from seq2seq.run_folder import RunFolder, require_run
+from seq2seq.runs import comparison
+from seq2seq.runs.comparison import Comparison, System, TestSet
+from seq2seq.runs.folder import RunFolder, require_run
 from seq2seq.system.console import console_log
 from seq2seq.verb_config import CompareConfig, TableFormat
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from seq2seq import config as configuration
 from seq2seq.cli import application
 from seq2seq.errors import UserError
-from seq2seq.run_folder import RunFolder, require_run
+from seq2seq.runs.folder import RunFolder, require_run
 from seq2seq.system.config import Device
 from seq2seq.verb_config import EvaluateConfig
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from seq2seq import config as configuration
-from seq2seq import report
 from seq2seq.cli import application
 from seq2seq.cli.imports import importing
 from seq2seq.config import Config
 from seq2seq.errors import TrainingError, UserError
-from seq2seq.run_folder import RunFolder
+from seq2seq.runs import report
+from seq2seq.runs.folder import RunFolder
 
 
 def run(arguments: list[str]) -> None:

@@ -1,12 +1,12 @@
 """`seq2seq average`: checkpoints of a run averaged into a new one."""
 
-from seq2seq import checkpoint, report
 from seq2seq.api import build_evaluator, load_model
-from seq2seq.checkpoint import CheckpointStore
 from seq2seq.config import Config
 from seq2seq.data.prepare import open_corpus
 from seq2seq.errors import UserError
-from seq2seq.run_folder import RunFolder
+from seq2seq.runs import checkpoint, report
+from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.folder import RunFolder
 from seq2seq.system.config import Device
 from seq2seq.system.console import console_log
 from seq2seq.system.device import build_runtime

@@ -11,7 +11,6 @@ from typing import Any
 
 from seq2seq import config as configuration
 from seq2seq import findings, machine, preflight
-from seq2seq.checkpoint import CheckpointStore
 from seq2seq.commands.train import require_same_content, stored_objective
 from seq2seq.config import Config
 from seq2seq.data.corpus import read_examples, resolve_root
@@ -22,9 +21,10 @@ from seq2seq.errors import TrainingError, UserError
 from seq2seq.findings import Finding, Severity
 from seq2seq.preflight import Preflight
 from seq2seq.preparation import base_tokenizers
-from seq2seq.provenance import provenance
 from seq2seq.rehearsal import rehearse
-from seq2seq.run_folder import RunFolder
+from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.folder import RunFolder
+from seq2seq.runs.provenance import provenance
 from seq2seq.system.config import Device, Precision
 from seq2seq.system.console import console_log
 from seq2seq.system.device import build_runtime, set_threads

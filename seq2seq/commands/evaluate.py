@@ -5,12 +5,12 @@ import re
 from collections.abc import Sequence
 
 from seq2seq import config as configuration
-from seq2seq import report
 from seq2seq.api import build_evaluator, build_generator
 from seq2seq.data.prepare import open_corpus
-from seq2seq.provenance import environment
 from seq2seq.results import score_baselines, score_tests, write_generations
-from seq2seq.run_folder import RunFolder, write_json
+from seq2seq.runs import report
+from seq2seq.runs.folder import RunFolder, write_json
+from seq2seq.runs.provenance import environment
 from seq2seq.system.console import console_log
 from seq2seq.system.device import build_runtime, keep_freed_memory, set_threads
 from seq2seq.verb_config import EvaluateConfig

@@ -16,7 +16,7 @@ from seq2seq.data.text import decode_lines, read_lines
 from seq2seq.errors import UserError
 from seq2seq.inference import Generator, Output
 from seq2seq.results import one_line
-from seq2seq.run_folder import RunFolder
+from seq2seq.runs.folder import RunFolder
 from seq2seq.system.console import console_log
 from seq2seq.system.device import build_runtime, keep_freed_memory, set_threads
 from seq2seq.verb_config import Format, GenerateConfig

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq import config as configuration
-from seq2seq import report
 from seq2seq.api import build_evaluator, build_stream, load_first_weights, load_model, vocabulary
-from seq2seq.checkpoint import Checkpoint, CheckpointStore
 from seq2seq.config import Config
 from seq2seq.data.prepare import Prepared
 from seq2seq.errors import Interrupted, TrainingError, UserError
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.build import build_model
 from seq2seq.preparation import prepare_data
-from seq2seq.provenance import environment, provenance
 from seq2seq.results import finite_objective, score_baselines, score_tests, test_values, write_generations
-from seq2seq.run_folder import RunFolder, write_json, write_text
+from seq2seq.runs import report
+from seq2seq.runs.checkpoint import Checkpoint, CheckpointStore
+from seq2seq.runs.folder import RunFolder, write_json, write_text
+from seq2seq.runs.provenance import environment, provenance
+from seq2seq.runs.tracking import NullTracker, Tracker
 from seq2seq.system.console import console_log
 from seq2seq.system.device import (
     Runtime,
@@ -30,7 +31,6 @@ from seq2seq.system.device import (
     set_threads,
 )
 from seq2seq.system.distributed import World
-from seq2seq.tracking import NullTracker, Tracker
 from seq2seq.train_state import TrainState, finished
 from seq2seq.trainer import Surroundings, Trainer
 from seq2seq.validation import Validator

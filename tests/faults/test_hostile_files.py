@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from seq2seq import config as configuration
-from seq2seq.checkpoint import CheckpointStore
 from seq2seq.cli.main import run_verb
 from seq2seq.config import Config
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
+from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.tokenizers.pair import Tokenizers, train_tokenizers
 from seq2seq.train_state import TrainState
 

@@ -48,7 +48,7 @@ def test_the_batch_is_kept_while_a_checkpoint_is_written(
     train_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A save in the background clears away what looks like another save's remains: the batch waits for its end."""
-    from seq2seq import checkpoint
+    from seq2seq.runs import checkpoint
 
     prune, sync, half_written, cleared = (
         checkpoint.CheckpointStore.prune, checkpoint.sync_folder, threading.Event(), threading.Event()
@@ -183,7 +183,7 @@ def test_a_full_disk_at_a_save_may_be_survived(
     train_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The kernel refuses to write larger files while the saves of steps 4 and 8 are under way."""
-    from seq2seq.checkpoint import CheckpointStore
+    from seq2seq.runs.checkpoint import CheckpointStore
 
     save = CheckpointStore.save
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

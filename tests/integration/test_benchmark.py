@@ -31,8 +31,8 @@ from peers import CTranslate2Search, HuggingFaceSearch, Task, best_weights, comp
 
 from seq2seq import config as configuration  # noqa: E402
 from seq2seq.api import vocabulary  # noqa: E402
-from seq2seq.checkpoint import CheckpointStore  # noqa: E402
 from seq2seq.models.build import build_model  # noqa: E402
+from seq2seq.runs.checkpoint import CheckpointStore  # noqa: E402
 from seq2seq.search.config import SearchConfig  # noqa: E402
 from seq2seq.tokenizers.pair import load_tokenizers  # noqa: E402
 

@@ -19,7 +19,7 @@ from seq2seq.cli.train import run as train
 from seq2seq.commands.check import folder_state
 from seq2seq.errors import Interrupted, UserError
 from seq2seq.models.gru_config import GRUConfig
-from seq2seq.run_folder import RunFolder
+from seq2seq.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "data" / "demo_translation"

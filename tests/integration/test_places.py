@@ -12,7 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seq2seq.cli.main import run_verb
-from seq2seq.run_folder import RunFolder
+from seq2seq.runs.folder import RunFolder
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -156,7 +156,7 @@ def test_a_clock_that_jumps_changes_nothing_also_when_the_run_is_stopped_in_time
 FULL = """
 import sys, json, logging
 from pathlib import Path
-from seq2seq.tracking import Tracker
+from seq2seq.runs.tracking import Tracker
 logging.basicConfig()
 run = Path(sys.argv[1])
 ballast = run / "ballast"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seq2seq.checkpoint import load
+from seq2seq.runs.checkpoint import load
 
 LR, BETAS, EPS, DECAY, CLIP, EMA = 0.004, (0.8, 0.95), 1e-3, 0.3, 0.5, 0.3
 STEPS, WARMUP, HORIZON, FLOOR = 6, 2, 4, 0.25

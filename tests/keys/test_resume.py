@@ -15,7 +15,7 @@ from seq2seq import config as configuration
 from seq2seq.commands.train import stored_objective
 from seq2seq.config import Config
 from seq2seq.errors import Interrupted, UserError
-from seq2seq.run_folder import RunFolder
+from seq2seq.runs.folder import RunFolder
 
 # A new key belongs into one of these two; all others of its section are taken for it in the sections below.
 MAY_CHANGE = {

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from sacrebleu.metrics import CHRF
 
-from seq2seq import api, checkpoint
+from seq2seq import api
 from seq2seq import config as configuration
 from seq2seq.errors import Interrupted, TrainingError, UserError
-from seq2seq.run_folder import RunFolder
+from seq2seq.runs import checkpoint
+from seq2seq.runs.folder import RunFolder
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
 from seq2seq.tokenizers.base import BOS_ID, EOS_ID

@@ -26,9 +26,9 @@ LAYERS = [
         ["seq2seq.optim_config", "seq2seq.optim"],
         ["seq2seq.metrics", "seq2seq.metrics.significance"],
     ],
-    [["seq2seq.search"], ["seq2seq.manifest", "seq2seq.checkpoint"],
-     ["seq2seq.event_file", "seq2seq.tracking"], ["seq2seq.plots"],
-     ["seq2seq.run_folder", "seq2seq.provenance", "seq2seq.report", "seq2seq.comparison"], ["seq2seq.findings"]],
+    [["seq2seq.search"], ["seq2seq.runs.manifest", "seq2seq.runs.checkpoint"],
+     ["seq2seq.runs.tensorboard_file", "seq2seq.runs.tracking"], ["seq2seq.runs.plots"],
+     ["seq2seq.runs.folder", "seq2seq.runs.provenance", "seq2seq.runs.report", "seq2seq.runs.comparison"], ["seq2seq.findings"]],
     [["seq2seq.alarms", "seq2seq.portions", "seq2seq.inference", "seq2seq.evaluation", "seq2seq.results",
       "seq2seq.validation", "seq2seq.trainer_config", "seq2seq.train_state", "seq2seq.window",
       "seq2seq.train_step", "seq2seq.trainer"]],
@@ -38,8 +38,8 @@ LAYERS = [
 ]  # fmt: skip
 
 # What a part may know of torch and of the models, whatever its layer.
-TORCH_FREE = ("seq2seq.metrics", "seq2seq.metrics.significance", "seq2seq.comparison", "seq2seq.report", "seq2seq.errors",
-              "seq2seq.alarms", "seq2seq.tokenizers.pair", "seq2seq.data", "seq2seq.run_folder",
+TORCH_FREE = ("seq2seq.metrics", "seq2seq.metrics.significance", "seq2seq.runs.comparison", "seq2seq.runs.report", "seq2seq.errors",
+              "seq2seq.alarms", "seq2seq.tokenizers.pair", "seq2seq.data", "seq2seq.runs.folder",
               "seq2seq.system.console",
               "seq2seq.cli", "seq2seq.preparation", "seq2seq.config", "seq2seq.verb_config",
               "seq2seq.models.families", "seq2seq.models.config", "seq2seq.models.gru_config",

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import distributed
 
-from seq2seq.checkpoint import CheckpointStore
 from seq2seq.data.batching import Batch
 from seq2seq.data.loader import MicroBatch, StepBatches
 from seq2seq.errors import TrainingError
@@ -18,6 +17,7 @@ from seq2seq.models.config import TieEmbeddings
 from seq2seq.models.transformer import Transformer
 from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.optim_config import OptimConfig
+from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World

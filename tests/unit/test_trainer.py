@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from seq2seq.checkpoint import CheckpointStore
 from seq2seq.data.batching import Batch
 from seq2seq.data.loader import MicroBatch, StepBatches
 from seq2seq.errors import Interrupted, UserError
@@ -24,10 +23,11 @@ from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.optim_config import OptimConfig
+from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.tracking import NullTracker
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
-from seq2seq.tracking import NullTracker
 from seq2seq.trainer import Surroundings, Trainer
 from seq2seq.trainer_config import Averaging, MetricMode, TrainerConfig
 from seq2seq.validation import Validation

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from seq2seq.inference import Output
-from seq2seq.tracking import NullTracker
+from seq2seq.runs.tracking import NullTracker
 from seq2seq.validation import Validator, copy_rate
 
 SOURCES = [f"source {i}" for i in range(100)]

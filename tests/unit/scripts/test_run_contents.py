@@ -10,7 +10,7 @@ import pytest
 import soak
 from run_contents import contents, differences
 
-from seq2seq.tracking import Tracker
+from seq2seq.runs.tracking import Tracker
 
 
 @pytest.fixture

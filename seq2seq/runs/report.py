@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.errors import UserError
-from seq2seq.run_folder import refuse_links_out
+from seq2seq.runs.folder import refuse_links_out
 from seq2seq.system.plain_yaml import read_mapping
 
 _ABSENT = "–"

@@ -5,7 +5,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from seq2seq.plots import attention_heatmap, drawn_columns
+from seq2seq.runs.plots import attention_heatmap, drawn_columns
 
 
 def dark_cells(image):

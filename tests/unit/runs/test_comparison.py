@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from seq2seq.comparison import System, TestSet, compare, markdown
 from seq2seq.errors import UserError
 from seq2seq.metrics import MetricsConfig
 from seq2seq.metrics.significance import Sampling
+from seq2seq.runs.comparison import System, TestSet, compare, markdown
 
 REFERENCES = [
     ["the cat sat on the mat"],

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from seq2seq.tracking import NullTracker, Tracker, copied_markdown, escape_markdown, samples_markdown
+from seq2seq.runs.tracking import NullTracker, Tracker, copied_markdown, escape_markdown, samples_markdown
 
 
 def lines_of(folder):

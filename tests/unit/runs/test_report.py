@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from seq2seq.errors import UserError
-from seq2seq.report import parameter_table, results_table, sweep_table
+from seq2seq.runs.report import parameter_table, results_table, sweep_table
 
 
 def test_parameters_by_module_with_shared_ones_once():

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from seq2seq.errors import UserError
-from seq2seq.run_folder import RunFolder, require_run
+from seq2seq.runs.folder import RunFolder, require_run
 
 HOLD = """
 import os, pathlib, sys, time
-from seq2seq.run_folder import RunFolder, require_run
+from seq2seq.runs.folder import RunFolder, require_run
 folder = RunFolder(pathlib.Path(sys.argv[1]))
 folder.create()
 with folder.lock():

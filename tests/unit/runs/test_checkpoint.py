@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from seq2seq.checkpoint import Checkpoint, CheckpointSaveError, CheckpointStore, average, snapshot
 from seq2seq.errors import UserError
-from seq2seq.manifest import CheckpointError
+from seq2seq.runs.checkpoint import Checkpoint, CheckpointSaveError, CheckpointStore, average, snapshot
+from seq2seq.runs.manifest import CheckpointError
 
 Damage = Callable[[Path], object]
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from seq2seq.errors import TrainingError, UserError
-from seq2seq.manifest import MANIFEST, STATE, CheckpointError, Manifest, NewerFormatError, read_manifest, seal
+from seq2seq.runs.manifest import MANIFEST, STATE, CheckpointError, Manifest, NewerFormatError, read_manifest, seal
 from seq2seq.system.files import sync_folder
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from seq2seq.checkpoint import CheckpointStore
-from seq2seq.manifest import CheckpointError, NewerFormatError, read_manifest
+from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.manifest import CheckpointError, NewerFormatError, read_manifest
 
 
 @pytest.fixture

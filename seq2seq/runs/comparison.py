@@ -9,7 +9,7 @@ import numpy as np
 from seq2seq.errors import UserError
 from seq2seq.metrics import LOWER_IS_BETTER, MetricsConfig, Statistics, statistics
 from seq2seq.metrics.significance import Array, Sampling, TestedScore, paired_tests
-from seq2seq.report import markdown_table
+from seq2seq.runs.report import markdown_table
 
 _SHOWN_CHARACTERS = 500  # of a text in Markdown; JSON has all of it
 

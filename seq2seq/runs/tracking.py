@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2seq.event_file import EventFile
+from seq2seq.runs.tensorboard_file import EventFile
 from seq2seq.system.files import write_bytes
 from seq2seq.system.log_file import Kept, LogFile
 

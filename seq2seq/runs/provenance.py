@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from seq2seq import __version__
-from seq2seq.run_folder import command_line
+from seq2seq.runs.folder import command_line
 from seq2seq.system.device import Runtime
 
 PACKAGES = (
