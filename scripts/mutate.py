@@ -40,11 +40,12 @@ ROOT = Path(__file__).resolve().parents[1]
 SCOPE = [
     "seq2seq/train_step.py", "seq2seq/trainer.py", "seq2seq/trainer_config.py", "seq2seq/train_state.py",
     "seq2seq/window.py", "seq2seq/data/loader.py", "seq2seq/data/batching.py", "seq2seq/validation.py",
-    "seq2seq/evaluation.py", "seq2seq/results.py", "seq2seq/optim.py", "seq2seq/optim_config.py",
+    "seq2seq/inference/evaluator.py", "seq2seq/results.py", "seq2seq/optim.py", "seq2seq/optim_config.py",
     "seq2seq/system/distributed.py", "seq2seq/system/device.py", "seq2seq/api.py", "seq2seq/config.py",
-    "seq2seq/config_rules.py", "seq2seq/models", "seq2seq/search", "seq2seq/inference.py", "seq2seq/portions.py",
-    "seq2seq/data", "seq2seq/tokenizers", "seq2seq/metrics", "seq2seq/metrics/significance.py",
-    "seq2seq/runs/checkpoint.py", "seq2seq/runs/manifest.py", "seq2seq/runs/folder.py", "seq2seq/system/files.py",
+    "seq2seq/config_rules.py", "seq2seq/models", "seq2seq/search", "seq2seq/inference/generator.py",
+    "seq2seq/inference/oom.py", "seq2seq/data", "seq2seq/tokenizers", "seq2seq/metrics",
+    "seq2seq/metrics/significance.py", "seq2seq/runs/checkpoint.py", "seq2seq/runs/manifest.py",
+    "seq2seq/runs/folder.py", "seq2seq/system/files.py",
 ]  # fmt: skip
 FAST = "not slow and not gpu"
 _OF_RUNS = ("tests/faults/", "tests/integration/")

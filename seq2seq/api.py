@@ -12,8 +12,8 @@ from seq2seq.config import Config
 from seq2seq.data.loader import BatchStream, StreamConfig
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
-from seq2seq.evaluation import EvaluationConfig, Evaluator
-from seq2seq.inference import Generator
+from seq2seq.inference.evaluator import EvaluationConfig, Evaluator
+from seq2seq.inference.generator import Generator
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.runs.checkpoint import CheckpointStore

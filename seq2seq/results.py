@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.data.store import TokenStore
-from seq2seq.evaluation import Evaluator
+from seq2seq.inference.evaluator import Evaluator
 from seq2seq.metrics import Score
 from seq2seq.models.base import Seq2Seq
 from seq2seq.runs.folder import write_text

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seq2seq.data.store import TokenStore
-from seq2seq.evaluation import Evaluator
-from seq2seq.inference import Output
+from seq2seq.inference.evaluator import Evaluator
+from seq2seq.inference.generator import Output
 from seq2seq.models.base import Seq2Seq
 from seq2seq.runs import plots
 from seq2seq.runs.tracking import Markdown, NullTracker, copied_markdown, samples_markdown

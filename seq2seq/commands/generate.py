@@ -14,7 +14,7 @@ from seq2seq.api import build_generator
 from seq2seq.data.corpus import CorpusConfig, is_jsonl, read_records, text_field
 from seq2seq.data.text import decode_lines, read_lines
 from seq2seq.errors import UserError
-from seq2seq.inference import Generator, Output
+from seq2seq.inference.generator import Generator, Output
 from seq2seq.results import one_line
 from seq2seq.runs.folder import RunFolder
 from seq2seq.system.console import console_log

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from seq2seq.models.base import Vocabulary
-from seq2seq.search.candidates import best_candidates
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.constraints import NEVER, Constraints
-from seq2seq.search.coverage import Coverage
+from seq2seq.search.coverage_penalty import Coverage
 from seq2seq.search.decoder import Decoder
 from seq2seq.search.hypothesis import Hypothesis, StepRecord, backtrack
 from seq2seq.search.lengths import normalizer
 from seq2seq.search.schedule import rows_to_keep
+from seq2seq.search.topk import best_candidates
 
 
 @dataclass

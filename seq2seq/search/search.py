@@ -13,12 +13,11 @@ from seq2seq.errors import UserError
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.search.beam import BeamSearch
 from seq2seq.search.config import SearchConfig, SearchPrecision
-from seq2seq.search.coverage import Coverage
+from seq2seq.search.coverage_penalty import Coverage
 from seq2seq.search.decoder import ModelDecoder
-from seq2seq.search.explanation import explain
+from seq2seq.search.greedy import Choice, greedy_choice, sampling_choice, walk
 from seq2seq.search.hypothesis import Hypothesis
 from seq2seq.search.lengths import length_limits
-from seq2seq.search.walk import Choice, greedy_choice, sampling_choice, walk
 from seq2seq.system.device import exact_fp32
 
 # What autocast has to compute in; None where nothing is to be cast.
@@ -32,7 +31,6 @@ def search(
     *,
     seed: int = 0,
     numbers: Tensor | None = None,
-    need_attention: bool = False,
 ) -> list[list[Hypothesis]]:
     """The best target sequences of a batch of sources.
 
@@ -42,7 +40,6 @@ def search(
         config: what to search for.
         seed: for sampling, where `config.seed` is None.
         numbers: [B] int64, identifies each sentence for sampling; default 0, 1, ... B - 1.
-        need_attention: fill `Hypothesis.attention`, and `copied` where a model copies.
 
     Returns:
         For each source, `config.n_best` hypotheses (fewer if there are no more), at least one, best first.
@@ -53,7 +50,7 @@ def search(
     vocabulary = _shared_vocabulary(models)
     if src.size(0) == 0:
         return []
-    with _ready(models, src.device, _AUTOCAST[config.precision]):
+    with decoding_mode(models, src.device, config.precision):
         limits = length_limits((src != vocabulary.pad_id).sum(dim=1), config)
         penalized = config.coverage_penalty > 0
         coverage = Coverage(config.coverage_penalty, src, vocabulary) if penalized else None
@@ -69,14 +66,13 @@ def search(
             decoder = ModelDecoder(models, src, need_attention=penalized)
             found = BeamSearch(decoder, config, vocabulary, coverage=coverage).run(limits)
         _check(found)
-        if need_attention:
-            explain(found, models, src)
     return found
 
 
 @contextmanager
-def _ready(models: Sequence[Seq2Seq], device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
-    """No gradients, no dropout, matrix products in `dtype`; the models' modes are put back afterwards."""
+def decoding_mode(models: Sequence[Seq2Seq], device: torch.device, precision: SearchPrecision) -> Iterator[None]:
+    """No gradients, no dropout, matrix products in `precision`; the models' modes are restored afterwards."""
+    dtype = _AUTOCAST[precision]
     training = [model.training for model in models]
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())

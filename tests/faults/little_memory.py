@@ -19,7 +19,7 @@ from seq2seq.api import vocabulary
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.prepare import open_corpus
 from seq2seq.errors import TrainingError
-from seq2seq.evaluation import EvaluationConfig, Evaluator
+from seq2seq.inference.evaluator import EvaluationConfig, Evaluator
 from seq2seq.metrics import MetricsConfig
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig

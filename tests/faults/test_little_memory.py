@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from seq2seq.portions import Portions
+from seq2seq.inference.oom import Portions
 
 PROGRAM = Path(__file__).with_name("little_memory.py")
 

@@ -212,7 +212,7 @@ def test_a_full_disk_at_a_save_may_be_survived(
 def test_a_signal_abandons_an_evaluation_and_the_resumed_run_begins_with_it(
     train_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    from seq2seq.evaluation import Evaluator
+    from seq2seq.inference.evaluator import Evaluator
 
     overrides = ("optim.ema_decay=0.9", "trainer.average=last")
     whole = train_run(tmp_path / "whole", *overrides)
@@ -269,7 +269,7 @@ def test_a_signal_in_the_last_evaluation_of_a_resumed_run_is_heeded(
     train_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is left to train, and yet the run is not complete: no scores without the last evaluation."""
-    from seq2seq.evaluation import Evaluator
+    from seq2seq.inference.evaluator import Evaluator
 
     generate = Evaluator.generate
     whole, parts = train_run(tmp_path / "whole"), train_run.at(tmp_path / "parts")

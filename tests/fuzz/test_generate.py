@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seq2seq.errors import UserError
-from seq2seq.inference import Generator
+from seq2seq.inference.generator import Generator
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.families import FAMILIES

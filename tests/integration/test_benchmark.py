@@ -252,7 +252,7 @@ def asked_of_ours(task: Task, precision: str, monkeypatch: pytest.MonkeyPatch) -
         passed.update(source=src[0].tolist(), **asdict(config))
         return [[] for _ in src]
 
-    monkeypatch.setattr("seq2seq.inference.search", searched)
+    monkeypatch.setattr("seq2seq.inference.generator.search", searched)
     generator.generate_nbest(task.texts)
     assert passed.pop("batch_tokens") == SearchConfig().batch_tokens
     of_sampling = ("temperature", "top_k", "top_p", "seed")

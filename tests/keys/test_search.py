@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from seq2seq.api import load
-from seq2seq.inference import Generator, Output
+from seq2seq.inference.generator import Generator, Output
 
 PAD, BOS, EOS = 0, 2, 3
 LIMIT = 3

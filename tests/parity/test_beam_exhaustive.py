@@ -13,7 +13,7 @@ from torch import Tensor
 from seq2seq.models.base import Vocabulary
 from seq2seq.search.beam import BeamSearch
 from seq2seq.search.config import LengthNormalization, SearchConfig
-from seq2seq.search.coverage import Coverage
+from seq2seq.search.coverage_penalty import Coverage
 from seq2seq.search.decoder import Prediction
 from seq2seq.search.hypothesis import Hypothesis
 

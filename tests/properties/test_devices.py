@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from seq2seq.inference.explanation import explain
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUAttention, GRUConfig
@@ -34,7 +35,7 @@ SEARCHES = {
     "sampling": {"sampling": True, "n_best": 2, "top_k": 5, "top_p": 0.8},
 }
 # Functions that make tensors on the CPU, wherever the model is: for the host, or to be copied in one piece.
-ON_THE_HOST = {"dropout.keep_scale", "beam._advance", "explanation.explain", "search.search"}
+ON_THE_HOST = {"dropout.keep_scale", "beam._advance", "explanation._explain", "search.search"}
 
 
 class Makers(TorchFunctionMode):
@@ -74,7 +75,8 @@ def test_search_makes_tensors_where_the_model_is(settings: dict[str, Any]) -> No
     models, src = [build(config).eval() for config in MODELS], sources()
     with Makers() as makers:
         for chosen in ([model] for model in models):
-            search(chosen, src, SearchConfig(max_length=9, **settings), need_attention=True)
+            config = SearchConfig(max_length=9, **settings)
+            explain(search(chosen, src, config), chosen, src, precision=config.precision)
         search(models, src, SearchConfig(max_length=9, **settings))
     assert makers.found <= ON_THE_HOST
 

@@ -17,10 +17,10 @@ from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.search.beam import BeamSearch
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.decoder import ModelDecoder
+from seq2seq.search.greedy import walk
 from seq2seq.search.hypothesis import Hypothesis
 from seq2seq.search.lengths import length_limits
 from seq2seq.search.search import search
-from seq2seq.search.walk import walk
 
 SIZE = 24
 STEPS = 60

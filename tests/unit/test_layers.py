@@ -29,7 +29,7 @@ LAYERS = [
     [["seq2seq.search"], ["seq2seq.runs.manifest", "seq2seq.runs.checkpoint"],
      ["seq2seq.runs.tensorboard_file", "seq2seq.runs.tracking"], ["seq2seq.runs.plots"],
      ["seq2seq.runs.folder", "seq2seq.runs.provenance", "seq2seq.runs.report", "seq2seq.runs.comparison"], ["seq2seq.findings"]],
-    [["seq2seq.alarms", "seq2seq.portions", "seq2seq.inference", "seq2seq.evaluation", "seq2seq.results",
+    [["seq2seq.alarms", "seq2seq.inference.oom", "seq2seq.inference.explanation", "seq2seq.inference.generator", "seq2seq.inference.evaluator", "seq2seq.results",
       "seq2seq.validation", "seq2seq.trainer_config", "seq2seq.train_state", "seq2seq.window",
       "seq2seq.train_step", "seq2seq.trainer"]],
     [["seq2seq.config_rules", "seq2seq.config", "seq2seq.verb_config", "seq2seq.preparation", "seq2seq.api",

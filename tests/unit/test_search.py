@@ -11,15 +11,15 @@ from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.search.beam import BeamSearch
-from seq2seq.search.candidates import best_candidates, best_token
 from seq2seq.search.config import LengthNormalization, SearchConfig, SearchPrecision
 from seq2seq.search.constraints import Constraints
 from seq2seq.search.decoder import ModelDecoder, Prediction
+from seq2seq.search.greedy import walk
 from seq2seq.search.lengths import length_limits
 from seq2seq.search.sampling import draw, uniforms
 from seq2seq.search.schedule import rows_to_keep
 from seq2seq.search.search import search
-from seq2seq.search.walk import walk
+from seq2seq.search.topk import best_candidates, best_token
 
 SIZE = 12
 VOCABULARY = Vocabulary(SIZE, SIZE, joint=True)
@@ -330,34 +330,6 @@ def test_ensemble_needs_one_vocabulary(models: list[Seq2Seq]) -> None:
     other = build_model(config, Vocabulary(13, 13, joint=True))
     with pytest.raises(UserError, match="must share their vocabularies"):
         search([models[0], other], SRC, SearchConfig())
-
-
-def test_attention_has_a_row_a_token(models: list[Seq2Seq]) -> None:
-    config = SearchConfig(beam_size=3, n_best=3, max_length=6)
-    plain = search(models, SRC, config)
-    found = search(models, SRC, config, need_attention=True)
-    for hypotheses, others, length in zip(found, plain, (4, 2), strict=True):
-        for hypothesis, other in zip(hypotheses, others, strict=True):
-            assert other.attention is None
-            assert hypothesis.ids == other.ids
-            assert hypothesis.attention is not None
-            assert hypothesis.attention.shape == (hypothesis.length, length)
-            torch.testing.assert_close(hypothesis.attention.sum(1), torch.ones(hypothesis.length))
-
-
-def test_attention_is_that_of_the_steps(models: list[Seq2Seq]) -> None:
-    model = models[0]
-    (hypothesis,), _ = search([model], SRC, SearchConfig(beam_size=1, max_length=6), need_attention=True)
-    src = SRC[:1]
-    rows = []
-    with torch.no_grad():
-        state = model.start(model.encode(src, model.source_mask(src)))
-        for token in [2, *hypothesis.ids][: hypothesis.length]:
-            attention = model.step(torch.tensor([token]), state, need_attention=True).attention
-            assert attention is not None
-            rows.append(attention)
-    assert hypothesis.attention is not None
-    torch.testing.assert_close(hypothesis.attention, torch.cat(rows), atol=1e-5, rtol=1e-4)
 
 
 def test_modes_gradients_and_precision(models: list[Seq2Seq]) -> None:

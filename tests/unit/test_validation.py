@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seq2seq.inference import Output
+from seq2seq.inference.generator import Output
 from seq2seq.runs.tracking import NullTracker
 from seq2seq.validation import Validator, copy_rate
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seq2seq.commands.generate import output_line
-from seq2seq.inference import Output
+from seq2seq.inference.generator import Output
 from seq2seq.verb_config import Format, GenerateConfig
 
 OUTPUT = Output(

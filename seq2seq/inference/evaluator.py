@@ -11,12 +11,12 @@ from seq2seq import metrics
 from seq2seq.data.batching import collate, evaluation_batches
 from seq2seq.data.ragged import Index
 from seq2seq.data.store import TokenStore
-from seq2seq.inference import Generator, Output
+from seq2seq.inference.generator import Generator, Output
+from seq2seq.inference.oom import Portions
 from seq2seq.metrics import MetricsConfig, Score
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.objective import Objective
 from seq2seq.models.output import LossSums
-from seq2seq.portions import Portions
 from seq2seq.search.config import SearchConfig
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World

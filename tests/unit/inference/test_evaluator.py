@@ -14,8 +14,8 @@ from seq2seq.api import vocabulary
 from seq2seq.data.corpus import DataConfig, Example
 from seq2seq.data.encode import write_store
 from seq2seq.data.store import TokenStore
-from seq2seq.evaluation import EvaluationConfig, Evaluator, perplexity
-from seq2seq.inference import Generator
+from seq2seq.inference.evaluator import EvaluationConfig, Evaluator, perplexity
+from seq2seq.inference.generator import Generator
 from seq2seq.metrics import MetricsConfig
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.build import build_model

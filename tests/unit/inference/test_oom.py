@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from seq2seq.portions import Portions
+from seq2seq.inference.oom import Portions
 
 
 def portions() -> Portions:

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from seq2seq.models.base import Vocabulary
-from seq2seq.search.candidates import best_token
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.constraints import Constraints
-from seq2seq.search.coverage import Coverage
+from seq2seq.search.coverage_penalty import Coverage
 from seq2seq.search.decoder import Decoder
 from seq2seq.search.hypothesis import Hypothesis, StepRecord
 from seq2seq.search.lengths import normalizer
 from seq2seq.search.sampling import draw, uniforms
 from seq2seq.search.schedule import rows_to_keep
+from seq2seq.search.topk import best_token
 
 # From log-probabilities [N, V], the step and the sentences [b] to log-probabilities [N] and tokens [N].
 Choice = Callable[[Tensor, int, Tensor], tuple[Tensor, Tensor]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seq2seq.models.base import Vocabulary
-from seq2seq.search.coverage import Coverage
+from seq2seq.search.coverage_penalty import Coverage
 
 VOCABULARY = Vocabulary(12, 12, joint=True)
 

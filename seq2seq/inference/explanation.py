@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 
 from seq2seq.models.base import Hidden, Seq2Seq
+from seq2seq.search.config import SearchPrecision
 from seq2seq.search.hypothesis import Hypothesis
+from seq2seq.search.search import decoding_mode
 
 
-def explain(found: list[list[Hypothesis]], models: Sequence[Seq2Seq], src: Tensor) -> None:
+def explain(
+    found: list[list[Hypothesis]], models: Sequence[Seq2Seq], src: Tensor, *, precision: SearchPrecision
+) -> None:
     """Fills `attention` of all hypotheses, and `copied` where a model copies.
 
     Reading the finished hypotheses once more, the first of each sentence in one pass, then the second, ..., spares
@@ -21,7 +25,13 @@ def explain(found: list[list[Hypothesis]], models: Sequence[Seq2Seq], src: Tenso
         found: the hypotheses of each source.
         models: one, or the ensemble.
         src: [B, S] int64, the sources.
+        precision: what the search computed in.
     """
+    with decoding_mode(models, src.device, precision):
+        _explain(found, models, src)
+
+
+def _explain(found: list[list[Hypothesis]], models: Sequence[Seq2Seq], src: Tensor) -> None:
     vocabulary = models[0].vocabulary
     lengths = (src != vocabulary.pad_id).sum(dim=1).tolist()
     for rank in range(max(map(len, found))):

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from seq2seq.inference.explanation import explain, forced_explanation
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUConfig
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.search.config import SearchConfig
-from seq2seq.search.explanation import explain, forced_explanation
+from seq2seq.search.config import SearchConfig, SearchPrecision
+from seq2seq.search.hypothesis import Hypothesis
 from seq2seq.search.search import search
 
 SIZE = 12
@@ -24,6 +25,12 @@ def build(seed: int, *, family: str = "transformer", copy: bool = True) -> Seq2S
         return build_model(GRUConfig(d_model=8, embedding_size=8, encoder_size=4, copy=copy), VOCABULARY).eval()
     config = TransformerConfig(d_model=8, d_ff=16, num_heads=2, encoder_layers=1, decoder_layers=1, copy=copy)
     return build_model(config, VOCABULARY).eval()
+
+
+def explained(models: list[Seq2Seq], src: Tensor, config: SearchConfig) -> list[list[Hypothesis]]:
+    found = search(models, src, config)
+    explain(found, models, src, precision=config.precision)
+    return found
 
 
 def shares(model: Seq2Seq, sentence: int, length: int) -> tuple[Tensor, Tensor]:
@@ -70,7 +77,7 @@ def test_every_hypothesis_is_explained() -> None:
     models = [build(0), build(1)]
     config = SearchConfig(beam_size=3, n_best=3, max_length=6)
     plain = search(models, SRC, config)
-    found = search(models, SRC, config, need_attention=True)
+    found = explained(models, SRC, config)
     for source, hypotheses, others in zip(SRC, found, plain, strict=True):
         for hypothesis, other in zip(hypotheses, others, strict=True):
             assert hypothesis.ids == other.ids
@@ -86,11 +93,40 @@ def test_sentences_may_have_different_numbers_of_hypotheses() -> None:
     models = [build(0)]
     found = search(models, SRC, SearchConfig(beam_size=2, n_best=2, max_length=6))
     del found[0][1:]
-    explain(found, models, SRC)
+    explain(found, models, SRC, precision=SearchPrecision.fp32)
     assert [[hypothesis.attention is not None for hypothesis in each] for each in found] == [[True], [True, True]]
 
 
 def test_without_copying_only_attention() -> None:
-    (hypothesis,), _ = search([build(0, copy=False)], SRC, SearchConfig(beam_size=1, max_length=6), need_attention=True)
+    (hypothesis,), _ = explained([build(0, copy=False)], SRC, SearchConfig(beam_size=1, max_length=6))
     assert hypothesis.attention is not None
     assert hypothesis.copied is None
+
+
+def test_attention_has_a_row_a_token() -> None:
+    models = [build(0, copy=False), build(1, copy=False)]
+    config = SearchConfig(beam_size=3, n_best=3, max_length=6)
+    plain = search(models, SRC, config)
+    found = explained(models, SRC, config)
+    for hypotheses, others, length in zip(found, plain, (5, 2), strict=True):
+        for hypothesis, other in zip(hypotheses, others, strict=True):
+            assert other.attention is None
+            assert hypothesis.ids == other.ids
+            assert hypothesis.attention is not None
+            assert hypothesis.attention.shape == (hypothesis.length, length)
+            torch.testing.assert_close(hypothesis.attention.sum(1), torch.ones(hypothesis.length))
+
+
+def test_attention_is_that_of_the_steps() -> None:
+    model = build(0, copy=False)
+    (hypothesis,), _ = explained([model], SRC, SearchConfig(beam_size=1, max_length=6))
+    src = SRC[:1]
+    rows = []
+    with torch.no_grad():
+        state = model.start(model.encode(src, model.source_mask(src)))
+        for token in [2, *hypothesis.ids][: hypothesis.length]:
+            attention = model.step(torch.tensor([token]), state, need_attention=True).attention
+            assert attention is not None
+            rows.append(attention)
+    assert hypothesis.attention is not None
+    torch.testing.assert_close(hypothesis.attention, torch.cat(rows), atol=1e-5, rtol=1e-4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from seq2seq.inference import Generator
+from seq2seq.inference.generator import Generator
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
@@ -100,7 +100,7 @@ def test_batches_hold_sources_of_like_lengths_within_both_limits(
         shapes.append(tuple(src.shape))
         return [[Hypothesis([], 0.0, 0.0, ended=True)] for _ in src]
 
-    monkeypatch.setattr("seq2seq.inference.search", searched)
+    monkeypatch.setattr("seq2seq.inference.generator.search", searched)
     texts = ["a" * length for length in (1, 9, 3, 4, 19, 1, 2, 1, 0)]  # and an end of sentence each
     generator(model, batch_size=3, batch_tokens=15).generate(texts)
     assert shapes == [(1, 20), (1, 10), (3, 5), (3, 2)]

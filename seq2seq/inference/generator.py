@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from seq2seq.inference.explanation import explain
+from seq2seq.inference.oom import Portions
 from seq2seq.models.base import Seq2Seq
-from seq2seq.portions import Portions
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.hypothesis import Hypothesis
 from seq2seq.search.search import search
@@ -127,14 +128,11 @@ class Generator:
         outputs: list[list[Output]] = [[Output("", 0.0, 0.0, [], [])] for _ in texts]
 
         def searched(places: list[int]) -> list[list[Hypothesis]]:
-            return search(
-                self.models,
-                _pad([sources[i] for i in places]).to(self.device),
-                self.config,
-                seed=self.seed,
-                numbers=torch.tensor(places) + first,
-                need_attention=need_attention,
-            )
+            src = _pad([sources[i] for i in places]).to(self.device)
+            found = search(self.models, src, self.config, seed=self.seed, numbers=torch.tensor(places) + first)
+            if need_attention:
+                explain(found, self.models, src, precision=self.config.precision)
+            return found
 
         mend = (
             f"lower search.beam_size={self.config.beam_size}, search.max_length={self.config.max_length} or "

@@ -1,0 +1,1 @@
+"""From texts to texts: generation, evaluation, explanations, and what happens when memory runs out."""
