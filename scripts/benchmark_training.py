@@ -17,17 +17,17 @@ from benchmark_turns import Contender, Measured, table, take_turns
 from matrix_products import MatrixProducts
 from peers import comparable
 
-from seq2seq import optim
 from seq2seq.api import build_stream, vocabulary
 from seq2seq.config import Config
 from seq2seq.data.prepare import Prepared, prepare
 from seq2seq.models.build import build_model
-from seq2seq.optim_config import resolve_horizon
 from seq2seq.system.config import Precision
 from seq2seq.system.device import build_runtime, keep_freed_memory, seed_step, set_threads
 from seq2seq.system.distributed import world_from_environment
 from seq2seq.tokenizers.base import EOS_ID
-from seq2seq.train_step import TrainStep
+from seq2seq.training import optim
+from seq2seq.training.optim_config import resolve_horizon
+from seq2seq.training.step import TrainStep
 
 # What the other loops do, whatever an experiment says; as many threads as --threads are torch's choice.
 _FIXED = {"trainer.device": "cpu", "trainer.threads": "null", "optim.name": "adamw", "optim.schedule": "constant",

@@ -12,7 +12,7 @@
     width       model.d_model; what belongs to it grows alike (model.d_ff is four times as wide)
     batch       tokens of a batch on a side
 
-Each point is a model of its own in a process of its own, which makes updates (`seq2seq.train_step`) on random ids
+Each point is a model of its own in a process of its own, which makes updates (`seq2seq.training.step`) on random ids
 without padding. `docs/speed.md` says what the columns mean, and where the curves bend.
 """
 
@@ -118,7 +118,7 @@ def train(connection: Connection, work: Work, overrides: Sequence[str], steps: i
     from seq2seq.models.build import build_model
     from seq2seq.system.device import build_runtime, keep_freed_memory, set_threads
     from seq2seq.system.distributed import World
-    from seq2seq.train_step import TrainStep
+    from seq2seq.training.step import TrainStep
 
     config = composed([*work.keys, *overrides])
     if work.width is not None:

@@ -19,19 +19,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seq2seq.background import Background
 from seq2seq.data.batching import Batch
 from seq2seq.data.loader import MicroBatch, StepBatches
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.optim_config import OptimConfig
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.system.config import Device, Precision
 from seq2seq.system.device import Runtime, build_runtime, keep_freed_memory
 from seq2seq.system.distributed import World
-from seq2seq.train_step import TrainStep
-from seq2seq.trainer_config import TrainerConfig
+from seq2seq.training.background import Background
+from seq2seq.training.config import TrainerConfig
+from seq2seq.training.optim_config import OptimConfig
+from seq2seq.training.step import TrainStep
 
 LENGTH = 32
 SIZES = {

@@ -38,9 +38,10 @@ from mutants import Mutant, compiles, mutants_of
 ROOT = Path(__file__).resolve().parents[1]
 # Shells, displays and reports are left to the tests of the command line.
 SCOPE = [
-    "seq2seq/train_step.py", "seq2seq/trainer.py", "seq2seq/trainer_config.py", "seq2seq/train_state.py",
-    "seq2seq/window.py", "seq2seq/data/loader.py", "seq2seq/data/batching.py", "seq2seq/validation.py",
-    "seq2seq/inference/evaluator.py", "seq2seq/results.py", "seq2seq/optim.py", "seq2seq/optim_config.py",
+    "seq2seq/training/step.py", "seq2seq/training/trainer.py", "seq2seq/training/config.py",
+    "seq2seq/training/state.py", "seq2seq/training/running_metrics.py", "seq2seq/data/loader.py",
+    "seq2seq/data/batching.py", "seq2seq/training/validation.py", "seq2seq/inference/evaluator.py",
+    "seq2seq/results.py", "seq2seq/training/optim.py", "seq2seq/training/optim_config.py",
     "seq2seq/system/distributed.py", "seq2seq/system/device.py", "seq2seq/api.py", "seq2seq/config.py",
     "seq2seq/config_rules.py", "seq2seq/models", "seq2seq/search", "seq2seq/inference/generator.py",
     "seq2seq/inference/oom.py", "seq2seq/data", "seq2seq/tokenizers", "seq2seq/metrics",

@@ -21,11 +21,11 @@ from seq2seq.metrics import MetricsConfig
 from seq2seq.models.config import TieEmbeddings
 from seq2seq.models.families import FAMILIES, ModelConfig
 from seq2seq.models.transformer_config import PositionKind, TransformerConfig
-from seq2seq.optim_config import OptimConfig, resolve_horizon
 from seq2seq.search.config import SearchConfig
 from seq2seq.system.plain_yaml import read_mapping
 from seq2seq.tokenizers.config import TokenizerConfig
-from seq2seq.trainer_config import TrainerConfig
+from seq2seq.training.config import TrainerConfig
+from seq2seq.training.optim_config import OptimConfig, resolve_horizon
 
 LOSS_METRICS = ("loss", "ppl", "accuracy")
 

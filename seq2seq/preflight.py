@@ -9,7 +9,7 @@ from seq2seq.data.quality import Quality
 from seq2seq.data.report import SideReport, SplitReport
 from seq2seq.findings import Finding, Severity
 from seq2seq.rehearsal import Memory, Rehearsal, Speed
-from seq2seq.trainer_config import Averaging, TrainerConfig
+from seq2seq.training.config import Averaging, TrainerConfig
 
 _WIDTH = 118
 _LOG_BYTES = 2_500  # of one log of a dozen values: JSON, TensorBoard and the line of text

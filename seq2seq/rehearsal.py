@@ -37,7 +37,7 @@ from seq2seq.system.device import (
 )
 from seq2seq.system.distributed import World
 from seq2seq.system.signals import held_back
-from seq2seq.train_step import TrainStep
+from seq2seq.training.step import TrainStep
 
 _WARM_UP = 2  # steps that are slower than those to come
 _STEPS, _SECONDS = 20, 6.0  # measured: so many steps, or as many as fit into so many seconds, but three

@@ -11,7 +11,7 @@ from seq2seq.system.config import Device
 from seq2seq.system.console import console_log
 from seq2seq.system.device import build_runtime
 from seq2seq.tokenizers.pair import load_tokenizers
-from seq2seq.train_state import TrainState
+from seq2seq.training.state import TrainState
 from seq2seq.verb_config import AverageConfig, AverageOf
 
 

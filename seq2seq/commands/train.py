@@ -31,9 +31,9 @@ from seq2seq.system.device import (
     set_threads,
 )
 from seq2seq.system.distributed import World
-from seq2seq.train_state import TrainState, finished
-from seq2seq.trainer import Surroundings, Trainer
-from seq2seq.validation import Validator
+from seq2seq.training.state import TrainState, finished
+from seq2seq.training.trainer import Surroundings, Trainer
+from seq2seq.training.validation import Validator
 
 LOGGER = logging.getLogger("seq2seq")
 

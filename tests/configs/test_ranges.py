@@ -18,9 +18,9 @@ from seq2seq.data.corpus import DataConfig
 from seq2seq.errors import UserError
 from seq2seq.metrics import MetricsConfig
 from seq2seq.models.families import FAMILIES
-from seq2seq.optim_config import OptimConfig
 from seq2seq.search.config import SearchConfig
-from seq2seq.trainer_config import TrainerConfig
+from seq2seq.training.config import TrainerConfig
+from seq2seq.training.optim_config import OptimConfig
 
 DEFAULTS = Path(__file__).with_name("defaults.json")
 BELOW_ONE = math.nextafter(1.0, 0.0)

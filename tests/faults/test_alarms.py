@@ -1,4 +1,4 @@
-"""A run that wastes its work says so once, whoever resumes it; tests/unit/test_alarms.py has the signs themselves."""
+"""A run that wastes its work says so once, whoever resumes it; the signs: tests/unit/training/test_alarms.py."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -19,7 +19,7 @@ from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.tokenizers.pair import Tokenizers, train_tokenizers
-from seq2seq.train_state import TrainState
+from seq2seq.training.state import TrainState
 
 CORPUS = "zero one\ntwo three\nfour five\nsix seven\n"
 VALUES = {

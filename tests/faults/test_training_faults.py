@@ -117,7 +117,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_halves(train_run: Any, tmp_pat
     script = """
 import resource, sys, torch
 from seq2seq.cli import train as verb
-from seq2seq.train_step import TrainStep
+from seq2seq.training.step import TrainStep
 ceiling = 0
 def limited(work):
     def within_limit(*arguments, **named):
@@ -156,7 +156,7 @@ def test_ranks_end_together_where_one_has_no_memory(train_run: Any, tmp_path: Pa
     script.write_text("""
 import os, resource, sys
 from seq2seq.cli.main import main
-from seq2seq.train_step import TrainStep
+from seq2seq.training.step import TrainStep
 run = TrainStep.run
 def limited(self, batches, **named):
     if os.environ["RANK"] == "1" and named["step"] == 3:
@@ -243,7 +243,7 @@ def test_a_signal_at_a_bad_moment_is_heeded(
     train_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """The step is over, the next question whether to stop is minutes away or never comes."""
-    from seq2seq.train_step import TrainStep
+    from seq2seq.training.step import TrainStep
 
     look, calls = TrainStep.require_finite_weights, {"before an evaluation": 2, "at the last save": 8}
     seen: list[int] = []
@@ -291,7 +291,7 @@ def test_a_signal_in_the_last_evaluation_of_a_resumed_run_is_heeded(
 def test_memory_that_runs_out_without_a_word_is_told(
     train_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seq2seq.train_step import TrainStep
+    from seq2seq.training.step import TrainStep
 
     monkeypatch.setattr(TrainStep, "require_finite_weights", lambda self: bytearray(1 << 60))
     with pytest.raises(TrainingError, match=r"^out of memory: lower trainer\.batch_tokens=256"):

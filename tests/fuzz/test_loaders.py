@@ -35,7 +35,7 @@ from seq2seq.runs.report import sweep_table
 from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
 from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers, train_tokenizers
 from seq2seq.tokenizers.word_vectors import load_vectors
-from seq2seq.train_state import TrainState
+from seq2seq.training.state import TrainState
 
 Edit = Callable[[bytes], bytes]
 Json = Any

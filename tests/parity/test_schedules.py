@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from seq2seq.optim import learning_rate, plateau_scale
-from seq2seq.optim_config import OptimConfig, Schedule
+from seq2seq.training.optim import learning_rate, plateau_scale
+from seq2seq.training.optim_config import OptimConfig, Schedule
 
 LR = 0.7
 WARMUP = 5

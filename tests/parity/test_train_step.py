@@ -22,12 +22,12 @@ from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUConfig
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.optim_config import OptimConfig, OptimizerName, resolve_horizon
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime, seed_step
 from seq2seq.system.distributed import World
-from seq2seq.train_step import TrainStep
-from seq2seq.trainer_config import TrainerConfig
+from seq2seq.training.config import TrainerConfig
+from seq2seq.training.optim_config import OptimConfig, OptimizerName, resolve_horizon
+from seq2seq.training.step import TrainStep
 
 V, STEPS, WARMUP, LR, SMOOTHING, SEED = 23, 10, 4, 0.01, 0.2, 7
 CPU = torch.device("cpu")
@@ -105,7 +105,7 @@ def real_steps(
     model: Seq2Seq, steps: list[list[list[Batch]]], optim: OptimConfig, world: World | None = None
 ) -> tuple[dict[str, Tensor], list[float]]:
     """The same with `TrainStep`, as the trainer calls it."""
-    from seq2seq import optim as schedules
+    from seq2seq.training import optim as schedules
 
     world = world or World()
     runtime = Runtime(CPU, Precision.fp32)

@@ -20,14 +20,14 @@ from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUConfig
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.optim_config import OptimConfig
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.search import search
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
-from seq2seq.train_step import TrainStep
-from seq2seq.trainer_config import TrainerConfig
+from seq2seq.training.config import TrainerConfig
+from seq2seq.training.optim_config import OptimConfig
+from seq2seq.training.step import TrainStep
 
 V = 30
 MODELS = ["transformer", "gru", "fed gru"]

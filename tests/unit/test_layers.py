@@ -16,22 +16,22 @@ LAYERS = [
       "seq2seq.system.config",
       "seq2seq.system.device", "seq2seq.system.signals", "seq2seq.system.files",
       "seq2seq.system.atomic_folder"],
-     ["seq2seq.system.distributed"], ["seq2seq.progress"], ["seq2seq.background"], ["seq2seq.machine"]],
+     ["seq2seq.system.distributed"], ["seq2seq.training.progress"], ["seq2seq.training.background"], ["seq2seq.machine"]],
     [
         ["seq2seq.models"],
         ["seq2seq.tokenizers.base", "seq2seq.tokenizers.config", "seq2seq.tokenizers.subword_sampling",
          "seq2seq.tokenizers.subword", "seq2seq.tokenizers.word", "seq2seq.tokenizers.multiline", "seq2seq.tokenizers.pair",
          "seq2seq.data", "seq2seq.data.batching", "seq2seq.data.loader"],
         ["seq2seq.tokenizers.word_vectors"],
-        ["seq2seq.optim_config", "seq2seq.optim"],
+        ["seq2seq.training.optim_config", "seq2seq.training.optim"],
         ["seq2seq.metrics", "seq2seq.metrics.significance"],
     ],
     [["seq2seq.search"], ["seq2seq.runs.manifest", "seq2seq.runs.checkpoint"],
      ["seq2seq.runs.tensorboard_file", "seq2seq.runs.tracking"], ["seq2seq.runs.plots"],
      ["seq2seq.runs.folder", "seq2seq.runs.provenance", "seq2seq.runs.report", "seq2seq.runs.comparison"], ["seq2seq.findings"]],
-    [["seq2seq.alarms", "seq2seq.inference.oom", "seq2seq.inference.explanation", "seq2seq.inference.generator", "seq2seq.inference.evaluator", "seq2seq.results",
-      "seq2seq.validation", "seq2seq.trainer_config", "seq2seq.train_state", "seq2seq.window",
-      "seq2seq.train_step", "seq2seq.trainer"]],
+    [["seq2seq.training.alarms", "seq2seq.inference.oom", "seq2seq.inference.explanation", "seq2seq.inference.generator", "seq2seq.inference.evaluator", "seq2seq.results",
+      "seq2seq.training.validation", "seq2seq.training.config", "seq2seq.training.state", "seq2seq.training.running_metrics",
+      "seq2seq.training.step", "seq2seq.training.trainer"]],
     [["seq2seq.config_rules", "seq2seq.config", "seq2seq.verb_config", "seq2seq.preparation", "seq2seq.api",
       "seq2seq.rehearsal", "seq2seq.preflight", "seq2seq.commands"]],
     [["seq2seq.cli"]],
@@ -39,12 +39,12 @@ LAYERS = [
 
 # What a part may know of torch and of the models, whatever its layer.
 TORCH_FREE = ("seq2seq.metrics", "seq2seq.metrics.significance", "seq2seq.runs.comparison", "seq2seq.runs.report", "seq2seq.errors",
-              "seq2seq.alarms", "seq2seq.tokenizers.pair", "seq2seq.data", "seq2seq.runs.folder",
+              "seq2seq.training.alarms", "seq2seq.tokenizers.pair", "seq2seq.data", "seq2seq.runs.folder",
               "seq2seq.system.console",
               "seq2seq.cli", "seq2seq.preparation", "seq2seq.config", "seq2seq.verb_config",
               "seq2seq.models.families", "seq2seq.models.config", "seq2seq.models.gru_config",
-              "seq2seq.models.transformer_config", "seq2seq.search.config", "seq2seq.optim_config",
-              "seq2seq.trainer_config", "seq2seq.system.config")  # fmt: skip
+              "seq2seq.models.transformer_config", "seq2seq.search.config", "seq2seq.training.optim_config",
+              "seq2seq.training.config", "seq2seq.system.config")  # fmt: skip
 CONTRACT = ("seq2seq.models.base", "seq2seq.models.output")
 
 

@@ -19,7 +19,7 @@ from seq2seq.errors import TrainingError
 from seq2seq.findings import Finding, Severity
 from seq2seq.preflight import Preflight, budget, of_machine, text, to_dict
 from seq2seq.rehearsal import Memory, Rehearsal, Speed, rehearse
-from seq2seq.trainer_config import Averaging, TrainerConfig
+from seq2seq.training.config import Averaging, TrainerConfig
 
 GIB = 2**30
 SPEED = Speed(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from seq2seq.alarms import AlarmState
 from seq2seq.errors import UserError
-from seq2seq.trainer_config import TrainerConfig
+from seq2seq.training.alarms import AlarmState
+from seq2seq.training.config import TrainerConfig
 
 
 @dataclass

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from seq2seq.errors import UserError
 from seq2seq.system.distributed import World
-from seq2seq.window import Figures, Window
+from seq2seq.training.running_metrics import Figures, Window
 
 CPU = torch.device("cpu")
 LOSSES = ([8.0, 7.0, 2.0, 4.0, 1.0], [3.0, 2.5, 1.0, 2.0, 0.5], [5.0, 4.0, 0.0, 3.0, 0.0])

@@ -12,14 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seq2seq import optim
-from seq2seq.alarms import Alarms
-from seq2seq.background import Background
 from seq2seq.data.loader import BatchStream, StepBatches
 from seq2seq.errors import Interrupted, TrainingError
 from seq2seq.models.base import Seq2Seq
-from seq2seq.optim_config import OptimConfig, Schedule, resolve_horizon
-from seq2seq.progress import Progress
 from seq2seq.runs.checkpoint import Checkpoint, CheckpointSaveError, CheckpointStore
 from seq2seq.runs.checkpoint import average as average_checkpoints
 from seq2seq.runs.manifest import CheckpointError
@@ -27,10 +22,15 @@ from seq2seq.runs.tracking import NullTracker
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
 from seq2seq.system.signals import RESUMABLE, Abandoned, StopRequest, signal_name, stop_requests
-from seq2seq.train_state import TrainState, finished
-from seq2seq.train_step import TrainStep
-from seq2seq.trainer_config import Averaging, SaveFailure, TrainerConfig
-from seq2seq.validation import Validator
+from seq2seq.training import optim
+from seq2seq.training.alarms import Alarms
+from seq2seq.training.background import Background
+from seq2seq.training.config import Averaging, SaveFailure, TrainerConfig
+from seq2seq.training.optim_config import OptimConfig, Schedule, resolve_horizon
+from seq2seq.training.progress import Progress
+from seq2seq.training.state import TrainState, finished
+from seq2seq.training.step import TrainStep
+from seq2seq.training.validation import Validator
 
 LOGGER = logging.getLogger("seq2seq")
 

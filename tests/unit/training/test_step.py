@@ -16,13 +16,13 @@ from seq2seq.models.build import build_model
 from seq2seq.models.config import TieEmbeddings
 from seq2seq.models.transformer import Transformer
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.optim_config import OptimConfig
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
-from seq2seq.train_step import TrainStep
-from seq2seq.trainer_config import TrainerConfig
+from seq2seq.training.config import TrainerConfig
+from seq2seq.training.optim_config import OptimConfig
+from seq2seq.training.step import TrainStep
 
 BAD = 9  # a token whose embedding is too large to compute with
 CPU = torch.device("cpu")

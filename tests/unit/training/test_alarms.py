@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from seq2seq.alarms import Alarms, AlarmState
+from seq2seq.training.alarms import Alarms, AlarmState
 
 REFERENCES = [f"this is sentence number {number}" for number in range(20)]
 SOUND = [reference.replace("this", "that") for reference in REFERENCES]

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from seq2seq import optim
 from seq2seq.data.loader import MicroBatch, StepBatches
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.objective import Objective
 from seq2seq.models.output import LossSums
-from seq2seq.optim_config import OptimConfig
 from seq2seq.runs.checkpoint import Checkpoint, snapshot
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime, free_memory, is_out_of_memory, seed_step
 from seq2seq.system.distributed import World
-from seq2seq.trainer_config import TrainerConfig
-from seq2seq.window import Window
+from seq2seq.training import optim
+from seq2seq.training.config import TrainerConfig
+from seq2seq.training.optim_config import OptimConfig
+from seq2seq.training.running_metrics import Window
 
 LOGGER = logging.getLogger("seq2seq")
 

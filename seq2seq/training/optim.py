@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq.errors import UserError
-from seq2seq.optim_config import OptimConfig, OptimizerName, Schedule
+from seq2seq.training.optim_config import OptimConfig, OptimizerName, Schedule
 
 STATE_KEYS = ("step", "exp_avg", "exp_avg_sq")  # what Adam and AdamW remember of each parameter
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from seq2seq.inference.generator import Output
 from seq2seq.runs.tracking import NullTracker
-from seq2seq.validation import Validator, copy_rate
+from seq2seq.training.validation import Validator, copy_rate
 
 SOURCES = [f"source {i}" for i in range(100)]
 SCORES = {"rouge1": 31.5, "rougeLsum": 28.0}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from seq2seq.errors import UserError
-from seq2seq.optim import (
+from seq2seq.training.optim import (
     ExponentialMovingAverage,
     build_optimizer,
     learning_rate,
@@ -18,7 +18,7 @@ from seq2seq.optim import (
     restore_optimizer,
     set_learning_rate,
 )
-from seq2seq.optim_config import OptimConfig, OptimizerName, Schedule, resolve_horizon
+from seq2seq.training.optim_config import OptimConfig, OptimizerName, Schedule, resolve_horizon
 
 SCHEDULES = list(Schedule)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

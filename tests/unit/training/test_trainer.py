@@ -22,15 +22,15 @@ from seq2seq.errors import Interrupted, UserError
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.optim_config import OptimConfig
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.runs.tracking import NullTracker
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
-from seq2seq.trainer import Surroundings, Trainer
-from seq2seq.trainer_config import Averaging, MetricMode, TrainerConfig
-from seq2seq.validation import Validation
+from seq2seq.training.config import Averaging, MetricMode, TrainerConfig
+from seq2seq.training.optim_config import OptimConfig
+from seq2seq.training.trainer import Surroundings, Trainer
+from seq2seq.training.validation import Validation
 
 V = 12
 EPOCH = 3  # micro-batches

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq.background import Background
+from seq2seq.training.background import Background
 
 
 class FullError(Exception):
@@ -82,7 +82,7 @@ def fail_beside(task: Callable[[], None]) -> None:
 ENDS_WITHOUT_WAITING = """
 import sys, threading
 from pathlib import Path
-from seq2seq.background import Background
+from seq2seq.training.background import Background
 
 failing = threading.Event()
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from seq2seq.alarms import AlarmState
 from seq2seq.errors import UserError
-from seq2seq.train_state import TrainState, finished
-from seq2seq.trainer_config import TrainerConfig
+from seq2seq.training.alarms import AlarmState
+from seq2seq.training.config import TrainerConfig
+from seq2seq.training.state import TrainState, finished
 
 NAN = math.nan
 STATE = TrainState(
