@@ -16,7 +16,7 @@ from typing import Any
 _FORKED = multiprocessing.get_context("forkserver")
 _FORKED.set_forkserver_preload(
     ["seq2seq.cli.train", "seq2seq.commands.train", "seq2seq.commands.generate", "seq2seq.commands.evaluate",
-     "seq2seq.commands.average", "seq2seq.commands.check", "sacrebleu", "torch.utils.tensorboard", "matplotlib.figure"]
+     "seq2seq.commands.average", "seq2seq.preflight.check", "sacrebleu", "torch.utils.tensorboard", "matplotlib.figure"]
 )  # fmt: skip
 _TRACING = "COVERAGE_PROCESS_START"  # names coverage's settings, where somebody asks which lines a test executes
 

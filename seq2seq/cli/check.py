@@ -25,7 +25,7 @@ def _check(values: DictConfig) -> None:
     config = Config(**{entry.name: getattr(settings, entry.name) for entry in fields(Config)})
     folder = RunFolder(run_path(config))
     with importing():
-        from seq2seq.commands.check import check
+        from seq2seq.preflight.check import check
     check(config, folder, command=_train_command(), format=settings.format)
 
 

@@ -16,9 +16,9 @@ import pytest
 from seq2seq import config as configuration
 from seq2seq.cli.check import run as check
 from seq2seq.cli.train import run as train
-from seq2seq.commands.check import folder_state
 from seq2seq.errors import Interrupted, UserError
 from seq2seq.models.gru_config import GRUConfig
+from seq2seq.preflight.check import folder_state
 from seq2seq.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ LAYERS = [
       "seq2seq.system.config",
       "seq2seq.system.device", "seq2seq.system.signals", "seq2seq.system.files",
       "seq2seq.system.atomic_folder"],
-     ["seq2seq.system.distributed"], ["seq2seq.training.progress"], ["seq2seq.training.background"], ["seq2seq.machine"]],
+     ["seq2seq.system.distributed"], ["seq2seq.training.progress"], ["seq2seq.training.background"]],
     [
         ["seq2seq.models"],
         ["seq2seq.tokenizers.base", "seq2seq.tokenizers.config", "seq2seq.tokenizers.subword_sampling",
@@ -28,12 +28,12 @@ LAYERS = [
     ],
     [["seq2seq.search"], ["seq2seq.runs.manifest", "seq2seq.runs.checkpoint"],
      ["seq2seq.runs.tensorboard_file", "seq2seq.runs.tracking"], ["seq2seq.runs.plots"],
-     ["seq2seq.runs.folder", "seq2seq.runs.provenance", "seq2seq.runs.report", "seq2seq.runs.comparison"], ["seq2seq.findings"]],
+     ["seq2seq.runs.folder", "seq2seq.runs.provenance", "seq2seq.runs.report", "seq2seq.runs.comparison"]],
     [["seq2seq.training.alarms", "seq2seq.inference.oom", "seq2seq.inference.explanation", "seq2seq.inference.generator", "seq2seq.inference.evaluator", "seq2seq.results",
       "seq2seq.training.validation", "seq2seq.training.config", "seq2seq.training.state", "seq2seq.training.running_metrics",
       "seq2seq.training.step", "seq2seq.training.trainer"]],
     [["seq2seq.config_rules", "seq2seq.config", "seq2seq.verb_config", "seq2seq.preparation", "seq2seq.api",
-      "seq2seq.rehearsal", "seq2seq.preflight", "seq2seq.commands"]],
+      "seq2seq.commands", "seq2seq.preflight"]],
     [["seq2seq.cli"]],
 ]  # fmt: skip
 

@@ -75,7 +75,7 @@ def test_training_gives_the_same_bytes_in_another_process_on_fewer_cores(tmp_pat
         f"config = TokenizerConfig(kind=TokenizerKind.{kind.value}, vocab_size=400)\n"
         "train_tokenizers(lambda: iter(a), lambda: iter(b), config, seed=1).save(Path(sys.argv[1]))\n"
     )
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "there")],
         input=json.dumps([ENGLISH, GERMAN]),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from seq2seq.data.corpus import Example
 from seq2seq.data.ragged import Index
-from seq2seq.data.sides import Leanings, WordsOfSides, script_of
+from seq2seq.preflight.language_id import Leanings, WordsOfSides, script_of
 
 Floats = npt.NDArray[np.float64]
 

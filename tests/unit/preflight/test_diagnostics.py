@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from seq2seq.data.corpus import CorpusConfig, DataConfig, Example, read_examples
-from seq2seq.data.quality import Corpus, measure, survey
 from seq2seq.data.report import SideReport, SplitReport
-from seq2seq.findings import Finding, Severity, of_quality, of_splits, scripts_of
+from seq2seq.preflight.corpus_quality import Corpus, measure, survey
+from seq2seq.preflight.diagnostics import Finding, Severity, of_quality, of_splits, scripts_of
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 DATA = DataConfig(source_language="en", target_language="de")
 CYRILLIC = str.maketrans("abcdefghijklmnoprstuvwyz", "абцдефгхийклмнопрстувwыз".replace("w", "щ"))
 

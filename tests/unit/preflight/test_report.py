@@ -13,12 +13,12 @@ import pytest
 
 from seq2seq.config import Config
 from seq2seq.data.corpus import Example
-from seq2seq.data.quality import measure, survey
 from seq2seq.data.report import SideReport, SplitReport
 from seq2seq.errors import TrainingError
-from seq2seq.findings import Finding, Severity
-from seq2seq.preflight import Preflight, budget, of_machine, text, to_dict
-from seq2seq.rehearsal import Memory, Rehearsal, Speed, rehearse
+from seq2seq.preflight.corpus_quality import measure, survey
+from seq2seq.preflight.diagnostics import Finding, Severity
+from seq2seq.preflight.dry_run import Memory, Rehearsal, Speed, rehearse
+from seq2seq.preflight.report import Preflight, budget, of_machine, text, to_dict
 from seq2seq.training.config import Averaging, TrainerConfig
 
 GIB = 2**30

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from seq2seq.data.quality import Quality
 from seq2seq.data.report import SideReport, SplitReport
-from seq2seq.findings import Finding, Severity
-from seq2seq.rehearsal import Memory, Rehearsal, Speed
+from seq2seq.preflight.corpus_quality import Quality
+from seq2seq.preflight.diagnostics import Finding, Severity
+from seq2seq.preflight.dry_run import Memory, Rehearsal, Speed
 from seq2seq.training.config import Averaging, TrainerConfig
 
 _WIDTH = 118

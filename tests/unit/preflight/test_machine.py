@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from seq2seq import machine
+from seq2seq.preflight import machine
 
 
 def test_memory_is_that_of_the_system_or_of_the_container(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_file_system_that_takes_no_files_is_told() -> None:
 
 def test_a_limit_on_the_size_of_files_is_told(tmp_path: Path) -> None:
     code = (
-        "import resource, signal, sys, pathlib; from seq2seq import machine;"
+        "import resource, signal, sys, pathlib; from seq2seq.preflight import machine;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
         "sys.exit(machine.why_not_writable(pathlib.Path(sys.argv[1])))"

@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq import config as configuration
-from seq2seq import findings, machine, preflight
 from seq2seq.commands.train import require_same_content, stored_objective
 from seq2seq.config import Config
 from seq2seq.data.corpus import read_examples, resolve_root
 from seq2seq.data.prepare import Prepared, file_fingerprints, is_prepared, prepare
-from seq2seq.data.quality import Corpus, measure, survey
-from seq2seq.data.thin import thinned
 from seq2seq.errors import TrainingError, UserError
-from seq2seq.findings import Finding, Severity
-from seq2seq.preflight import Preflight
+from seq2seq.preflight import diagnostics as findings
+from seq2seq.preflight import machine
+from seq2seq.preflight import report as preflight
+from seq2seq.preflight.corpus_quality import Corpus, measure, survey
+from seq2seq.preflight.diagnostics import Finding, Severity
+from seq2seq.preflight.dry_run import rehearse
+from seq2seq.preflight.report import Preflight
+from seq2seq.preflight.subsample import thinned
 from seq2seq.preparation import base_tokenizers
-from seq2seq.rehearsal import rehearse
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.runs.folder import RunFolder
 from seq2seq.runs.provenance import provenance

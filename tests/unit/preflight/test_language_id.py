@@ -1,6 +1,6 @@
 import pytest
 
-from seq2seq.data.sides import WordsOfSides, script_of
+from seq2seq.preflight.language_id import WordsOfSides, script_of
 
 ENGLISH = ["the dog sees the cat", "a man buys the old house", "the woman reads a book", "the child has a dog"]
 GERMAN = [

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from seq2seq.data.corpus import CorpusConfig, DataConfig, Example, read_examples
-from seq2seq.data.quality import Quality, measure, survey
-from seq2seq.data.thin import thinned
+from seq2seq.preflight.corpus_quality import Quality, measure, survey
+from seq2seq.preflight.subsample import thinned
 
 
 def examples(pairs: Iterable[tuple[str, str]]) -> list[Example]:

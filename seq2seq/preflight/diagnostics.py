@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from seq2seq.data.corpus import DataConfig
-from seq2seq.data.quality import Quality, Some
 from seq2seq.data.report import SideReport, SplitReport
 from seq2seq.metrics.languages import primary_language
+from seq2seq.preflight.corpus_quality import Quality, Some
 
 # Shares from which on a finding is worth a line; those of languages allow for names, quotations and numbers.
 _FEW, _SOME, _MANY, _MOST = 0.01, 0.05, 0.1, 0.5

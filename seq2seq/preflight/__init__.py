@@ -1,0 +1,1 @@
+"""What `seq2seq check` looks at before training: machine, data, memory, speed."""
