@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from seq2seq import config as configuration
-from seq2seq.config import Config
+from seq2seq.config.parse import configs_folder, parse, register_schema
+from seq2seq.config.schema import Config
 
 SYLLABLES = [first + last for first in "bdfgklmnprstvwz" for last in ("a", "e", "i", "o", "u", "an", "er", "ist")]
 SIDES = ("source", "target")
@@ -65,7 +65,7 @@ def composed(overrides: list[str]) -> Config:
     """The configuration that `seq2seq train` would compose of these overrides."""
     from hydra import compose, initialize_config_dir
 
-    configuration.register_schema("train", Config)
-    with initialize_config_dir(str(configuration.configs_folder()), version_base="1.3"):
+    register_schema("train", Config)
+    with initialize_config_dir(str(configs_folder()), version_base="1.3"):
         # the default name comes from Hydra's runtime choices, which `compose` does not have
-        return configuration.parse(compose("train", overrides=["name=benchmark", *overrides]))
+        return parse(compose("train", overrides=["name=benchmark", *overrides]))

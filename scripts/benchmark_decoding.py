@@ -63,7 +63,7 @@ class OurSearch:
     """What `seq2seq generate` does between reading and writing lines."""
 
     def __init__(self, task: Task, overrides: list[str], precision: str):
-        from seq2seq import api
+        from seq2seq.pipeline import load as api
         from seq2seq.search.config import SearchConfig
         from seq2seq.system.device import set_threads
 
@@ -83,10 +83,10 @@ class OurSearch:
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Measures, for each beam size, those that `options.contenders` names; prints tables and returns all figures."""
-    from seq2seq import config as configuration
+    from seq2seq.config import saved
 
     refuse(options.overrides, SETTLED, allowed=COMPUTING)
-    config = configuration.load(options.run_folder / "config.yaml")
+    config = saved.load(options.run_folder / "config.yaml")
     model = asdict(config.model)
     names = comparable(options.contenders, model)
     texts = _lines(options.input)[: options.sentences]

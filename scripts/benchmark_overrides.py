@@ -4,7 +4,8 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from seq2seq.config import configs_folder, flatten
+from seq2seq.config.parse import configs_folder
+from seq2seq.config.rules import flatten
 
 
 def refuse(overrides: list[str], settled: Mapping[str, str], *, allowed: Collection[str] | None = None) -> None:

@@ -17,10 +17,10 @@ from benchmark_turns import Contender, Measured, table, take_turns
 from matrix_products import MatrixProducts
 from peers import comparable
 
-from seq2seq.api import build_stream, vocabulary
-from seq2seq.config import Config
+from seq2seq.config.schema import Config
 from seq2seq.data.prepare import Prepared, prepare
 from seq2seq.models.build import build_model
+from seq2seq.pipeline.load import build_stream, vocabulary
 from seq2seq.system.config import Precision
 from seq2seq.system.device import build_runtime, keep_freed_memory, seed_step, set_threads
 from seq2seq.system.distributed import world_from_environment

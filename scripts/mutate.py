@@ -41,11 +41,11 @@ SCOPE = [
     "seq2seq/training/step.py", "seq2seq/training/trainer.py", "seq2seq/training/config.py",
     "seq2seq/training/state.py", "seq2seq/training/running_metrics.py", "seq2seq/data/loader.py",
     "seq2seq/data/batching.py", "seq2seq/training/validation.py", "seq2seq/inference/evaluator.py",
-    "seq2seq/results.py", "seq2seq/training/optim.py", "seq2seq/training/optim_config.py",
-    "seq2seq/system/distributed.py", "seq2seq/system/device.py", "seq2seq/api.py", "seq2seq/config.py",
-    "seq2seq/config_rules.py", "seq2seq/models", "seq2seq/search", "seq2seq/inference/generator.py",
-    "seq2seq/inference/oom.py", "seq2seq/data", "seq2seq/tokenizers", "seq2seq/metrics",
-    "seq2seq/metrics/significance.py", "seq2seq/runs/checkpoint.py", "seq2seq/runs/manifest.py",
+    "seq2seq/pipeline/results.py", "seq2seq/training/optim.py", "seq2seq/training/optim_config.py",
+    "seq2seq/system/distributed.py", "seq2seq/system/device.py", "seq2seq/pipeline/load.py",
+    "seq2seq/config/schema.py", "seq2seq/config/rules.py", "seq2seq/models", "seq2seq/search",
+    "seq2seq/inference/generator.py", "seq2seq/inference/oom.py", "seq2seq/data", "seq2seq/tokenizers",
+    "seq2seq/metrics", "seq2seq/metrics/significance.py", "seq2seq/runs/checkpoint.py", "seq2seq/runs/manifest.py",
     "seq2seq/runs/folder.py", "seq2seq/system/files.py",
 ]  # fmt: skip
 FAST = "not slow and not gpu"

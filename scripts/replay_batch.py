@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from seq2seq import config as configuration
-from seq2seq.api import load_model
-from seq2seq.config import Config
+from seq2seq.config.parse import parse
+from seq2seq.config.schema import Config
 from seq2seq.data.batching import Batch
 from seq2seq.errors import UserError
 from seq2seq.models.objective import Objective
+from seq2seq.pipeline.load import load_model
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.runs.folder import require_run
 from seq2seq.system.device import Runtime, build_runtime, seed_step
@@ -35,7 +35,7 @@ def main() -> int:
     options = parser.parse_args()
     folder = require_run(str(options.run))
     values = OmegaConf.merge(read_mapping(folder.config), OmegaConf.from_dotlist(options.overrides))
-    config = configuration.parse(values)  # type: ignore[arg-type]
+    config = parse(values)  # type: ignore[arg-type]
     runtime = build_runtime(config.trainer.device, config.trainer.precision)
     model, step = load_model(folder, config, checkpoint="failed", runtime=runtime)
     model.train()

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from seq2seq import config
+from seq2seq.config import saved
 from seq2seq.data.corpus import corpus_files, read_records, resolve_root, text_field
 from seq2seq.data.text import read_lines
 from seq2seq.errors import UserError
@@ -194,7 +194,7 @@ def read_run(run: Path, test_set: str | None) -> tuple[list[str], list[Record]]:
         UserError: The run has no such test set, or several and none was named; it is no file of records; a file is
             missing.
     """
-    data = config.load(run / "config.yaml").data
+    data = saved.load(run / "config.yaml").data
     names = ", ".join(data.test)
     name = test_set or names
     if name not in data.test:

@@ -120,7 +120,7 @@ def _feed(pipe: IO[bytes], count: int, seed: int) -> None:
 
 def check(run: Path, found: Streamed, *, count: int, seed: int, overrides: list[str]) -> list[str]:
     """What is wrong with the outputs; the lines that were kept are searched one at a time."""
-    from seq2seq.api import load
+    from seq2seq.pipeline.load import load
 
     wrong = [f"{count} lines in, {found.lines} out"] if found.lines != count else []
     wrong += [f"line {number + 1} is blank, its output is not" for number in found.blank_not_empty]

@@ -15,8 +15,8 @@ from typing import Any
 
 _FORKED = multiprocessing.get_context("forkserver")
 _FORKED.set_forkserver_preload(
-    ["seq2seq.cli.train", "seq2seq.commands.train", "seq2seq.commands.generate", "seq2seq.commands.evaluate",
-     "seq2seq.commands.average", "seq2seq.preflight.check", "sacrebleu", "torch.utils.tensorboard", "matplotlib.figure"]
+    ["seq2seq.cli.train", "seq2seq.pipeline.train", "seq2seq.pipeline.generate", "seq2seq.pipeline.evaluate",
+     "seq2seq.pipeline.average", "seq2seq.preflight.check", "sacrebleu", "torch.utils.tensorboard", "matplotlib.figure"]
 )  # fmt: skip
 _TRACING = "COVERAGE_PROCESS_START"  # names coverage's settings, where somebody asks which lines a test executes
 

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from seq2seq import config
+from seq2seq.config.parse import configs_folder, known_keys, register_schema, unknown_key
 from seq2seq.errors import UserError
 
 # What Hydra raises over overrides: the last two for an option that is no name, and for one of its own settings.
@@ -42,7 +42,7 @@ def run(
     Raises:
         UserError: If Hydra cannot compose the configuration.
     """
-    config.register_schema(verb, schema, defaults)
+    register_schema(verb, schema, defaults)
     OmegaConf.register_new_resolver("choice", _choice, replace=True)
 
     def job(values: DictConfig) -> Any:
@@ -51,7 +51,7 @@ def run(
         except Exception as error:
             raise _JobFailed(error) from error
 
-    application = hydra.main(version_base="1.3", config_path=str(config.configs_folder()), config_name=verb)(job)
+    application = hydra.main(version_base="1.3", config_path=str(configs_folder()), config_name=verb)(job)
     before = sys.argv
     sys.argv = [f"seq2seq {verb}", *arguments]
     try:
@@ -89,7 +89,7 @@ def _errors_raised() -> Iterator[None]:
 
 def _explain(error: Exception, arguments: list[str], schema: type) -> str:
     """Names the first override whose key does not exist; Hydra's own words otherwise."""
-    keys = config.known_keys(schema)
+    keys = known_keys(schema)
     parser = OverridesParser.create()
     for argument in arguments:
         if argument.startswith("-") or not (argument.startswith("~") or "=" in argument):
@@ -102,14 +102,14 @@ def _explain(error: Exception, arguments: list[str], schema: type) -> str:
                 "inner quotes, such as 'data.root=\"a, b\"'"
             )
         key = override.key_or_group
-        if key.startswith("hydra") or (config.configs_folder() / key.partition("@")[0]).is_dir():
+        if key.startswith("hydra") or (configs_folder() / key.partition("@")[0]).is_dir():
             continue  # Hydra's own settings, and the choice of a group's option
         free_name = key.startswith("data.test.")  # test sets have names of the user's
         if key not in keys and not free_name:
-            return config.unknown_key(key, keys)
+            return unknown_key(key, keys)
     missing = error.__cause__
     if isinstance(missing, ConfigAttributeError | ConfigKeyError) and missing.full_key in keys:
-        return config.unknown_key(missing.full_key, keys)  # of the other family of models
+        return unknown_key(missing.full_key, keys)  # of the other family of models
     reasons = [str(error).strip()]
     if error.__cause__ is not None:
         reasons.append(str(error.__cause__).strip())

@@ -2,11 +2,11 @@
 
 from omegaconf import DictConfig, OmegaConf
 
-from seq2seq import config as configuration
 from seq2seq.cli import application, run_argument
 from seq2seq.cli.imports import importing
+from seq2seq.config import saved
+from seq2seq.config.commands import AverageConfig
 from seq2seq.runs.folder import require_run
-from seq2seq.verb_config import AverageConfig
 
 
 def run(arguments: list[str]) -> None:
@@ -19,7 +19,7 @@ def _average(values: DictConfig) -> None:
     settings = OmegaConf.to_object(values)
     assert isinstance(settings, AverageConfig)
     folder = require_run(settings.run)
-    config = configuration.load(folder.config)
+    config = saved.load(folder.config)
     with importing():
-        from seq2seq.commands.average import average
+        from seq2seq.pipeline.average import average
     average(config, folder, settings)

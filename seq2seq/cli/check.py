@@ -5,13 +5,13 @@ from dataclasses import fields
 
 from omegaconf import DictConfig
 
-from seq2seq import config as configuration
 from seq2seq.cli import application
 from seq2seq.cli.imports import importing
 from seq2seq.cli.train import run_path
-from seq2seq.config import Config
+from seq2seq.config.commands import CheckConfig
+from seq2seq.config.parse import parse
+from seq2seq.config.schema import Config
 from seq2seq.runs.folder import RunFolder
-from seq2seq.verb_config import CheckConfig
 
 
 def run(arguments: list[str]) -> None:
@@ -20,7 +20,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _check(values: DictConfig) -> None:
-    settings = configuration.parse(values, CheckConfig)
+    settings = parse(values, CheckConfig)
     assert isinstance(settings, CheckConfig)
     config = Config(**{entry.name: getattr(settings, entry.name) for entry in fields(Config)})
     folder = RunFolder(run_path(config))

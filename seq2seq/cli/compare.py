@@ -8,8 +8,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from seq2seq import config as configuration
 from seq2seq.cli import application, run_argument
+from seq2seq.config import saved
+from seq2seq.config.commands import CompareConfig, TableFormat
 from seq2seq.data.corpus import (
     CorpusConfig,
     DataConfig,
@@ -27,7 +28,6 @@ from seq2seq.runs import comparison
 from seq2seq.runs.comparison import Comparison, System, TestSet
 from seq2seq.runs.folder import RunFolder, require_run
 from seq2seq.system.console import console_log
-from seq2seq.verb_config import CompareConfig, TableFormat
 
 LOGGER = logging.getLogger("seq2seq")
 
@@ -50,10 +50,10 @@ def _defaults(arguments: list[str]) -> DictConfig | None:
         return None
     if len(paths) > 1:
         raise UserError(f"run=[{','.join(paths)}]: the baseline is one run; name those compared with it in other=[...]")
-    saved = configuration.to_mapping(configuration.load(require_run(paths[0]).config))
+    values = saved.to_mapping(saved.load(require_run(paths[0]).config))
     node = OmegaConf.structured(CompareConfig)
     assert isinstance(node, DictConfig)
-    node.merge_with({key: saved[key] for key in ("data", "metrics")})
+    node.merge_with({key: values[key] for key in ("data", "metrics")})
     return node
 
 
@@ -164,7 +164,7 @@ def _complete_run(path: str, key: str) -> RunFolder:
 
 def _data_of(folder: RunFolder, typed: DataConfig) -> DataConfig:
     """A run's own data, with what was typed: that holds for all runs."""
-    data = configuration.load(folder.config).data
+    data = saved.load(folder.config).data
     if run_argument.typed("data.root"):
         data = replace(data, root=typed.root)
     named = {key.split(".")[2] for key in run_argument.typed("data.test.")}

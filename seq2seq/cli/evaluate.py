@@ -2,11 +2,11 @@
 
 from omegaconf import DictConfig
 
-from seq2seq import config as configuration
 from seq2seq.cli import application, run_argument
 from seq2seq.cli.imports import importing
+from seq2seq.config.commands import EvaluateConfig
+from seq2seq.config.parse import parse
 from seq2seq.errors import UserError
-from seq2seq.verb_config import EvaluateConfig
 
 
 def run(arguments: list[str]) -> None:
@@ -17,12 +17,12 @@ def run(arguments: list[str]) -> None:
 
 def _evaluate(values: DictConfig) -> None:
     run_argument.require(values)
-    config = configuration.parse(values, EvaluateConfig)
+    config = parse(values, EvaluateConfig)
     assert isinstance(config, EvaluateConfig)
     folders = run_argument.run_folders(config.run)
     tests = _chosen(config)
     with importing():
-        from seq2seq.commands.evaluate import evaluate
+        from seq2seq.pipeline.evaluate import evaluate
     evaluate(config, folders, tests=tests)
 
 

@@ -2,10 +2,10 @@
 
 from omegaconf import DictConfig
 
-from seq2seq import config as configuration
 from seq2seq.cli import application, run_argument
 from seq2seq.cli.imports import importing
-from seq2seq.verb_config import GenerateConfig
+from seq2seq.config.commands import GenerateConfig
+from seq2seq.config.parse import parse
 
 
 def run(arguments: list[str]) -> None:
@@ -16,9 +16,9 @@ def run(arguments: list[str]) -> None:
 
 def _generate(values: DictConfig) -> None:
     run_argument.require(values)
-    config = configuration.parse(values, GenerateConfig)
+    config = parse(values, GenerateConfig)
     assert isinstance(config, GenerateConfig)
     folders = run_argument.run_folders(config.run)
     with importing():
-        from seq2seq.commands.generate import generate
+        from seq2seq.pipeline.generate import generate
     generate(config, folders)

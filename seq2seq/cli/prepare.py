@@ -4,10 +4,10 @@ import logging
 
 from omegaconf import DictConfig
 
-from seq2seq import config as configuration
 from seq2seq.cli import application
-from seq2seq.config import Config
-from seq2seq.preparation import prepare_data
+from seq2seq.config.parse import parse
+from seq2seq.config.schema import Config
+from seq2seq.pipeline.prepare import prepare_data
 from seq2seq.system.console import console_log
 
 LOGGER = logging.getLogger("seq2seq")
@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _prepare(values: DictConfig) -> None:
-    config = configuration.parse(values)
+    config = parse(values)
     with console_log():
         prepared = prepare_data(config)
         prepared.verify()

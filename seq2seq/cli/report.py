@@ -5,9 +5,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from seq2seq.cli import application
+from seq2seq.config.commands import ReportConfig
 from seq2seq.errors import UserError
 from seq2seq.runs import report
-from seq2seq.verb_config import ReportConfig
 
 
 def run(arguments: list[str]) -> None:

@@ -4,12 +4,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from seq2seq import config as configuration
 from seq2seq.cli import application
+from seq2seq.config import saved
+from seq2seq.config.commands import EvaluateConfig
+from seq2seq.config.parse import composable
 from seq2seq.errors import UserError
 from seq2seq.runs.folder import RunFolder, require_run
 from seq2seq.system.config import Device
-from seq2seq.verb_config import EvaluateConfig
 
 
 def defaults(arguments: list[str], schema: type[EvaluateConfig]) -> DictConfig | None:
@@ -24,11 +25,11 @@ def defaults(arguments: list[str], schema: type[EvaluateConfig]) -> DictConfig |
     paths = named_runs(arguments)
     if not paths:
         return None
-    saved = configuration.load(require_run(paths[0]).config)
-    node = configuration.composable(schema)
+    config = saved.load(require_run(paths[0]).config)
+    node = composable(schema)
     with open_dict(node):
-        node.model = OmegaConf.structured(saved.model)
-        node.merge_with(OmegaConf.create(configuration.to_mapping(saved)))
+        node.model = OmegaConf.structured(config.model)
+        node.merge_with(OmegaConf.create(saved.to_mapping(config)))
         node.trainer.device = Device.auto  # the machine may be another one
     return node
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from seq2seq import config as configuration
 from seq2seq.cli import application
 from seq2seq.cli.imports import importing
-from seq2seq.config import Config
+from seq2seq.config import saved
+from seq2seq.config.parse import parse
+from seq2seq.config.schema import Config
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.runs import report
 from seq2seq.runs.folder import RunFolder
@@ -41,11 +42,11 @@ def _job(values: DictConfig, swept: set[Path], *, failed: list[Path], at_end: Ex
         failed: Receives the folder of a job that could not go on.
         at_end: Receives what is to be done after the last job.
     """
-    config = configuration.parse(values)
+    config = parse(values)
     folder = RunFolder(run_path(config))
     with importing():
-        from seq2seq.commands.train import train
-        from seq2seq.results import finite_objective
+        from seq2seq.pipeline.results import finite_objective
+        from seq2seq.pipeline.train import train
         from seq2seq.system.distributed import leave, world_from_environment
     at_end.callback(leave)
     world = world_from_environment()
@@ -72,5 +73,5 @@ def run_path(config: Config) -> Path:
         return path
     readable = re.sub(r"[^A-Za-z0-9._=-]+", "_", ",".join(overrides))[:60].strip("._")
     same = replace(config, overwrite=False, name=None, output_root="", cache_root="")
-    digest = hashlib.sha256(configuration.to_yaml(same).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(saved.to_yaml(same).encode()).hexdigest()[:8]
     return path / f"{readable}-{digest}"

@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seq2seq import config as configuration
-from seq2seq.commands.train import require_same_content, stored_objective
-from seq2seq.config import Config
+from seq2seq.config import saved
+from seq2seq.config.commands import ReportFormat
+from seq2seq.config.schema import Config
 from seq2seq.data.corpus import read_examples, resolve_root
 from seq2seq.data.prepare import Prepared, file_fingerprints, is_prepared, prepare
 from seq2seq.errors import TrainingError, UserError
+from seq2seq.pipeline.prepare import base_tokenizers
+from seq2seq.pipeline.train import require_same_content, stored_objective
 from seq2seq.preflight import diagnostics as findings
 from seq2seq.preflight import machine
 from seq2seq.preflight import report as preflight
@@ -23,7 +25,6 @@ from seq2seq.preflight.diagnostics import Finding, Severity
 from seq2seq.preflight.dry_run import rehearse
 from seq2seq.preflight.report import Preflight
 from seq2seq.preflight.subsample import thinned
-from seq2seq.preparation import base_tokenizers
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.runs.folder import RunFolder
 from seq2seq.runs.provenance import provenance
@@ -31,7 +32,6 @@ from seq2seq.system.config import Device, Precision
 from seq2seq.system.console import console_log
 from seq2seq.system.device import build_runtime, set_threads
 from seq2seq.tokenizers.pair import Tokenizers
-from seq2seq.verb_config import ReportFormat
 
 LOGGER = logging.getLogger("seq2seq")
 
@@ -77,7 +77,7 @@ def _look(config: Config, folder: RunFolder, *, command: str, scratch: Path) -> 
         findings=found,
     )
     found += _of_places(config, folder)
-    found += [Finding(Severity.warning, line.partition("=")[0], line) for line in configuration.without_effect(config)]
+    found += [Finding(Severity.warning, line.partition("=")[0], line) for line in saved.without_effect(config)]
     resumes, tokenizers = False, None
     with _reported(found, "name"):
         state, resumes = folder_state(config, folder)
@@ -156,7 +156,7 @@ def _has_checkpoint(config: Config, folder: RunFolder, prepared: Prepared) -> bo
     checkpoint = CheckpointStore(folder.checkpoints).latest_valid()
     if checkpoint is None:
         return False
-    require_same_content(checkpoint, prepared.fingerprints | {"config": configuration.fingerprint(config)}, folder)
+    require_same_content(checkpoint, prepared.fingerprints | {"config": saved.fingerprint(config)}, folder)
     return True
 
 

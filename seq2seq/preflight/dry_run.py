@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seq2seq.api import build_evaluator, build_stream, load_first_weights, vocabulary
-from seq2seq.config import Config
+from seq2seq.config.schema import Config
 from seq2seq.data.batching import Batch
 from seq2seq.data.loader import BatchStream, MicroBatch
 from seq2seq.data.prepare import Prepared
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.build import build_model
+from seq2seq.pipeline.load import build_evaluator, build_stream, load_first_weights, vocabulary
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.system.device import (
     Runtime,

@@ -7,20 +7,21 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from seq2seq import config as configuration
-from seq2seq.config import Config
+from seq2seq.config import saved
+from seq2seq.config.parse import configs_folder, parse, register_schema
+from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
 
-CONFIGS = configuration.configs_folder()
+CONFIGS = configs_folder()
 
 
 def composed(*overrides: str) -> Config:
-    configuration.register_schema("train", Config)
+    register_schema("train", Config)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         # the run's name comes from Hydra's runtime choices, which `compose` does not have
-        return configuration.parse(compose("train", overrides=["name=test", *overrides]))
+        return parse(compose("train", overrides=["name=test", *overrides]))
 
 
 def options(group: str) -> list[str]:
@@ -57,8 +58,8 @@ def test_every_tokenizer_composes(option: str) -> None:
 def test_yaml_round_trip(experiment: str, tmp_path: Path) -> None:
     config = composed(f"experiment={experiment}", "+data.test.extra.source=a", "+data.test.extra.target=b")
     path = tmp_path / "config.yaml"
-    path.write_text(configuration.to_yaml(config), encoding="utf-8")
-    assert configuration.load(path) == config
+    path.write_text(saved.to_yaml(config), encoding="utf-8")
+    assert saved.load(path) == config
 
 
 def test_named_sizes_are_those_of_the_papers() -> None:
@@ -108,40 +109,38 @@ def test_named_sizes_are_those_of_the_papers() -> None:
 )
 def test_mistakes_are_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message.replace(".", r"\.")):
-        configuration.parse(values)
+        parse(values)
 
 
 def test_a_saved_configuration_cannot_interpolate(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("name: ${oc.env:HOME}\n", encoding="utf-8")
     with pytest.raises(UserError, match="no interpolations"):
-        configuration.load(path)
+        saved.load(path)
 
 
 def test_diff_names_what_matters_and_leaves_limits_free() -> None:
-    old = configuration.parse({})
-    new = configuration.parse(
-        {"trainer": {"max_steps": 7, "device": "cpu"}, "optim": {"lr": 0.5}, "search": {"beam_size": 1}}
-    )
-    assert configuration.diff(old, new) == {"optim.lr": (0.001, 0.5)}
+    old = parse({})
+    new = parse({"trainer": {"max_steps": 7, "device": "cpu"}, "optim": {"lr": 0.5}, "search": {"beam_size": 1}})
+    assert saved.diff(old, new) == {"optim.lr": (0.001, 0.5)}
 
 
 def test_keys_that_an_old_configuration_lacks_take_their_defaults() -> None:
-    values = configuration.to_mapping(configuration.parse({}))
+    values = saved.to_mapping(parse({}))
     del values["trainer"]["samples"]
-    assert configuration.parse(values).trainer.samples == configuration.parse({}).trainer.samples
+    assert parse(values).trainer.samples == parse({}).trainer.samples
 
 
 def test_a_metric_of_outputs_needs_an_example_to_decode() -> None:
     watched = {"metric": "valid/bleu", "eval_examples": 1}
-    assert configuration.parse({"trainer": watched}).trainer.eval_examples == 1
+    assert parse({"trainer": watched}).trainer.eval_examples == 1
     with pytest.raises(UserError, match=r"trainer\.metric=valid/bleu needs decoded examples"):
-        configuration.parse({"trainer": watched | {"eval_examples": 0}})
+        parse({"trainer": watched | {"eval_examples": 0}})
 
 
 def test_fingerprints_of_runs_that_exist_stay_what_they_are() -> None:
     """Where this one changes, runs trained before are refused: whatever is meant must read theirs, too."""
-    config = configuration.parse(
+    config = parse(
         {
             "seed": 3,
             "tokenizer": {"vocab_size": 700},
@@ -150,4 +149,4 @@ def test_fingerprints_of_runs_that_exist_stay_what_they_are() -> None:
             "trainer": {"label_smoothing": 0.2, "max_steps": 7},
         }
     )
-    assert configuration.fingerprint(config) == "f09bab50415a5b10dc2f591fd2aa0d9d4a2811d58565656c097490d6a99246d9"
+    assert saved.fingerprint(config) == "f09bab50415a5b10dc2f591fd2aa0d9d4a2811d58565656c097490d6a99246d9"

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from seq2seq import config as configuration
-from seq2seq.config import Config
+from seq2seq.config import saved
+from seq2seq.config.parse import parse
+from seq2seq.config.rules import flatten
+from seq2seq.config.schema import Config
 from seq2seq.data.corpus import DataConfig
 from seq2seq.errors import UserError
 from seq2seq.metrics import MetricsConfig
@@ -120,10 +122,7 @@ def test_limits_are_where_they_are_said_to_be(key: str) -> None:
 
 def defaults() -> dict[str, dict[str, Any]]:
     """Every default by the family of the model."""
-    return {
-        family: configuration.flatten(configuration.to_mapping(configuration.parse({"model": {"family": family}})))
-        for family in FAMILIES
-    }
+    return {family: flatten(saved.to_mapping(parse({"model": {"family": family}}))) for family in FAMILIES}
 
 
 def test_defaults_change_only_when_that_is_meant() -> None:

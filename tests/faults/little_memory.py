@@ -15,7 +15,6 @@ from pathlib import Path
 import psutil
 import torch
 
-from seq2seq.api import vocabulary
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.prepare import open_corpus
 from seq2seq.errors import TrainingError
@@ -23,6 +22,7 @@ from seq2seq.inference.evaluator import EvaluationConfig, Evaluator
 from seq2seq.metrics import MetricsConfig
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
+from seq2seq.pipeline.load import vocabulary
 from seq2seq.search.config import SearchConfig
 from seq2seq.system.config import Device, Precision
 from seq2seq.system.device import build_runtime

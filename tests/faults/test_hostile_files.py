@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from seq2seq import config as configuration
 from seq2seq.cli.main import run_verb
-from seq2seq.config import Config
+from seq2seq.config import saved
+from seq2seq.config.parse import parse
+from seq2seq.config.schema import Config
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.runs.checkpoint import CheckpointStore
@@ -54,7 +55,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def configured() -> Config:
     corpus = {"source": "text", "target": "text"}
     data = {"root": ".", "train": corpus, "valid": corpus, "test": {"news": corpus}}
-    return configuration.parse({**VALUES, "data": data})
+    return parse({**VALUES, "data": data})
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def run(home: Path) -> Path:
     store.save(2, {"model": weights}, TrainState(step=2, history=[(2, 1.0)]).to_json(), belongs_to=belongs_to)
     store.link("last", 2)
     store.link("best", 2)
-    (folder / "config.yaml").write_text(configuration.to_yaml(config), encoding="utf-8")
+    (folder / "config.yaml").write_text(saved.to_yaml(config), encoding="utf-8")
     (folder / "results.json").write_text(
         json.dumps(
             {"complete": True, "best_step": 2, "test": {}, "objective": {"metric": "a", "mode": "max", "value": 1}}
@@ -254,7 +255,7 @@ def test_a_file_laid_under_a_temporary_name_is_not_followed(run: Path) -> None:
 def test_a_test_set_cannot_be_named_out_of_the_run_folder(
     run: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    config = configuration.to_mapping(configured())
+    config = saved.to_mapping(configured())
     config["data"]["test"] = {name: {"source": "text", "target": "text"}}
     (run / "config.yaml").write_text(json.dumps(config))  # which is YAML too
     before = sorted(run.parent.iterdir())

@@ -10,14 +10,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from seq2seq import config as configuration
-from seq2seq.config import Config
+from seq2seq.config import saved
+from seq2seq.config.commands import EvaluateConfig, GenerateConfig
+from seq2seq.config.parse import known_keys, parse
+from seq2seq.config.rules import flatten
+from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
-from seq2seq.verb_config import EvaluateConfig, GenerateConfig
+from seq2seq.system.plain_yaml import read_mapping
 
 COST = 2  # parsing and reading back takes some 30 ms
 
-KEYS = configuration.known_keys(GenerateConfig)
+KEYS = known_keys(GenerateConfig)
 NAMES = sorted(
     {part for key in KEYS for part in key.split(".")} | {"_target_", "hydra", "defaults", "test", "../x", ""}
 )
@@ -57,14 +60,14 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
 def check(values: dict[str, Any], path: Path, schema: type[Config] = Config) -> None:
     """Parses, and if that goes well compares with what comes back from the file."""
     try:
-        config = configuration.parse(values, schema)
+        config = parse(values, schema)
     except UserError:
         return
-    flat = configuration.flatten(configuration.to_mapping(config))
+    flat = flatten(saved.to_mapping(config))
     assert not any(isinstance(value, float) and not math.isfinite(value) for value in flat.values())
-    path.write_text(configuration.to_yaml(config), encoding="utf-8")
+    path.write_text(saved.to_yaml(config), encoding="utf-8")
     if not any(isinstance(value, str) and "${" in value for value in flat.values()):  # which no saved one may have
-        assert configuration.parse(configuration.read_mapping(path), schema) == config
+        assert parse(read_mapping(path), schema) == config
 
 
 @given(FLAT, st.sampled_from(["gru", "transformer"]), st.sampled_from([Config, EvaluateConfig, GenerateConfig]))
@@ -100,12 +103,12 @@ TOKENS = st.sampled_from(
 def test_any_file(path: Path, text: str, garbage: bytes) -> None:
     path.write_bytes(text.encode("utf-8", "surrogatepass") + garbage)
     with suppress(UserError):
-        configuration.load(path)
+        saved.load(path)
 
 
 @given(FLAT)
 def test_a_saved_file_with_other_values(path: Path, flat: dict[str, Any]) -> None:
-    values = configuration.to_mapping(configuration.parse({}))
+    values = saved.to_mapping(parse({}))
     for key, value in flat.items():
         put(values, key, value)
     try:
@@ -113,7 +116,7 @@ def test_a_saved_file_with_other_values(path: Path, flat: dict[str, Any]) -> Non
     except Exception:  # what OmegaConf cannot write is in no file
         return
     with suppress(UserError):
-        configuration.load(path)
+        saved.load(path)
 
 
 def put(values: dict[str, Any], key: str, value: Any) -> None:

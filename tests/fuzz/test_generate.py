@@ -12,7 +12,7 @@ from seq2seq.inference.generator import Generator
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.families import FAMILIES
-from seq2seq.results import one_line
+from seq2seq.pipeline.results import one_line
 from seq2seq.search.config import SearchConfig
 from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
 from seq2seq.tokenizers.pair import train_tokenizers

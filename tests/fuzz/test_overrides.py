@@ -7,14 +7,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from seq2seq import config as configuration
 from seq2seq.cli import application
-from seq2seq.config import Config
+from seq2seq.config.parse import known_keys, parse
+from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
 
 COST = 8  # a composition takes a tenth of a second
 
-KEYS = [*configuration.known_keys(Config), "data.test.news.source", "data.test.news", "_target_", "model._target_",
+KEYS = [*known_keys(Config), "data.test.news.source", "data.test.news", "_target_", "model._target_",
         "model", "trainer", "optim", "experiment", "tokenizer", "hydra", "hydra.run.dir", "hydra.verbose",
         "hydra/launcher", "hydra.searchpath", "a.b", "", ".", "trainer.", "model@trainer"]  # fmt: skip
 VALUES = ["", "3", "-1", "0.5", "1e3", "nan", "inf", "9" * 30, "9" * 5000, "abc", "null", "true", "gru",
@@ -45,7 +45,7 @@ def test_any_overrides(overrides: list[str]) -> None:
     composed: list[Any] = []
 
     def body(values: DictConfig) -> None:
-        composed.append(configuration.parse(values))
+        composed.append(parse(values))
 
     try:
         application.run("train", body, ["name=fuzz", *overrides], schema=Config)

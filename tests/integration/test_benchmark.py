@@ -29,9 +29,10 @@ from benchmark_turns import Contender, Measured, take_turns, timed  # noqa: E402
 from matrix_products import MatrixProducts  # noqa: E402
 from peers import CTranslate2Search, HuggingFaceSearch, Task, best_weights, comparable, convert, unmovable  # noqa: E402
 
-from seq2seq import config as configuration  # noqa: E402
-from seq2seq.api import vocabulary  # noqa: E402
+from seq2seq.config import saved  # noqa: E402
+from seq2seq.config.rules import flatten  # noqa: E402
 from seq2seq.models.build import build_model  # noqa: E402
+from seq2seq.pipeline.load import vocabulary  # noqa: E402
 from seq2seq.runs.checkpoint import CheckpointStore  # noqa: E402
 from seq2seq.search.config import SearchConfig  # noqa: E402
 from seq2seq.tokenizers.pair import load_tokenizers  # noqa: E402
@@ -153,7 +154,7 @@ def run(folder: Path) -> Path:
     data = prepared_data(config)
     path = folder / "run"
     path.mkdir()
-    (path / "config.yaml").write_text(configuration.to_yaml(config), encoding="utf-8")
+    (path / "config.yaml").write_text(saved.to_yaml(config), encoding="utf-8")
     data.tokenizers.save(path / "tokenizer")
     torch.manual_seed(3)
     model = build_model(config.model, vocabulary(data.tokenizers))
@@ -172,7 +173,7 @@ def run(folder: Path) -> Path:
 )
 def test_others_find_the_same_with_a_runs_weights(who: str, beam_size: int, run: Path, folder: Path) -> None:
     pytest.importorskip({"ct2": "ctranslate2", "hf": "transformers"}[who])
-    config = configuration.load(run / "config.yaml")
+    config = saved.load(run / "config.yaml")
     model = asdict(config.model)
     assert unmovable(model) is None
     texts = Path(config.data.train.source).read_text(encoding="utf-8").split("\n")[:12]
@@ -193,7 +194,7 @@ def test_others_find_the_same_with_a_runs_weights(who: str, beam_size: int, run:
 
 
 def test_what_others_lack_is_named(run: Path) -> None:
-    model = asdict(configuration.load(run / "config.yaml").model)
+    model = asdict(saved.load(run / "config.yaml").model)
     assert unmovable({**model, "norm": "pre"}) == "model.norm=pre"
     assert unmovable({"family": "gru"}) == "model.family=gru"
     assert unmovable({**model, "activation": "gelu"}) is None
@@ -218,7 +219,7 @@ def test_a_loop_does_what_is_fixed_for_all_whatever_an_experiment_says(
     said = ["optim.name=adam", "optim.schedule=linear", "optim.ema_decay=0.9", "trainer.precision=bf16",
             "trainer.threads=2"]  # fmt: skip
     loop = OurLoop(corpus_overrides(folder, 60, [*SHARED, *TRANSFORMER, *said]), "fp32", 1)
-    values = configuration.flatten(configuration.to_mapping(loop._config))
+    values = flatten(saved.to_mapping(loop._config))
     found = {key: values[key] for key in (override.partition("=")[0] for override in said)}
     assert found == {"optim.name": "adamw", "optim.schedule": "constant", "optim.ema_decay": 0.0,
                      "trainer.precision": "fp32", "trainer.threads": None}  # fmt: skip
@@ -304,7 +305,7 @@ def test_all_are_asked_for_the_same_search(
     beam_size: int, precision: str, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever search the run was configured with."""
-    config = configuration.load(run / "config.yaml")
+    config = saved.load(run / "config.yaml")
     text = " ".join(Path(config.data.train.source).read_text(encoding="utf-8").split()[:20])
     task = Task(run, [text], beam_size, max_length=17, max_source_length=11, threads=2)
     ours, *others = [
@@ -382,7 +383,7 @@ def test_what_all_follow_is_allowed() -> None:
 
 
 def test_sentencepiece_alone_makes_the_tokens_that_a_store_holds(run: Path) -> None:
-    config = configuration.load(run / "config.yaml")
+    config = saved.load(run / "config.yaml")
     files = [Path(config.data.train.source), Path(config.data.train.target)]
     tokenizers = load_tokenizers(run / "tokenizer")
     lines = [line for file in files for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
@@ -410,7 +411,7 @@ def test_the_whole_command(verb: str, keys: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_whole_search(run: Path, tmp_path: Path) -> None:
-    source = configuration.load(run / "config.yaml").data.train.source
+    source = saved.load(run / "config.yaml").data.train.source
     options = ["--run", run, "--input", source, "--sentences", "9", "--beams", "1", "2", "--contenders", "ours-fp32",
                "ours-bf16", "--threads", "1", "--rounds", "1", "--warmup", "0", "--json", tmp_path / "out"]  # fmt: skip
     script = [sys.executable, ROOT / "scripts/benchmark.py", "generate"]

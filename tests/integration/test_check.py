@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from seq2seq import config as configuration
 from seq2seq.cli.check import run as check
 from seq2seq.cli.train import run as train
+from seq2seq.config import saved
+from seq2seq.config.schema import Config
 from seq2seq.errors import Interrupted, UserError
 from seq2seq.models.gru_config import GRUConfig
 from seq2seq.preflight.check import folder_state
@@ -101,14 +102,14 @@ def test_pairs_that_are_all_too_long_are_told(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_what_is_in_the_run_folder_is_told(tmp_path: Path) -> None:
-    config = configuration.Config(name="x", model=GRUConfig())
+    config = Config(name="x", model=GRUConfig())
     folder = RunFolder(tmp_path)
     assert folder_state(config, folder) == ("new", False)
-    folder.config.write_text(configuration.to_yaml(config))
+    folder.config.write_text(saved.to_yaml(config))
     words, resumes = folder_state(config, folder)
     assert "would go on" in words
     assert resumes
-    other = configuration.Config(name="x", model=GRUConfig(), seed=2)
+    other = Config(name="x", model=GRUConfig(), seed=2)
     with pytest.raises(UserError, match="seed: 1 there, 2 now"):
         folder_state(other, folder)
     assert "would delete" in folder_state(replace(other, overwrite=True), folder)[0]

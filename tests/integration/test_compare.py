@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from seq2seq import config as configuration
 from seq2seq.cli.main import run_verb
-from seq2seq.config import Config
+from seq2seq.config import saved
+from seq2seq.config.commands import CompareConfig
+from seq2seq.config.schema import Config
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.errors import UserError
 from seq2seq.metrics import MetricsConfig, score
-from seq2seq.results import write_generations
-from seq2seq.verb_config import CompareConfig
+from seq2seq.pipeline.results import write_generations
 
 REFERENCES = ["the cat sat on the mat", "a dog barks loudly at night", "it rains today in the town", "yes it is"]
 SOURCES = ["die katze", "ein hund", "es regnet", "ja"]
@@ -39,7 +39,7 @@ def make_run(path: Path, outputs: list[str], *, target: str = "news.de") -> None
     data = DataConfig(root="corpus", target_language="en", test={"news": corpus})
     config = replace(Config(), data=data, metrics=METRICS)
     write(path / "generations" / "news.txt", outputs)
-    (path / "config.yaml").write_text(configuration.to_yaml(config), encoding="utf-8")
+    (path / "config.yaml").write_text(saved.to_yaml(config), encoding="utf-8")
     scores = score(outputs, [[text] for text in REFERENCES], METRICS, target_language="en", seed=1)
     test = {"news": {metric: one.to_dict() for metric, one in scores.items()}}
     (path / "results.json").write_text(

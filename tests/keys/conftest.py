@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from seq2seq import config as configuration
-from seq2seq.config import Config
+from seq2seq.config.parse import configs_folder, parse, register_schema
+from seq2seq.config.schema import Config
 from seq2seq.data.prepare import Prepared
-from seq2seq.preparation import prepare_data
+from seq2seq.pipeline.prepare import prepare_data
 
 SAID = "The dogs were barking, loudly. Two cats slept!"
 
@@ -25,13 +25,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def prepare(cache: Path) -> Callable[..., Prepared]:
     """Prepares data for overrides as the command does."""
-    configuration.register_schema("prepare", Config)
+    register_schema("prepare", Config)
 
     def prepared(*overrides: str) -> Prepared:
         fixed = ["name=keys", f"cache_root={cache}", "model.tie_embeddings=decoder"]
-        with initialize_config_dir(str(configuration.configs_folder()), version_base="1.3"):
+        with initialize_config_dir(str(configs_folder()), version_base="1.3"):
             values = compose("prepare", overrides=[*fixed, *overrides])
-        return prepare_data(configuration.parse(values))
+        return prepare_data(parse(values))
 
     return prepared
 

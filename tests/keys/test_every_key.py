@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq.config import known_keys
+from seq2seq.config.parse import known_keys
 
 SECTIONS = ("trainer", "optim", "model", "search", "tokenizer", "data", "metrics")
 ROOT = Path(__file__).resolve().parents[2]

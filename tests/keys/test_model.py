@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from seq2seq import config as configuration
-from seq2seq.api import load
+from seq2seq.config import saved
+from seq2seq.config.parse import parse
 from seq2seq.errors import UserError
 from seq2seq.models.base import Hidden, Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.objective import Objective
+from seq2seq.pipeline.load import load
 
 V = 20
 FAMILIES = ("gru", "transformer")
@@ -41,7 +42,7 @@ TGT = torch.tensor([[2, 6, 4, 9], [2, 8, 11, 5]])
 def built(family: str, **settings: Any) -> Seq2Seq:
     """The small model of the family but for `settings`, all its weights random, biases and normalisations too."""
     section = {"family": family, **SMALL[family], **settings}
-    config = configuration.parse({"model": section, **LIMITS})
+    config = parse({"model": section, **LIMITS})
     model = build_model(config.model, Vocabulary(V, V, joint=True)).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -113,7 +114,7 @@ def test_sizes(family: str, key: str) -> None:
 def test_family() -> None:
     typical = {"gru": "decoder.weight_hh_l0", "transformer": "decoder.0.self_attn.q_proj.weight"}
     for family in FAMILIES:
-        config = configuration.parse({"model": {"family": family}})
+        config = parse({"model": {"family": family}})
         names = build_model(config.model, Vocabulary(V, V, joint=True)).state_dict()
         assert [other for other, name in typical.items() if name in names] == [family]
 
@@ -442,10 +443,10 @@ def test_a_run_has_the_model_that_was_typed(family: str, train_run: Any, tmp_pat
         return train_run(tmp_path / name, *(f"model.{key}={values[key]}" for key in values), *short, model=family)
 
     run = run_of("typed", TYPED[family])
-    section = configuration.to_mapping(configuration.load(run.folder / "config.yaml"))["model"]
+    section = saved.to_mapping(saved.load(run.folder / "config.yaml"))["model"]
     assert section == {"family": family, **TYPED[family]}
     model = load(run.folder, overrides=["trainer.device=cpu"]).models[0]
-    asked_for = build_model(configuration.parse({"model": section, **LIMITS}).model, model.vocabulary).state_dict()
+    asked_for = build_model(parse({"model": section, **LIMITS}).model, model.vocabulary).state_dict()
     assert {k: w.shape for k, w in model.state_dict().items()} == {k: w.shape for k, w in asked_for.items()}
     kept = run_of("kept", {key: 0 if "dropout" in key else value for key, value in TYPED[family].items()}).weights()
     assert not all(torch.equal(weight, kept[name]) for name, weight in run.weights().items())

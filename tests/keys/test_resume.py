@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from seq2seq import config as configuration
-from seq2seq.commands.train import stored_objective
-from seq2seq.config import Config
+from seq2seq.config import saved
+from seq2seq.config.parse import known_keys, parse
+from seq2seq.config.rules import flatten
+from seq2seq.config.schema import Config
 from seq2seq.errors import Interrupted, UserError
+from seq2seq.pipeline.train import stored_objective
 from seq2seq.runs.folder import RunFolder
 
 # A new key belongs into one of these two; all others of its section are taken for it in the sections below.
@@ -68,7 +70,7 @@ FAST = ("trainer.eval_examples=0", "model.dropout=0.2")
 
 def leaves() -> set[str]:
     """All keys but the sections."""
-    known = configuration.known_keys()
+    known = known_keys()
     return {key for key in known if not any(other.startswith(f"{key}.") for other in known)}
 
 
@@ -85,7 +87,7 @@ def parsed(values: dict[str, Any]) -> Config:
         for section in sections:
             node = node.setdefault(section, {})
         node[last] = value
-    return configuration.parse(tree)
+    return parse(tree)
 
 
 def another(key: str, value: Any) -> Any:
@@ -106,15 +108,15 @@ def changed(family: str, keys: set[str]) -> tuple[Config, Config]:
     before = BEFORE | FAMILIES[family][0] | {"model.family": family}
     after = AFTER | FAMILIES[family][1]
     old = parsed(before)
-    values = {key: value for key, value in configuration.flatten(asdict(old)).items() if key in keys}
+    values = {key: value for key, value in flatten(asdict(old)).items() if key in keys}
     values.pop("model.family", None)
     new = parsed(before | {key: after[key] if key in after else another(key, value) for key, value in values.items()})
     return old, new
 
 
-def saved(config: Config, path: Path) -> RunFolder:
+def run_of(config: Config, path: Path) -> RunFolder:
     """A run folder with the configuration."""
-    (path / "config.yaml").write_text(configuration.to_yaml(config), encoding="utf-8")
+    (path / "config.yaml").write_text(saved.to_yaml(config), encoding="utf-8")
     return RunFolder(path)
 
 
@@ -128,30 +130,30 @@ def test_every_key_is_decided_on() -> None:
 def test_what_has_to_stay_is_refused_by_name(family: str, tmp_path: Path) -> None:
     old, new = changed(family, {key for key in leaves() if stays(key)})
     with pytest.raises(UserError) as caught:
-        stored_objective(new, saved(old, tmp_path))
+        stored_objective(new, run_of(old, tmp_path))
     message = str(caught.value)
     assert "choose another name (name=NAME), or start over in this folder (overwrite=true)" in message
     assert f"{tmp_path} holds a run with another configuration" in message
-    values = configuration.flatten(asdict(old))
+    values = flatten(asdict(old))
     wanted = {key for key in values if stays(key)} - {"model.family"}
     assert set(re.findall(r"^  (\S+): .* there, .* now$", message, re.MULTILINE)) == wanted
-    assert configuration.fingerprint(old) != configuration.fingerprint(new)
+    assert saved.fingerprint(old) != saved.fingerprint(new)
 
 
 def test_another_family_of_models_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.family: 'gru' there, 'transformer' now"):
-        stored_objective(parsed({}), saved(parsed({"model.family": "gru"}), tmp_path))
+        stored_objective(parsed({}), run_of(parsed({"model.family": "gru"}), tmp_path))
 
 
 def test_what_may_change_is_accepted(tmp_path: Path) -> None:
     keys = {key for key in leaves() if not stays(key)}
     old, new = changed("transformer", keys)
-    before, after = (configuration.flatten(configuration.to_mapping(config)) for config in (old, new))
+    before, after = (flatten(saved.to_mapping(config)) for config in (old, new))
     same = {key for key in before if before[key] == after.get(key)}
     assert not same & keys, "all of them are changed"
-    assert stored_objective(new, saved(old, tmp_path)) is None
-    assert configuration.diff(old, new) == {}
-    assert configuration.fingerprint(old) == configuration.fingerprint(new)
+    assert stored_objective(new, run_of(old, tmp_path)) is None
+    assert saved.diff(old, new) == {}
+    assert saved.fingerprint(old) == saved.fingerprint(new)
 
 
 @pytest.fixture(scope="module")

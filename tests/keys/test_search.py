@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from seq2seq.api import load
 from seq2seq.inference.generator import Generator, Output
+from seq2seq.pipeline.load import load
 
 PAD, BOS, EOS = 0, 2, 3
 LIMIT = 3

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from sacrebleu.metrics import CHRF
 
-from seq2seq import api
-from seq2seq import config as configuration
+from seq2seq.config import saved
 from seq2seq.errors import Interrupted, TrainingError, UserError
+from seq2seq.pipeline import load as api
 from seq2seq.runs import checkpoint
 from seq2seq.runs.folder import RunFolder
 from seq2seq.system.config import Precision
@@ -155,7 +155,7 @@ def test_label_smoothing(train_run: Any, tmp_path: Path, corpus: Path) -> None:
     """One update of all examples that moves nothing: its loss is that of the saved weights."""
     run = train_run(tmp_path, *FAST, "model.dropout=0", "optim.lr=1e-12", "optim.warmup_steps=1", "trainer.max_steps=1",
                     "trainer.batch_tokens=100000", f"trainer.label_smoothing={SMOOTHING}")  # fmt: skip
-    config = configuration.load(run.folder / "config.yaml")
+    config = saved.load(run.folder / "config.yaml")
     runtime = Runtime(torch.device("cpu"), Precision.fp32)
     model, _ = api.load_model(RunFolder(run.folder), config, checkpoint="last", runtime=runtime)
     loss = nll = 0.0

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seq2seq.api import vocabulary
 from seq2seq.data.corpus import DataConfig, Example
 from seq2seq.data.encode import write_store
 from seq2seq.data.store import TokenStore
@@ -20,6 +19,7 @@ from seq2seq.metrics import MetricsConfig
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
+from seq2seq.pipeline.load import vocabulary
 from seq2seq.search.config import SearchConfig
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime

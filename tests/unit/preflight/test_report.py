@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from seq2seq.config import Config
+from seq2seq.config.schema import Config
 from seq2seq.data.corpus import Example
 from seq2seq.data.report import SideReport, SplitReport
 from seq2seq.errors import TrainingError

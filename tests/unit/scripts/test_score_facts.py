@@ -5,7 +5,8 @@ import pytest
 import score_facts
 from score_facts import Record
 
-from seq2seq import config
+from seq2seq.config import saved
+from seq2seq.config.parse import parse
 from seq2seq.errors import UserError
 
 RECORDS = [
@@ -114,8 +115,8 @@ def run(tmp_path, records_file):
     }
     folder = tmp_path / "run"
     (folder / "generations").mkdir(parents=True)
-    saved = config.to_yaml(config.parse({"name": "run", "data": data}))
-    (folder / "config.yaml").write_text(saved, encoding="utf-8")
+    text = saved.to_yaml(parse({"name": "run", "data": data}))
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
     summaries = "".join(record.summary + "\n" for record in RECORDS)
     (folder / "generations" / "main.txt").write_text(summaries, encoding="utf-8")
     return folder

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from seq2seq.config import Config
+from seq2seq.config.schema import Config
 from seq2seq.data.prepare import Prepared, prepare
 from seq2seq.errors import UserError
 from seq2seq.runs.folder import RunFolder

@@ -1,9 +1,10 @@
 """`seq2seq average`: checkpoints of a run averaged into a new one."""
 
-from seq2seq.api import build_evaluator, load_model
-from seq2seq.config import Config
+from seq2seq.config.commands import AverageConfig, AverageOf
+from seq2seq.config.schema import Config
 from seq2seq.data.prepare import open_corpus
 from seq2seq.errors import UserError
+from seq2seq.pipeline.load import build_evaluator, load_model
 from seq2seq.runs import checkpoint, report
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.runs.folder import RunFolder
@@ -12,7 +13,6 @@ from seq2seq.system.console import console_log
 from seq2seq.system.device import build_runtime
 from seq2seq.tokenizers.pair import load_tokenizers
 from seq2seq.training.state import TrainState
-from seq2seq.verb_config import AverageConfig, AverageOf
 
 
 def average(config: Config, folder: RunFolder, settings: AverageConfig) -> None:

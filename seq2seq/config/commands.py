@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from seq2seq import config_rules
-from seq2seq.config import Config
+from seq2seq.config import rules as config_rules
+from seq2seq.config.schema import Config
 from seq2seq.data.corpus import DataConfig
 from seq2seq.errors import UserError
 from seq2seq.metrics import MOST_RESAMPLES, MetricsConfig

@@ -10,16 +10,16 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from seq2seq.api import build_generator
+from seq2seq.config.commands import Format, GenerateConfig
 from seq2seq.data.corpus import CorpusConfig, is_jsonl, read_records, text_field
 from seq2seq.data.text import decode_lines, read_lines
 from seq2seq.errors import UserError
 from seq2seq.inference.generator import Generator, Output
-from seq2seq.results import one_line
+from seq2seq.pipeline.load import build_generator
+from seq2seq.pipeline.results import one_line
 from seq2seq.runs.folder import RunFolder
 from seq2seq.system.console import console_log
 from seq2seq.system.device import build_runtime, keep_freed_memory, set_threads
-from seq2seq.verb_config import Format, GenerateConfig
 
 LOGGER = logging.getLogger("seq2seq")
 

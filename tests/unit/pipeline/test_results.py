@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import sacrebleu
 
-from seq2seq import results
 from seq2seq.metrics import Score
-from seq2seq.results import finite_objective, one_line, score_baselines, score_tests, write_generations
+from seq2seq.pipeline import results
+from seq2seq.pipeline.results import finite_objective, one_line, score_baselines, score_tests, write_generations
 
 STORES: Any = {"news": "news", "mail": "mail"}
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from seq2seq.commands.average import chosen_steps
+from seq2seq.config.commands import AverageConfig, AverageOf
 from seq2seq.errors import UserError
-from seq2seq.verb_config import AverageConfig, AverageOf
+from seq2seq.pipeline.average import chosen_steps
 
 STEPS = [10, 20, 30, 40]
 RANKED = [5, 20, 40, 10]  # the best is not kept any more, and 30 was never evaluated

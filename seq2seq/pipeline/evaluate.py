@@ -4,16 +4,16 @@ import logging
 import re
 from collections.abc import Sequence
 
-from seq2seq import config as configuration
-from seq2seq.api import build_evaluator, build_generator
+from seq2seq.config import saved
+from seq2seq.config.commands import EvaluateConfig
 from seq2seq.data.prepare import open_corpus
-from seq2seq.results import score_baselines, score_tests, write_generations
+from seq2seq.pipeline.load import build_evaluator, build_generator
+from seq2seq.pipeline.results import score_baselines, score_tests, write_generations
 from seq2seq.runs import report
 from seq2seq.runs.folder import RunFolder, write_json
 from seq2seq.runs.provenance import environment
 from seq2seq.system.console import console_log
 from seq2seq.system.device import build_runtime, keep_freed_memory, set_threads
-from seq2seq.verb_config import EvaluateConfig
 
 LOGGER = logging.getLogger("seq2seq")
 
@@ -41,7 +41,7 @@ def evaluate(config: EvaluateConfig, folders: Sequence[RunFolder], *, tests: Seq
         results = {
             "run": [str(folder.path) for folder in folders],
             "checkpoint": config.checkpoint,
-            "search": configuration.to_mapping(config)["search"],
+            "search": saved.to_mapping(config)["search"],
             "test": scores,
             "baselines": score_baselines(evaluator, stores),
             "environment": environment(runtime),

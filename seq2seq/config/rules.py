@@ -40,6 +40,17 @@ READ_WHERE: dict[str, tuple[str, tuple[object, ...]]] = {
 }
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings by their full key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def check_values(values: Mapping[str, Any]) -> None:
     """Refuses what no key can mean: empty text, text that no file can hold, numbers beyond any use.
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seq2seq.commands.generate import output_line
+from seq2seq.config.commands import Format, GenerateConfig
 from seq2seq.inference.generator import Output
-from seq2seq.verb_config import Format, GenerateConfig
+from seq2seq.pipeline.generate import output_line
 
 OUTPUT = Output(
     text="a\nb",

@@ -10,9 +10,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from seq2seq import config as configuration
-from seq2seq import config_rules
-from seq2seq.config import Config
+from seq2seq.config import rules as config_rules
+from seq2seq.config import saved
+from seq2seq.config.parse import configs_folder, known_keys, parse, register_schema
+from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
 from seq2seq.models.families import FAMILIES
 
@@ -73,10 +74,10 @@ def test_a_number_that_makes_no_sense_is_refused_by_name(family: str, key: str, 
         known = value if isinstance(value, int | None) else "never"
         if allowed.get(known, False):
             if key != "trainer.max_steps":  # null there needs another limit
-                configuration.parse(with_value(family, key, value))
+                parse(with_value(family, key, value))
             continue
         with pytest.raises(UserError) as caught:
-            configuration.parse(with_value(family, key, value))
+            parse(with_value(family, key, value))
         assert key in str(caught.value)
 
 
@@ -108,15 +109,15 @@ def test_a_number_that_makes_no_sense_is_refused_by_name(family: str, key: str, 
 )
 def test_values_beyond_any_use_are_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        configuration.parse(values)
+        parse(values)
 
 
 def test_what_32_bits_hold_is_not_beyond_use() -> None:
-    assert configuration.parse({"trainer": {"max_steps": 2**31 - 1}}).trainer.max_steps == 2**31 - 1
+    assert parse({"trainer": {"max_steps": 2**31 - 1}}).trainer.max_steps == 2**31 - 1
 
 
 def without_effect(values: dict[str, Any]) -> list[str]:
-    return configuration.without_effect(configuration.parse(values))
+    return saved.without_effect(parse(values))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_a_key_is_named_where_it_is_not_read_and_only_there(
     model = ["model.family=gru", "model.d_model=512"] if gru else []
     for value in [*read, *unread]:
         settings = OmegaConf.from_dotlist([*model, f"{condition}={value}", setting])
-        named = [line.partition("=")[0] for line in configuration.without_effect(configuration.parse(settings))]
+        named = [line.partition("=")[0] for line in saved.without_effect(parse(settings))]
         assert named == ([] if value in read else [key]), value
 
 
@@ -199,17 +200,15 @@ def test_keys_that_are_read_are_not_named() -> None:
 
 
 def test_every_rule_is_about_keys_that_there_are() -> None:
-    keys = set(configuration.known_keys())
+    keys = set(known_keys())
     for key, (condition, _) in config_rules.READ_WHERE.items():
         assert {key, condition} <= keys
     assert [case[0].partition("=")[0] for case in CONDITIONS] == list(config_rules.READ_WHERE)
 
 
-@pytest.mark.parametrize(
-    "experiment", sorted(p.stem for p in (configuration.configs_folder() / "experiment").iterdir())
-)
+@pytest.mark.parametrize("experiment", sorted(p.stem for p in (configs_folder() / "experiment").iterdir()))
 def test_no_experiment_sets_a_key_without_effect(experiment: str) -> None:
-    configuration.register_schema("train", Config)
-    with initialize_config_dir(str(configuration.configs_folder()), version_base="1.3"):
-        config = configuration.parse(compose("train", overrides=["name=test", f"experiment={experiment}"]))
-    assert configuration.without_effect(config) == []
+    register_schema("train", Config)
+    with initialize_config_dir(str(configs_folder()), version_base="1.3"):
+        config = parse(compose("train", overrides=["name=test", f"experiment={experiment}"]))
+    assert saved.without_effect(config) == []

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seq2seq import config as configuration
-from seq2seq.api import build_evaluator, build_stream, load_first_weights, load_model, vocabulary
-from seq2seq.config import Config
+from seq2seq.config import saved
+from seq2seq.config.schema import Config
 from seq2seq.data.prepare import Prepared
 from seq2seq.errors import Interrupted, TrainingError, UserError
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.build import build_model
-from seq2seq.preparation import prepare_data
-from seq2seq.results import finite_objective, score_baselines, score_tests, test_values, write_generations
+from seq2seq.pipeline.load import build_evaluator, build_stream, load_first_weights, load_model, vocabulary
+from seq2seq.pipeline.prepare import prepare_data
+from seq2seq.pipeline.results import finite_objective, score_baselines, score_tests, test_values, write_generations
 from seq2seq.runs import report
 from seq2seq.runs.checkpoint import Checkpoint, CheckpointStore
 from seq2seq.runs.folder import RunFolder, write_json, write_text
@@ -81,7 +81,7 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
     prepared = prepare_data(config)
     checkpoints = CheckpointStore(folder.checkpoints)
     checkpoint = _latest(checkpoints, world)
-    fingerprints = prepared.fingerprints | {"config": configuration.fingerprint(config)}
+    fingerprints = prepared.fingerprints | {"config": saved.fingerprint(config)}
     if checkpoint is not None:
         require_same_content(checkpoint, fingerprints, folder)
     tracker: NullTracker = NullTracker()
@@ -101,7 +101,7 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
             LOGGER.info("going on from step %d (%s)", checkpoint.step, checkpoint.path)
             trainer.restore(checkpoint)
         else:
-            tracker.hparams(configuration.hyper_parameters(config), [config.trainer.metric])
+            tracker.hparams(saved.hyper_parameters(config), [config.trainer.metric])
         LOGGER.info("training on %s in %s", runtime.device, runtime.precision.value)
         reason = trainer.fit(beside=prepared.verify)
         LOGGER.info("training is complete: %s", reason)
@@ -126,7 +126,7 @@ def stored_objective(config: Config, folder: RunFolder) -> float | None:
     """
     if not folder.config.exists():
         return None
-    differences = configuration.diff(configuration.load(folder.config), config)
+    differences = saved.diff(saved.load(folder.config), config)
     if differences:
         listed = "\n".join(f"  {key}: {old!r} there, {new!r} now" for key, (old, new) in differences.items())
         raise UserError(
@@ -161,14 +161,14 @@ def require_same_content(checkpoint: Checkpoint, fingerprints: Mapping[str, str]
 
 def _write_head(config: Config, folder: RunFolder, prepared: Prepared, *, runtime: Runtime, world: World) -> None:
     """What a run folder says of itself before the first step."""
-    write_text(folder.config, configuration.to_yaml(config))
+    write_text(folder.config, saved.to_yaml(config))
     write_json(folder.provenance, provenance(prepared.fingerprints, runtime, world_size=world.size))
     prepared.tokenizers.save(folder.tokenizer)
     write_json(folder.path / "data_report.json", prepared.report.to_dict())
     folder.results.unlink(missing_ok=True)
     for line in prepared.report.lines():
         LOGGER.info("%s", line)
-    for line in configuration.without_effect(config):
+    for line in saved.without_effect(config):
         LOGGER.warning("%s", line)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seq2seq import config as configuration
-from seq2seq.config import Config
+from seq2seq.config import saved
+from seq2seq.config.parse import parse
+from seq2seq.config.schema import Config
 from seq2seq.data.loader import BatchStream, StreamConfig
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
@@ -167,7 +168,7 @@ def build_generator(folders: Sequence[RunFolder], config: Config, *, checkpoint:
                 f"run={folder.path} has another tokenizer than {folders[0].path}: an ensemble's runs share one; "
                 "train them from the same data with the same tokenizer section"
             )
-        own = config if folder is folders[0] else configuration.load(folder.config)
+        own = config if folder is folders[0] else saved.load(folder.config)
         models.append(load_model(folder, own, checkpoint=checkpoint, runtime=runtime)[0])
     return Generator(
         models,
@@ -205,6 +206,6 @@ def load(
         OmegaConf.from_dotlist(list(overrides)),
     )
     assert OmegaConf.is_dict(values)
-    config = configuration.parse(values)  # type: ignore[arg-type]
+    config = parse(values)  # type: ignore[arg-type]
     runtime = build_runtime(config.trainer.device, config.trainer.precision)
     return build_generator(folders, config, checkpoint=checkpoint, runtime=runtime)

@@ -1,1 +1,0 @@
-"""What the verbs do that compute with torch, once their configuration has been read; `cli` reads it."""
