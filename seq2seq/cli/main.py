@@ -1,8 +1,7 @@
-"""The command `seq2seq`: picks the verb and turns outcomes into exit codes."""
+"""The command `seq2seq`: picks the command and turns outcomes into exit codes."""
 
 import contextlib
 import errno
-import importlib
 import io
 import os
 import signal
@@ -11,7 +10,7 @@ from typing import NoReturn
 
 from seq2seq import __version__
 
-VERBS = {
+COMMANDS = {
     "train": "prepare the data, train, score the best checkpoint on every test set",
     "check": "look at machine, data, memory and speed before training",
     "prepare": "only train the tokenizer and write the token store",
@@ -24,9 +23,9 @@ VERBS = {
 
 USAGE = (
     "seq2seq trains sequence-to-sequence models from scratch: translation and summarisation.\n\n"
-    "usage: seq2seq VERB [KEY=VALUE ...]\n\n"
-    + "\n".join(f"  {verb:<10} {purpose}" for verb, purpose in VERBS.items())
-    + "\n\n`seq2seq VERB --help` shows examples and every key; `seq2seq --version` the version.\n"
+    "usage: seq2seq COMMAND [KEY=VALUE ...]\n\n"
+    + "\n".join(f"  {command:<10} {purpose}" for command, purpose in COMMANDS.items())
+    + "\n\n`seq2seq COMMAND --help` shows examples and every key; `seq2seq --version` the version.\n"
 )
 
 
@@ -36,12 +35,12 @@ _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main() -> NoReturn:
-    """Runs the verb of the command line; ends with the exit code that the README documents."""
+    """Runs the command of the command line; ends with the exit code that the README documents."""
     _prepare_streams()
     try:
         code = _dispatch(sys.argv[1:])
         sys.stdout.flush()
-    except KeyboardInterrupt:  # outside a verb; inside, its handler raises Interrupted
+    except KeyboardInterrupt:  # outside a command; inside, its handler raises Interrupted
         code = _fail("interrupted", 130)
     except BrokenPipeError:  # the reader of our standard output has gone: it has what it wanted
         code = 0
@@ -58,25 +57,25 @@ def main() -> NoReturn:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    """Answers what needs no verb, or runs the verb; returns the exit code."""
+    """Answers what needs no command, or runs the command; returns the exit code."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
-    verb, rest = arguments[0], arguments[1:]
-    if verb in ("-V", "--version"):
+    command, rest = arguments[0], arguments[1:]
+    if command in ("-V", "--version"):
         print(f"seq2seq {__version__}")
         return 0
-    if verb not in VERBS:
+    if command not in COMMANDS:
         import difflib
 
-        nearest = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else f"; choose one of {', '.join(VERBS)}"
-        return _fail(f"no such verb: {verb}{hint}", 2)
-    return run_verb(verb, rest)
+        nearest = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else f"; choose one of {', '.join(COMMANDS)}"
+        return _fail(f"no such command: {command}{hint}", 2)
+    return run_command(command, rest)
 
 
-def run_verb(verb: str, arguments: list[str]) -> int:
-    """Runs one verb and returns its exit code."""
+def run_command(command: str, arguments: list[str]) -> int:
+    """Runs one command and returns its exit code."""
     from seq2seq.cli.imports import importing
     from seq2seq.errors import Interrupted, TrainingError, UserError
     from seq2seq.system.signals import interruptible
@@ -84,9 +83,9 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     try:
         with importing():
-            module = importlib.import_module(f"seq2seq.cli.{verb}")
+            from seq2seq.cli import commands
         with interruptible():
-            module.run(arguments)
+            getattr(commands, command)(arguments)
     except UserError as error:
         if wants_traceback:
             raise

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from seq2seq.cli import application
+from seq2seq.cli import hydra_app
 from seq2seq.cli.imports import importing
 from seq2seq.config import saved
 from seq2seq.config.parse import parse
@@ -20,11 +20,11 @@ from seq2seq.runs.folder import RunFolder
 
 
 def run(arguments: list[str]) -> None:
-    """Runs the verb."""
+    """Runs the command."""
     swept: set[Path] = set()
     failed: list[Path] = []
     with ExitStack() as at_end:
-        application.run(
+        hydra_app.run(
             "train", lambda values: _job(values, swept, failed=failed, at_end=at_end), arguments, schema=Config
         )
     for folder in sorted(swept):
@@ -50,7 +50,7 @@ def _job(values: DictConfig, swept: set[Path], *, failed: list[Path], at_end: Ex
         from seq2seq.system.distributed import leave, world_from_environment
     at_end.callback(leave)
     world = world_from_environment()
-    in_sweep = application.overrides_of_job()[1]
+    in_sweep = hydra_app.overrides_of_job()[1]
     if world.is_main and in_sweep:
         swept.add(folder.path.parent)
     try:
@@ -68,7 +68,7 @@ def run_path(config: Config) -> Path:
     if not config.name:
         raise UserError("name= is empty: give the run a name")
     path = Path(config.output_root) / config.name
-    overrides, in_sweep = application.overrides_of_job()
+    overrides, in_sweep = hydra_app.overrides_of_job()
     if not in_sweep:
         return path
     readable = re.sub(r"[^A-Za-z0-9._=-]+", "_", ",".join(overrides))[:60].strip("._")

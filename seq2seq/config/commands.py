@@ -1,4 +1,4 @@
-"""What each verb reads: the configuration of a run and keys of its own, or only these."""
+"""What each command reads: the configuration of a run and keys of its own, or only these."""
 
 from dataclasses import dataclass, field
 from enum import Enum

@@ -18,13 +18,13 @@ from seq2seq.models.families import FAMILIES
 from seq2seq.models.transformer_config import TransformerConfig
 
 
-def register_schema(verb: str, schema: type, defaults: DictConfig | None = None) -> None:
-    """Registers what Hydra checks names and types of a verb's configuration against, as it composes it.
+def register_schema(command: str, schema: type, defaults: DictConfig | None = None) -> None:
+    """Registers what Hydra checks names and types of a command's configuration against, as it composes it.
 
-    Only this verb's: whenever Hydra looks into a group of configurations, it first copies all that is registered.
+    Only this command's: whenever Hydra looks into a group of configurations, it first copies all that is registered.
 
     Args:
-        verb: Whose primary configuration begins with ``VERB_schema``.
+        command: Whose primary configuration begins with ``VERB_schema``.
         schema: Of that configuration.
         defaults: Values of the schema that overrides change, where they are not its own.
     """
@@ -34,7 +34,7 @@ def register_schema(verb: str, schema: type, defaults: DictConfig | None = None)
         node = composable(schema)
         for family, model in FAMILIES.items():
             store.store(group="model", name=f"{family}_schema", node=model)
-    store.store(name=f"{verb}_schema", node=node if defaults is None else defaults)
+    store.store(name=f"{command}_schema", node=node if defaults is None else defaults)
 
 
 def composable(schema: type[Config]) -> DictConfig:

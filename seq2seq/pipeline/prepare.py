@@ -4,12 +4,23 @@ import logging
 from pathlib import Path
 
 from seq2seq.config.schema import Config
-from seq2seq.data.prepare import Prepared, prepare
+from seq2seq.data import prepare as data_preparation
+from seq2seq.data.prepare import Prepared
 from seq2seq.errors import UserError
 from seq2seq.runs.folder import RunFolder
+from seq2seq.system.console import console_log
 from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers
 
 LOGGER = logging.getLogger("seq2seq")
+
+
+def prepare(config: Config) -> None:
+    """The tokenizer and the token stores, without training; tells what is in them."""
+    with console_log():
+        prepared = prepare_data(config)
+        prepared.verify()
+        for line in prepared.report.lines():
+            LOGGER.info("%s", line)
 
 
 def prepare_data(config: Config) -> Prepared:
@@ -17,7 +28,7 @@ def prepare_data(config: Config) -> Prepared:
 
     Ranks that come second wait for the first and find its work.
     """
-    return prepare(
+    return data_preparation.prepare(
         config.data,
         config.tokenizer,
         cache_root=Path(config.cache_root),

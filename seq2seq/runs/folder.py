@@ -296,7 +296,7 @@ def _finite(value: Any) -> Any:
 def command_line() -> str:
     """The command that this process runs, as a user would type it.
 
-    Under Hydra ``sys.argv[0]`` is ``seq2seq VERB``, see ``cli.application``.
+    Under Hydra ``sys.argv[0]`` is ``seq2seq COMMAND``, see ``cli.hydra_app``.
     """
     import shlex
 

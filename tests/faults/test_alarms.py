@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq.cli.main import run_verb
+from seq2seq.cli.main import run_command
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def warnings(
     def shown(max_steps: int, batch_tokens: int = 100_000) -> list[str]:
         arguments = [*tiny["transformer"], f"output_root={tmp_path}", f"data.root={tmp_path}", *files, *settings]
         limits = [f"trainer.max_steps={max_steps}", f"trainer.batch_tokens={batch_tokens}"]
-        assert run_verb("train", [*arguments, *limits]) == 0
+        assert run_command("train", [*arguments, *limits]) == 0
         return [line for line in capsys.readouterr().err.splitlines() if ": since step " in line]
 
     return shown

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from seq2seq.cli.main import run_verb
+from seq2seq.cli.main import run_command
 from seq2seq.runs.checkpoint import Checkpoint, CheckpointStore
 
 SMALL = ("model.d_model=16", "model.embedding_size=8", "model.encoder_size=8", "trainer.eval_examples=0",
@@ -47,7 +47,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def go_on(run: Path, train_run: Any, *overrides: str) -> int:
-    return run_verb("train", train_run.arguments(run.parent, *SMALL, *overrides, model="gru"))
+    return run_command("train", train_run.arguments(run.parent, *SMALL, *overrides, model="gru"))
 
 
 def test_no_valid_checkpoint_ends_with_code_2_naming_the_files(
@@ -93,12 +93,12 @@ def test_average_over_a_damaged_checkpoint_names_it_and_the_way_out(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flip_a_bit(run / "checkpoints" / "step-00000008" / "model.safetensors")
-    assert run_verb("average", [f"run={run}"]) == 2
+    assert run_command("average", [f"run={run}"]) == 2
     error = capsys.readouterr().err.partition("seq2seq: error: ")[2]
     assert "step-00000008/model.safetensors: damaged" in error
     assert not (run / "checkpoints" / "average").exists()
     shutil.rmtree(run / "checkpoints" / "step-00000008")
-    assert run_verb("average", [f"run={run}"]) == 0
+    assert run_command("average", [f"run={run}"]) == 0
     assert "the mean of steps 4, 12" in capsys.readouterr().out
 
 
@@ -114,18 +114,18 @@ def test_average_over_a_damaged_checkpoint_names_it_and_the_way_out(
 def test_average_of_what_cannot_be_is_refused(
     trained: Path, overrides: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_verb("average", [f"run={trained / 'run'}", *overrides]) == 2
+    assert run_command("average", [f"run={trained / 'run'}", *overrides]) == 2
     error = capsys.readouterr().err.partition("seq2seq: error: ")[2]
     assert all(part in error for part in parts), error
 
 
-@pytest.mark.parametrize("verb", ["average", "evaluate", "generate"])
+@pytest.mark.parametrize("command", ["average", "evaluate", "generate"])
 def test_a_run_without_checkpoints_says_so(
-    run: Path, files: list[str], verb: str, capsys: pytest.CaptureFixture[str]
+    run: Path, files: list[str], command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(run / "checkpoints")
     valid = [f"+{key.replace('valid', 'test.again')}" for key in files if key.startswith("data.valid.")]
-    assert run_verb(verb, [f"run={run}", *(valid if verb == "evaluate" else [])]) == 2
+    assert run_command(command, [f"run={run}", *(valid if command == "evaluate" else [])]) == 2
     assert "there is none yet" in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ import pytest
 import stress_generate
 
 import seq2seq
-from seq2seq.cli.main import run_verb
+from seq2seq.cli.main import run_command
 from seq2seq.data.text import read_lines
 
 SMALL = ("optim.warmup_steps=1", "trainer.eval_examples=0", "trainer.max_steps=2", "search.max_length=8",
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(folder: Path, tiny: dict[str, tuple[str, ...]]) -> Callable[..., Path]:
     def trained(name: str, *settings: str) -> Path:
         places = (f"output_root={folder}", f"name={name}", f"data.root={folder}")
-        assert run_verb("train", [*tiny["transformer"], *SMALL, *places, *settings]) == 0
+        assert run_command("train", [*tiny["transformer"], *SMALL, *places, *settings]) == 0
         return folder / name
 
     return trained
@@ -59,7 +59,7 @@ def generate(run: Path, text: bytes, *settings: str, name: str = "input.txt") ->
     given, written = run.parent / name, run.parent / "output.txt"
     given.write_bytes(text)
     written.unlink(missing_ok=True)
-    assert run_verb("generate", [f"run={run}", f"input={given}", f"output={written}", *settings]) == 0
+    assert run_command("generate", [f"run={run}", f"input={given}", f"output={written}", *settings]) == 0
     content = written.read_text(encoding="utf-8")
     assert content.endswith("\n") or not content
     return content.split("\n")[:-1]
@@ -68,7 +68,7 @@ def generate(run: Path, text: bytes, *settings: str, name: str = "input.txt") ->
 def refused(run: Path, capsys: pytest.CaptureFixture[str], *settings: str) -> str:
     given = run.parent / "input.txt"
     given.write_text("1 men\n", encoding="utf-8")
-    assert run_verb("generate", [f"run={run}", f"input={given}", *settings]) == 2
+    assert run_command("generate", [f"run={run}", f"input={given}", *settings]) == 2
     errors = capsys.readouterr().err
     assert "Traceback" not in errors
     return errors.partition("seq2seq: error: ")[2]
@@ -177,7 +177,7 @@ def test_an_output_that_is_a_link_stays_one(run: Path, tmp_path: Path) -> None:
     link.symlink_to(file)
     (run.parent / "input.txt").write_text("1 men\n", encoding="utf-8")
     for _ in ("a file that is not there yet", "one that is"):
-        assert run_verb("generate", [f"run={run}", f"input={run.parent}/input.txt", f"output={link}"]) == 0
+        assert run_command("generate", [f"run={run}", f"input={run.parent}/input.txt", f"output={link}"]) == 0
         assert link.readlink() == file
         assert file.read_text(encoding="utf-8").count("\n") == 1
 

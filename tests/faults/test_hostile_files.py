@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from seq2seq.cli.main import run_verb
+from seq2seq.cli.main import run_command
 from seq2seq.config import saved
 from seq2seq.config.parse import parse
 from seq2seq.config.schema import Config
@@ -32,7 +32,7 @@ VALUES = {
     "metrics": {"names": ["bleu"], "bootstrap": 0},
 }
 
-VERBS = {"generate": [], "evaluate": [], "average": [], "compare": ["other={run}"]}  # that take a run
+COMMANDS = {"generate": [], "evaluate": [], "average": [], "compare": ["other={run}"]}  # that take a run
 
 
 class Bomb:
@@ -83,10 +83,10 @@ def run(home: Path) -> Path:
     return folder
 
 
-def refused(capsys: pytest.CaptureFixture[str], verb: str, *arguments: str) -> str:
+def refused(capsys: pytest.CaptureFixture[str], command: str, *arguments: str) -> str:
     """The one message of a command that ends with code 2."""
     capsys.readouterr()
-    assert run_verb(verb, list(arguments)) == 2
+    assert run_command(command, list(arguments)) == 2
     errors = capsys.readouterr().err
     assert errors.count("seq2seq: error: ") == 1
     assert "Traceback" not in errors
@@ -149,12 +149,12 @@ def test_pickles_in_the_cache_are_built_anew(home: Path) -> None:
     overrides = ["data.root=.", "data.train.source=text", "data.train.target=text", "data.valid.source=text",
                  "data.valid.target=text", "tokenizer=word", "tokenizer.vocab_size=20",
                  "model.tie_embeddings=decoder"]  # fmt: skip
-    assert run_verb("prepare", overrides) == 0
+    assert run_command("prepare", overrides) == 0
     cached = [path for path in (home / "outputs" / ".cache").rglob("*") if path.is_file()]
     assert len(cached) > 10
     for path in cached:
         path.write_bytes(pickle.dumps(bomb))
-    assert run_verb("prepare", overrides) == 0
+    assert run_command("prepare", overrides) == 0
     assert not bomb.canary.exists()
 
 
@@ -172,8 +172,8 @@ def test_a_configuration_file_is_values_and_nothing_else(
 ) -> None:
     canary = run.parent / "canary"
     (run / "config.yaml").write_text(text.format(canary=canary))
-    for verb, more in VERBS.items():
-        message = refused(capsys, verb, f"run={run}", *(argument.format(run=run) for argument in more))
+    for command, more in COMMANDS.items():
+        message = refused(capsys, command, f"run={run}", *(argument.format(run=run) for argument in more))
         assert os.environ["HOME"] not in message
     assert not canary.exists()
 
@@ -184,10 +184,10 @@ def test_a_configuration_file_is_values_and_nothing_else(
      "+data.test.news._target_=os.mkdir", "+data.test.news={_target_:os.mkdir}", "+search={_target_:os.mkdir}",
      "trainer={_target_:os.mkdir}"],
 )  # fmt: skip
-@pytest.mark.parametrize("verb", ["train", "generate"])
-def test_target_is_an_unknown_key(run: Path, capsys: pytest.CaptureFixture[str], verb: str, override: str) -> None:
-    arguments = [f"run={run}"] if verb == "generate" else ["name=x"]
-    message = refused(capsys, verb, *arguments, override)
+@pytest.mark.parametrize("command", ["train", "generate"])
+def test_target_is_an_unknown_key(run: Path, capsys: pytest.CaptureFixture[str], command: str, override: str) -> None:
+    arguments = [f"run={run}"] if command == "generate" else ["name=x"]
+    message = refused(capsys, command, *arguments, override)
     assert "_target_" in message
 
 
@@ -195,7 +195,7 @@ def test_an_alias_bomb_is_refused_at_once(run: Path, capsys: pytest.CaptureFixtu
     rows = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
     (run / "config.yaml").write_text("\n".join(rows))
     assert "no aliases" in refused(capsys, "generate", f"run={run}")
-    assert run_verb("report", [str(run.parent)]) == 0
+    assert run_command("report", [str(run.parent)]) == 0
     assert "config.yaml is damaged" in capsys.readouterr().out
 
 
@@ -203,7 +203,7 @@ def test_an_alias_bomb_is_refused_at_once(run: Path, capsys: pytest.CaptureFixtu
 
 
 def test_the_run_works_as_it_is(run: Path) -> None:
-    assert run_verb("evaluate", [f"run={run}"]) == 0
+    assert run_command("evaluate", [f"run={run}"]) == 0
     assert (run / "evaluations" / "best" / "news.txt").read_text().count("\n") == 4
 
 
@@ -217,8 +217,8 @@ def test_a_link_out_of_the_run_folder_is_refused(run: Path, capsys: pytest.Captu
     (run / link).parent.mkdir(parents=True, exist_ok=True)
     (run / link).unlink(missing_ok=True)
     (run / link).symlink_to(secret)
-    for verb, more in VERBS.items():
-        message = refused(capsys, verb, f"run={run}", *(argument.format(run=run) for argument in more))
+    for command, more in COMMANDS.items():
+        message = refused(capsys, command, f"run={run}", *(argument.format(run=run) for argument in more))
         assert f"{run / link} is a link that leads out of the run folder, to {secret}" in message
     assert secret.read_text() == "mine"
 
@@ -236,7 +236,7 @@ def test_training_does_not_go_on_through_a_link(home: Path, capsys: pytest.Captu
 def test_a_run_folder_may_itself_be_a_link_and_have_links_inside(run: Path) -> None:
     (run.parent / "elsewhere").symlink_to(run)
     assert (run / "checkpoints" / "best").is_symlink()
-    assert run_verb("evaluate", [f"run={run.parent / 'elsewhere'}"]) == 0
+    assert run_command("evaluate", [f"run={run.parent / 'elsewhere'}"]) == 0
 
 
 def test_a_file_laid_under_a_temporary_name_is_not_followed(run: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_file_laid_under_a_temporary_name_is_not_followed(run: Path) -> None:
     inside = run / "inside"
     inside.write_text("mine")
     (place / f".results.json.{os.getpid()}").symlink_to(inside)
-    assert run_verb("evaluate", [f"run={run}"]) == 0
+    assert run_command("evaluate", [f"run={run}"]) == 0
     assert inside.read_text() == "mine"
 
 
@@ -274,13 +274,13 @@ def test_a_checkpoint_given_by_a_path_is_scored_inside_the_run_folder(run: Path)
     shutil.copytree(run / "checkpoints" / "step-00000002", run / "copy")
     shutil.copytree(run / "copy", run / "deep" / "copy")
     for path in ("copy", "deep/copy"):
-        assert run_verb("evaluate", [f"run={run}", f"checkpoint={run / path}"]) == 0
+        assert run_command("evaluate", [f"run={run}", f"checkpoint={run / path}"]) == 0
     assert all(path.parent == run / "evaluations" for path in (run / "evaluations").iterdir())
     assert len(list((run / "evaluations").iterdir())) == 2
     for path in ("copy/manifest.json", "copy/model.safetensors", "copy/state.json"):
         shutil.copy(run / path, run / Path(path).name)
     before = (run / "results.json").read_bytes()
-    run_verb("evaluate", [f"run={run}", "checkpoint=.."])  # the run folder, made to look like a checkpoint
+    run_command("evaluate", [f"run={run}", "checkpoint=.."])  # the run folder, made to look like a checkpoint
     assert (run / "results.json").read_bytes() == before
 
 

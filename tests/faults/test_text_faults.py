@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from seq2seq.cli.main import run_verb
+from seq2seq.cli.main import run_command
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.prepare import Prepared, open_corpus, prepare
 from seq2seq.data.report import SideReport
@@ -307,13 +307,13 @@ def test_a_corpus_of_one_character_trains(
         "trainer.device=cpu",
         "trainer.threads=1",
     ]
-    assert run_verb("prepare", arguments) == 2
+    assert run_command("prepare", arguments) == 2
     message = capsys.readouterr().err
     assert "tokenizer.vocab_size=8000 is too large" in message
     most = message.rpartition("set tokenizer.vocab_size=")[2].split()[0]
-    verb = "train" if text == "a" else "prepare"
-    assert run_verb(verb, [*arguments, f"tokenizer.vocab_size={most}"]) == 0
-    if verb == "train":
+    command = "train" if text == "a" else "prepare"
+    assert run_command(command, [*arguments, f"tokenizer.vocab_size={most}"]) == 0
+    if command == "train":
         assert json.loads((tmp_path / "outputs/one/results.json").read_text())["train"]["steps"] == 2
 
 

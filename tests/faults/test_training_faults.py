@@ -116,7 +116,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_halves(train_run: Any, tmp_pat
         (tmp_path / f"long.{end}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     script = """
 import resource, sys, torch
-from seq2seq.cli import train as verb
+from seq2seq.cli import train as command
 from seq2seq.training.step import TrainStep
 ceiling = 0
 def limited(work):
@@ -132,7 +132,7 @@ def limited(work):
             resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     return within_limit
 TrainStep.rehearse, TrainStep.run = limited(TrainStep.rehearse), limited(TrainStep.run)
-verb.run(sys.argv[1:])
+command.run(sys.argv[1:])
 """
     overrides = [f"data.train.source={tmp_path}/long.src", f"data.train.target={tmp_path}/long.tgt",
                  "search.batch_size=2", "trainer.batch_tokens=16384",

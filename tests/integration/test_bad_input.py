@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq.cli.main import run_verb
+from seq2seq.cli.main import run_command
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_mistake_ends_with_code_2_and_names_it(
 ) -> None:
     files = ["data.train.source=s", "data.train.target=t", "data.valid.source=s", "data.valid.target=t", "name=bad"]
     key = override.partition("=")[0]
-    assert run_verb("train", [*(file for file in files if not file.startswith(key + "=")), override]) == 2
+    assert run_command("train", [*(file for file in files if not file.startswith(key + "=")), override]) == 2
     errors = capsys.readouterr().err
     assert errors.count("seq2seq: error: ") == 1
     assert "Traceback" not in errors
@@ -47,5 +47,5 @@ def test_a_mistake_ends_with_code_2_and_names_it(
 
 
 def test_a_folder_that_is_no_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_verb("evaluate", [f"run={folder}"]) == 2
+    assert run_command("evaluate", [f"run={folder}"]) == 2
     assert "is no run folder" in capsys.readouterr().err

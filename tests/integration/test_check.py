@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from seq2seq.cli.check import run as check
+from seq2seq.cli.commands import check
 from seq2seq.cli.train import run as train
 from seq2seq.config import saved
 from seq2seq.config.schema import Config

@@ -1,6 +1,5 @@
 """The command line as users type it, in processes of its own."""
 
-import importlib
 import json
 import os
 import re
@@ -15,6 +14,8 @@ from pathlib import Path
 import processes
 import pytest
 from hydra.core.config_store import ConfigStore
+
+from seq2seq.cli import commands
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -31,18 +32,20 @@ def test_help_and_version(seq2seq: Command) -> None:
     assert "did you mean train?" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["train", "check", "prepare", "evaluate", "generate", "average", "report", "compare"])
+@pytest.mark.parametrize(
+    "command", ["train", "check", "prepare", "evaluate", "generate", "average", "report", "compare"]
+)
 def test_help_of_each_verb_shows_examples(
-    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = ConfigStore.instance()  # Hydra copies all that is in it for each line of a group
     monkeypatch.setattr(store, "repo", {"hydra": store.repo["hydra"]})
     with pytest.raises(SystemExit) as end:
-        importlib.import_module(f"seq2seq.cli.{verb}").run(["--help"])
+        getattr(commands, command)(["--help"])
     assert end.value.code in (0, None)
     shown = capsys.readouterr().out
-    assert shown.count(f"  seq2seq {verb} ") + shown.count(f"| seq2seq {verb} ") >= 5
-    if verb in ("train", "check", "prepare"):
+    assert shown.count(f"  seq2seq {command} ") + shown.count(f"| seq2seq {command} ") >= 5
+    if command in ("train", "check", "prepare"):
         assert "transformer_tiny" in shown
         assert "experiment" in shown
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from seq2seq.cli.main import run_verb
+from seq2seq.cli.main import run_command
 from seq2seq.config import saved
 from seq2seq.config.commands import CompareConfig
 from seq2seq.config.schema import Config
@@ -62,7 +62,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def compare(home: Path, capsys: pytest.CaptureFixture[str]) -> Compare:
     def run(*arguments: str) -> tuple[int, str, str]:
-        code = run_verb("compare", [*arguments, *QUICK])
+        code = run_command("compare", [*arguments, *QUICK])
         return code, *capsys.readouterr()
 
     return run

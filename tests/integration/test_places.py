@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from seq2seq.cli.main import run_verb
+from seq2seq.cli.main import run_command
 from seq2seq.runs.folder import RunFolder
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -27,7 +27,7 @@ def refused(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(home)
 
     def run(*arguments: str) -> str:
-        assert run_verb("train", list(arguments)) == 2
+        assert run_command("train", list(arguments)) == 2
         told = capsys.readouterr().err
         assert told.count("seq2seq: error: ") == 1
         return told

@@ -39,8 +39,8 @@ def demo(home: Path, seq2seq: Command) -> Path:
 
 
 def test_the_readme_has_commands_of_every_verb() -> None:
-    verbs = {shlex.split(command.split("| ")[-1])[1] for command in commands()}
-    assert verbs >= {"train", "evaluate", "generate", "report"}
+    found = {shlex.split(line.split("| ")[-1])[1] for line in commands()}
+    assert found >= {"train", "evaluate", "generate", "report"}
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if " train " in c or "torchrun" in c])

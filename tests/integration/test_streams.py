@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-LATER = ("torch._C", "sentencepiece", "matplotlib")  # the last two once the verb is at work
+LATER = ("torch._C", "sentencepiece", "matplotlib")  # the last two once the command is at work
 SEQ2SEQ = f"{sys.executable} -m seq2seq"
 
 
@@ -52,16 +52,16 @@ def test_streams_that_nobody_reads_and_full_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("verb", "streams"), [("generate", "2>&-"), ("generate", "2>/dev/full"), ("evaluate", "")])
-def test_results_are_whole_on_the_poorest_terminal(home: Path, trained: Path, verb: str, streams: str) -> None:
+@pytest.mark.parametrize(("command", "streams"), [("generate", "2>&-"), ("generate", "2>/dev/full"), ("evaluate", "")])
+def test_results_are_whole_on_the_poorest_terminal(home: Path, trained: Path, command: str, streams: str) -> None:
     poor = {
         "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "TERM": "dumb", "COLUMNS": "20", "NO_COLOR": "1",
     }  # fmt: skip
-    extra = "input=news.en" if verb == "generate" else "metrics.names=[bleu]"
-    done = shell(f"{SEQ2SEQ} {verb} run=outputs/trained {extra} {streams}", home, **poor)
+    extra = "input=news.en" if command == "generate" else "metrics.names=[bleu]"
+    done = shell(f"{SEQ2SEQ} {command} run=outputs/trained {extra} {streams}", home, **poor)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
-    if verb == "generate":
+    if command == "generate":
         assert done.stdout == (trained / "generations" / "news.txt").read_text()
     else:
         assert "bleu" in done.stdout

@@ -65,9 +65,9 @@ def evaluate(saying: Path) -> Callable[..., dict[str, Any]]:
     """Evaluates `saying` with overrides as the command does; returns the results that it wrote."""
 
     def evaluated(*overrides: str) -> dict[str, Any]:
-        from seq2seq.cli.evaluate import run
+        from seq2seq.cli import commands
 
-        run([f"run={saying}", *overrides])
+        commands.evaluate([f"run={saying}", *overrides])
         return dict(json.loads((saying / "evaluations" / "best" / "results.json").read_text(encoding="utf-8")))
 
     return evaluated

@@ -12,7 +12,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest
 
-from seq2seq.cli.main import run_verb
+from seq2seq.cli.main import run_command
 from seq2seq.metrics import MetricsConfig, statistics
 from seq2seq.metrics.significance import Sampling, paired_tests
 
@@ -74,7 +74,7 @@ def test_sacrebleu_command_line(corpus, tmp_path, monkeypatch, capsys):
     for name, lines in (("a", systems[0]), ("b", systems[1]), ("ref", [several[0] for several in refs])):
         (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     options = ["metrics.names=[bleu,chrf]", "resamples=400", "trials=600", "format=json"]
-    assert run_verb("compare", ["hyp=a", "other=b", "ref=ref", *options]) == 0
+    assert run_command("compare", ["hyp=a", "other=b", "ref=ref", *options]) == 0
     ours = json.loads(capsys.readouterr().out)["ref"]["metrics"]
     for key, arguments in (
         ("p_bootstrap", ["--paired-bs", "--paired-bs-n", "400"]),

@@ -13,23 +13,23 @@ from seq2seq.cli.imports import importing
 
 WITHOUT_TORCH = """
 import contextlib, os, sys
-from seq2seq.cli.main import run_verb
+from seq2seq.cli.main import run_command
 with contextlib.redirect_stdout(open(os.devnull, "w")), contextlib.suppress(SystemExit):
-    run_verb("train", ["--help"])
-assert run_verb("train", ["optim.lrate=1"]) == 2
-assert run_verb("train", ["model.dropout=2", "name=wrong"]) == 2
-assert run_verb("check", ["name="]) == 2
-assert run_verb("average", []) == 2
-for verb in ("evaluate", "generate"):
-    assert run_verb(verb, ["run=nowhere"]) == 2
+    run_command("train", ["--help"])
+assert run_command("train", ["optim.lrate=1"]) == 2
+assert run_command("train", ["model.dropout=2", "name=wrong"]) == 2
+assert run_command("check", ["name="]) == 2
+assert run_command("average", []) == 2
+for command in ("evaluate", "generate"):
+    assert run_command(command, ["run=nowhere"]) == 2
 for split in ("train", "valid"):
     with open(f"{split}.src", "w") as file:
         file.write("a b c\\nb c d\\n" * 20)
 files = [f"data.{split}.{side}={split}.src" for split in ("train", "valid") for side in ("source", "target")]
-assert run_verb("prepare", [*files, "tokenizer=bpe", "tokenizer.vocab_size=266", "output_root=out"]) == 0
+assert run_command("prepare", [*files, "tokenizer=bpe", "tokenizer.vocab_size=266", "output_root=out"]) == 0
 assert os.listdir("out/.cache")
-assert run_verb("compare", ["hyp=train.src", "other=valid.src", "ref=train.src", "trials=2", "resamples=2"]) == 0
-assert run_verb("report", ["folder=out"]) == 2
+assert run_command("compare", ["hyp=train.src", "other=valid.src", "ref=train.src", "trials=2", "resamples=2"]) == 0
+assert run_command("report", ["folder=out"]) == 2
 assert "torch" not in sys.modules
 """
 

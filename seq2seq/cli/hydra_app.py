@@ -1,4 +1,4 @@
-"""Runs a verb as a Hydra application, with errors of overrides told in this package's words."""
+"""Runs a command as a Hydra application, with errors of overrides told in this package's words."""
 
 import os
 import re
@@ -23,17 +23,17 @@ _NOISE = ("full_key:", "reference_type=", "object_type=", "Config search path:",
 
 
 def run(
-    verb: str,
+    command: str,
     body: Callable[[DictConfig], Any],
     arguments: list[str],
     *,
     schema: type,
     defaults: DictConfig | None = None,
 ) -> None:
-    """Composes the verb's configuration from its YAML files and the arguments, and calls the body with it.
+    """Composes the command's configuration from its YAML files and the arguments, and calls the body with it.
 
     Args:
-        verb: Also the name of the primary configuration file.
+        command: Also the name of the primary configuration file.
         body: Called once, or for each job of a sweep.
         arguments: Overrides and Hydra's own flags.
         schema: Of the primary configuration; tells which keys there are.
@@ -42,7 +42,7 @@ def run(
     Raises:
         UserError: If Hydra cannot compose the configuration.
     """
-    register_schema(verb, schema, defaults)
+    register_schema(command, schema, defaults)
     OmegaConf.register_new_resolver("choice", _choice, replace=True)
 
     def job(values: DictConfig) -> Any:
@@ -51,9 +51,9 @@ def run(
         except Exception as error:
             raise _JobFailed(error) from error
 
-    application = hydra.main(version_base="1.3", config_path=str(configs_folder()), config_name=verb)(job)
+    application = hydra.main(version_base="1.3", config_path=str(configs_folder()), config_name=command)(job)
     before = sys.argv
-    sys.argv = [f"seq2seq {verb}", *arguments]
+    sys.argv = [f"seq2seq {command}", *arguments]
     try:
         with _errors_raised():
             application()

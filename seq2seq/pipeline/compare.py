@@ -6,9 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
-from seq2seq.cli import application, run_argument
 from seq2seq.config import saved
 from seq2seq.config.commands import CompareConfig, TableFormat
 from seq2seq.data.corpus import (
@@ -38,33 +35,20 @@ _SAMPLING_FIELDS = ("bs:", "ar:", "seed:")  # of a signature; two with the same 
 Compared = Iterator[tuple[TestSet, list[System]]]
 
 
-def run(arguments: list[str]) -> None:
-    """Runs the verb."""
-    application.run("compare", compare, arguments, schema=CompareConfig, defaults=_defaults(arguments))
+def compare(settings: CompareConfig, *, given: Sequence[str]) -> None:
+    """Prints scores, tests, and the examples that differ most.
 
+    Args:
+        settings: what is compared, and how; with ``run=``, `data` and `metrics` are the run's.
+        given: the keys that the command line sets.
 
-def _defaults(arguments: list[str]) -> DictConfig | None:
-    """The verb's configuration with the data and metrics of the first run; None where files are compared."""
-    paths = run_argument.named_runs(arguments)
-    if not paths:
-        return None
-    if len(paths) > 1:
-        raise UserError(f"run=[{','.join(paths)}]: the baseline is one run; name those compared with it in other=[...]")
-    values = saved.to_mapping(saved.load(require_run(paths[0]).config))
-    node = OmegaConf.structured(CompareConfig)
-    assert isinstance(node, DictConfig)
-    node.merge_with({key: values[key] for key in ("data", "metrics")})
-    return node
-
-
-def compare(values: DictConfig) -> None:
-    """Prints scores, tests, and the examples that differ most."""
-    settings = OmegaConf.to_object(values)
-    assert isinstance(settings, CompareConfig)
+    Raises:
+        UserError: if something cannot be compared, or a key has no effect.
+    """
     others = _listed(settings.other)
-    _check(settings, others)
+    _check(settings, others, given)
     with console_log():
-        compared = _runs(settings, others) if settings.run is not None else _files(settings, others)
+        compared = _runs(settings, others, given) if settings.run is not None else _files(settings, others)
         results = [
             comparison.compare(
                 test,
@@ -93,7 +77,7 @@ def _listed(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
-def _check(settings: CompareConfig, others: Sequence[str]) -> None:
+def _check(settings: CompareConfig, others: Sequence[str], given: Sequence[str]) -> None:
     """Raises a UserError unless it is plain what is compared with what."""
     if (settings.run is None) == (settings.hyp is None):
         raise UserError(
@@ -108,14 +92,14 @@ def _check(settings: CompareConfig, others: Sequence[str]) -> None:
     if settings.hyp is not None and not _listed(settings.ref):
         raise UserError(f"ref= is missing: name the file of references that hyp={settings.hyp} is scored against")
     if settings.run is None:
-        unread = run_argument.typed("data.root") + run_argument.typed("data.test.")
+        unread = [key for key in given if key.startswith(("data.root", "data.test."))]
         reason = "goes with run=; files are found from the current folder"
     else:
         unread = [key for key in ("ref", "source", *_FIELDS) if getattr(settings, key) is not None]
         reason = "goes with hyp=; runs are scored against the references of their test sets"
     if unread:
         raise UserError(f"{unread[0]} {reason}")
-    if run_argument.typed("metrics.bootstrap"):
+    if "metrics.bootstrap" in given:
         raise UserError("metrics.bootstrap has no effect here: resamples=N is the number of bootstrap resamples")
 
 
@@ -126,15 +110,15 @@ def _names(paths: Sequence[str]) -> list[str]:
     return [name if name not in names[:i] else f"{name} ({i + 1})" for i, name in enumerate(names)]
 
 
-def _runs(settings: CompareConfig, others: Sequence[str]) -> Compared:
+def _runs(settings: CompareConfig, others: Sequence[str], given: Sequence[str]) -> Compared:
     """Each test set of the first run with the outputs of all."""
     paths = [("run", str(settings.run)), *(("other", path) for path in others)]
     labels = [f"{key}={path}" for key, path in paths]
     folders = [_complete_run(path, key) for key, path in paths]
-    data = [settings.data, *(_data_of(folder, settings.data) for folder in folders[1:])]
+    data = [settings.data, *(_data_of(folder, settings.data, given) for folder in folders[1:])]
     names = _names([path for _, path in paths])
-    typed = {key.split(".")[2] for key in run_argument.typed("data.test.")}
-    test_sets = [name for name in settings.data.test if name in typed] or list(settings.data.test)
+    named = _test_sets(given)
+    test_sets = [name for name in settings.data.test if name in named] or list(settings.data.test)
     if not test_sets:
         raise UserError(f"run={settings.run} has no test set to compare on")
     for test_set in test_sets:
@@ -162,13 +146,17 @@ def _complete_run(path: str, key: str) -> RunFolder:
     return folder
 
 
-def _data_of(folder: RunFolder, typed: DataConfig) -> DataConfig:
-    """A run's own data, with what was typed: that holds for all runs."""
+def _data_of(folder: RunFolder, first: DataConfig, given: Sequence[str]) -> DataConfig:
+    """A run's own data, with what the command line gives: that holds for all runs."""
     data = saved.load(folder.config).data
-    if run_argument.typed("data.root"):
-        data = replace(data, root=typed.root)
-    named = {key.split(".")[2] for key in run_argument.typed("data.test.")}
-    return replace(data, test=data.test | {name: typed.test[name] for name in named & typed.test.keys()})
+    if "data.root" in given:
+        data = replace(data, root=first.root)
+    return replace(data, test=data.test | {name: first.test[name] for name in _test_sets(given) & first.test.keys()})
+
+
+def _test_sets(given: Sequence[str]) -> set[str]:
+    """The test sets that the command line names."""
+    return {key.split(".")[2] for key in given if key.startswith("data.test.")}
 
 
 def _read(data: DataConfig, test_set: str, label: str) -> list[Example]:
