@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from seq2seq.cli import application
+from seq2seq.cli import hydra_app
 from seq2seq.config.parse import known_keys, parse
 from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
@@ -48,7 +48,7 @@ def test_any_overrides(overrides: list[str]) -> None:
         composed.append(parse(values))
 
     try:
-        application.run("train", body, ["name=fuzz", *overrides], schema=Config)
+        hydra_app.run("train", body, ["name=fuzz", *overrides], schema=Config)
     except UserError:
         pass
     else:
