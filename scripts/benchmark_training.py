@@ -19,15 +19,13 @@ from peers import comparable
 
 from seq2seq.config.schema import Config
 from seq2seq.data.prepare import Prepared, prepare
-from seq2seq.models.build import build_model
-from seq2seq.pipeline.load import build_stream, vocabulary
+from seq2seq.pipeline.build import build_stream, build_training
 from seq2seq.system.config import Precision
-from seq2seq.system.device import build_runtime, keep_freed_memory, seed_step, set_threads
+from seq2seq.system.device import build_runtime, keep_freed_memory, set_threads
 from seq2seq.system.distributed import world_from_environment
 from seq2seq.tokenizers.base import EOS_ID
 from seq2seq.training import optim
 from seq2seq.training.optim_config import resolve_horizon
-from seq2seq.training.step import TrainStep
 
 # What the other loops do, whatever an experiment says; as many threads as --threads are torch's choice.
 _FIXED = {"trainer.device": "cpu", "trainer.threads": "null", "optim.name": "adamw", "optim.schedule": "constant",
@@ -65,12 +63,7 @@ class OurLoop:
         runtime = build_runtime(config.trainer.device, Precision(precision))
         self._world = world_from_environment()
         data = prepared_data(config)
-        seed_step(config.seed, step=-1)
-        model = build_model(config.model, vocabulary(data.tokenizers)).to(runtime.device).train()
-        self._step = TrainStep(
-            model, config.trainer, config.optim, runtime=runtime, world=self._world, seed=config.seed
-        )
-        self._stream = build_stream(config, lambda epoch: data.train)
+        self._step, self._stream = build_training(config, data, runtime=runtime, world=self._world)
         self._steps, self._done = steps, 0
         self._horizon = resolve_horizon(config.optim, max_steps=config.trainer.max_steps)
         self._step.rehearse(self._stream.heaviest(0))

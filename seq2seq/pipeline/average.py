@@ -4,7 +4,8 @@ from seq2seq.config.commands import AverageConfig, AverageOf
 from seq2seq.config.schema import Config
 from seq2seq.data.prepare import open_corpus
 from seq2seq.errors import UserError
-from seq2seq.pipeline.load import build_evaluator, load_model
+from seq2seq.pipeline.build import build_evaluator
+from seq2seq.pipeline.load import load_model
 from seq2seq.runs import checkpoint, report
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.runs.folder import RunFolder

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from seq2seq.config import saved
 from seq2seq.config.commands import EvaluateConfig
 from seq2seq.data.prepare import open_corpus
-from seq2seq.pipeline.load import build_evaluator, build_generator
+from seq2seq.pipeline.build import build_evaluator
+from seq2seq.pipeline.load import build_generator
 from seq2seq.pipeline.results import score_baselines, score_tests, write_generations
 from seq2seq.runs import report
 from seq2seq.runs.folder import RunFolder, write_json

@@ -3,16 +3,13 @@
 import logging
 import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from seq2seq.config import saved
 from seq2seq.config.schema import Config
 from seq2seq.data.prepare import Prepared
 from seq2seq.errors import Interrupted, TrainingError, UserError
-from seq2seq.models.base import Seq2Seq
-from seq2seq.models.build import build_model
-from seq2seq.pipeline.load import build_evaluator, build_stream, load_first_weights, load_model, vocabulary
+from seq2seq.pipeline.build import build_evaluator, build_training
+from seq2seq.pipeline.load import load_model
 from seq2seq.pipeline.prepare import prepare_data
 from seq2seq.pipeline.results import finite_objective, score_baselines, score_tests, test_values, write_generations
 from seq2seq.runs import report
@@ -27,12 +24,11 @@ from seq2seq.system.device import (
     deterministic,
     is_out_of_memory,
     keep_freed_memory,
-    seed_step,
     set_threads,
 )
 from seq2seq.system.distributed import World
 from seq2seq.training.state import TrainState, finished
-from seq2seq.training.trainer import Surroundings, Trainer
+from seq2seq.training.trainer import Trainer, TrainingContext
 from seq2seq.training.validation import Validator
 
 LOGGER = logging.getLogger("seq2seq")
@@ -89,14 +85,14 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         _write_head(config, folder, prepared, runtime=runtime, world=world)
         tracker = Tracker(folder.path, resume_step=checkpoint.step if checkpoint else None)
     try:
-        seed_step(config.seed, step=-1)
-        model = build_model(config.model, vocabulary(prepared.tokenizers))
-        if checkpoint is None:
-            load_first_weights(model, config, prepared.tokenizers)
-        model.to(runtime.device)
+        step, loader = build_training(config, prepared, runtime=runtime, world=world, starts=checkpoint is None)
+        model = step.model
         LOGGER.info("%s", report.parameter_table((name, p.numel()) for name, p in model.named_parameters()))
-        surroundings = Surroundings(runtime, world, tracker, checkpoints, fingerprints=fingerprints, seed=config.seed)
-        trainer = _build_trainer(config, prepared, model, surroundings)
+        context = TrainingContext(runtime, world, tracker, checkpoints, fingerprints)
+        trainer = Trainer(
+            step, loader, validator=_validator(config, prepared, context), config=config.trainer,
+            optim_config=config.optim, context=context,
+        )  # fmt: skip
         if checkpoint is not None:
             LOGGER.info("going on from step %d (%s)", checkpoint.step, checkpoint.path)
             trainer.restore(checkpoint)
@@ -106,7 +102,7 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         reason = trainer.fit(beside=prepared.verify)
         LOGGER.info("training is complete: %s", reason)
         trainer.average()
-        return _finish(config, folder, prepared, trainer=trainer, surroundings=surroundings)
+        return _finish(config, folder, prepared, trainer=trainer, context=context)
     finally:
         tracker.close()
 
@@ -172,39 +168,23 @@ def _write_head(config: Config, folder: RunFolder, prepared: Prepared, *, runtim
         LOGGER.warning("%s", line)
 
 
-def _build_trainer(config: Config, prepared: Prepared, model: Seq2Seq, around: Surroundings) -> Trainer:
-    settings = config.trainer
-    world, runtime = around.world, around.runtime
-    evaluator = build_evaluator(config, prepared.tokenizers, runtime=runtime, world=world)
-    validator = Validator(
+def _validator(config: Config, prepared: Prepared, context: TrainingContext) -> Validator:
+    evaluator = build_evaluator(config, prepared.tokenizers, runtime=context.runtime, world=context.world)
+    return Validator(
         evaluator,
         prepared.valid,
-        tracker=around.tracker,
-        examples=settings.eval_examples,
-        samples=settings.samples if world.is_main else 0,
-        images=settings.attention_images if world.is_main else 0,
+        tracker=context.tracker,
+        examples=config.trainer.eval_examples,
+        samples=config.trainer.samples if context.world.is_main else 0,
+        images=config.trainer.attention_images if context.world.is_main else 0,
     )
-
-    def store_of_epoch(epoch: int) -> Any:
-        if config.tokenizer.sampling_alpha == 0:
-            return prepared.train
-        drawn = prepared.train.resampled(
-            prepared.tokenizers, seed=config.seed, epoch=epoch, folder=Path(config.cache_root) / "epochs"
-        )
-        cut = drawn.report.source.truncated + drawn.report.target.truncated
-        if cut and world.is_main:
-            LOGGER.info("epoch %d: as drawn, %d texts are longer than the limits and are cut", epoch, cut)
-        return drawn
-
-    stream = build_stream(config, store_of_epoch, world=world, pinned=runtime.pinned)
-    return Trainer(model, stream, validator=validator, config=settings, optim_config=config.optim, surroundings=around)
 
 
 def _finish(
-    config: Config, folder: RunFolder, prepared: Prepared, *, trainer: Trainer, surroundings: Surroundings
+    config: Config, folder: RunFolder, prepared: Prepared, *, trainer: Trainer, context: TrainingContext
 ) -> float:
     """Scores the best checkpoint, writes outputs and results, and returns the objective."""
-    runtime, world, state = surroundings.runtime, surroundings.world, trainer.state
+    runtime, world, state = context.runtime, context.world, trainer.state
     world.barrier()
     chosen = "last" if state.best(config.trainer.mode) is None else "best"  # no evaluation gave a finite value
     model, best_step = load_model(folder, config, checkpoint=chosen, runtime=runtime)
@@ -243,7 +223,7 @@ def _finish(
     }
     if world.is_main:
         write_generations(folder.generations, generations)
-        surroundings.tracker.log(state.step, test_values(test))
+        context.tracker.log(state.step, test_values(test))
         write_json(folder.results, results)
         LOGGER.info("%s", report.results_table(results))
         LOGGER.info("run folder: %s   curves: tensorboard --logdir %s", folder.path, folder.path)

@@ -23,8 +23,7 @@ from seq2seq.data.loader import BatchStream, MicroBatch
 from seq2seq.data.prepare import Prepared
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.models.base import Seq2Seq
-from seq2seq.models.build import build_model
-from seq2seq.pipeline.load import build_evaluator, build_stream, load_first_weights, vocabulary
+from seq2seq.pipeline.build import build_evaluator, build_training
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.system.device import (
     Runtime,
@@ -32,7 +31,6 @@ from seq2seq.system.device import (
     deterministic,
     is_out_of_memory,
     keep_freed_memory,
-    seed_step,
     set_threads,
 )
 from seq2seq.system.distributed import World
@@ -177,14 +175,11 @@ def _rehearse(config: Config, prepared: Prepared, *, room: int, starts: bool, fo
     set_threads(config.trainer.threads)
     keep_freed_memory()
     runtime = build_runtime(config.trainer.device, config.trainer.precision)
-    seed_step(config.seed, step=-1)
-    model = build_model(config.model, vocabulary(prepared.tokenizers))
-    if starts:
-        load_first_weights(model, config, prepared.tokenizers)
-    model.to(runtime.device)
-    trainer = replace(config.trainer, compile=False)  # minutes of compilation would tell little
-    step = TrainStep(model, trainer, config.optim, runtime=runtime, world=World(), seed=config.seed)
-    stream = build_stream(config, lambda epoch: prepared.train, pinned=runtime.pinned)
+    config = replace(config, trainer=replace(config.trainer, compile=False))  # minutes of it would tell little
+    step, stream = build_training(
+        config, prepared, runtime=runtime, world=World(), starts=starts, store_of_epoch=lambda epoch: prepared.train
+    )
+    model = step.model
     parameters = sum(p.numel() for p in model.parameters())
     heaviest = stream.heaviest(0)
     moments = 2 * 4 * parameters  # Adam's, which the first update takes

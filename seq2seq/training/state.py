@@ -60,6 +60,11 @@ class TrainState:
             return None
         return (min if mode == "min" else max)(finite, key=lambda entry: entry[1])
 
+    def best_is_now(self, mode: str) -> bool:
+        """Whether the weights of this step are the best so far."""
+        best = self.best(mode)
+        return best is not None and best[0] == self.step
+
     def ranked(self, mode: str) -> list[int]:
         """Steps of the evaluations, best first."""
         sign = 1 if mode == "min" else -1

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,10 +13,7 @@ from torch import Tensor
 
 from seq2seq.data.loader import BatchStream, StepBatches
 from seq2seq.errors import Interrupted, TrainingError
-from seq2seq.models.base import Seq2Seq
-from seq2seq.runs.checkpoint import Checkpoint, CheckpointSaveError, CheckpointStore
-from seq2seq.runs.checkpoint import average as average_checkpoints
-from seq2seq.runs.manifest import CheckpointError
+from seq2seq.runs.checkpoint import Checkpoint, CheckpointStore
 from seq2seq.runs.tracking import NullTracker
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
@@ -25,7 +21,8 @@ from seq2seq.system.signals import RESUMABLE, Abandoned, StopRequest, signal_nam
 from seq2seq.training import optim
 from seq2seq.training.alarms import Alarms
 from seq2seq.training.background import Background
-from seq2seq.training.config import Averaging, SaveFailure, TrainerConfig
+from seq2seq.training.checkpointing import Checkpointing
+from seq2seq.training.config import TrainerConfig
 from seq2seq.training.optim_config import OptimConfig, Schedule, resolve_horizon
 from seq2seq.training.progress import Progress
 from seq2seq.training.state import TrainState, finished
@@ -36,7 +33,7 @@ LOGGER = logging.getLogger("seq2seq")
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class TrainingContext:
     """What a trainer works with besides the model and the data.
 
     Attributes:
@@ -45,7 +42,6 @@ class Surroundings:
         tracker: Where figures go; the null tracker on ranks that do not write.
         checkpoints: Where checkpoints go.
         fingerprints: sha256 of data, tokenizer and configuration; a checkpoint belongs to these.
-        seed: The run's seed.
     """
 
     runtime: Runtime
@@ -53,45 +49,45 @@ class Surroundings:
     tracker: NullTracker
     checkpoints: CheckpointStore
     fingerprints: Mapping[str, str]
-    seed: int
 
 
 class Trainer:
     """Trains one model.
 
     Args:
-        model: On its device, with its first weights.
-        stream: The batches of each step.
+        step: One optimizer step, with the model on its device and its first weights.
+        loader: The batches of each step.
         validator: Evaluates.
         config: The trainer's section.
         optim_config: The optimizer's section.
-        surroundings: See there.
+        context: See there.
     """
 
     def __init__(
         self,
-        model: Seq2Seq,
-        stream: BatchStream,
+        step: TrainStep,
+        loader: BatchStream,
         *,
         validator: Validator,
         config: TrainerConfig,
         optim_config: OptimConfig,
-        surroundings: Surroundings,
+        context: TrainingContext,
     ):
-        self.model = model
-        self.state = TrainState(machine=_machine(surroundings))
-        self._stream = stream
+        self.model = step.model
+        self.state = TrainState(machine=_machine(context))
+        self._step = step
+        self._stream = loader
         self._validator = validator
         self._config = config
         self._optim = optim_config
-        self._to = surroundings
+        self._context = context
         self._horizon = resolve_horizon(optim_config, max_steps=config.max_steps)
-        self._step = TrainStep(
-            model, config, optim_config, runtime=surroundings.runtime, world=surroundings.world, seed=surroundings.seed
-        )
         self._alarms = Alarms(self.state.alarms)
         self._background = Background()
-        self._unsaved: CheckpointSaveError | None = None
+        self._checkpoints = Checkpointing(
+            context.checkpoints, config, fingerprints=context.fingerprints, tracker=context.tracker,
+            background=self._background,
+        )  # fmt: skip
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
@@ -118,69 +114,69 @@ class Trainer:
         except Exception:
             self._background.wait()  # if that fails, too, it tells why
             raise
-        progress = Progress(state.step, config.max_steps, enabled=self._to.world.is_main)
+        progress = Progress(state.step, config.max_steps, enabled=self._context.world.is_main)
         steps = self._stream.steps(state.epoch, state.position)
         with stop_requests() as request, progress, self._background, closing(steps):
-            if state.step and self._evaluation_due() and not state.evaluated:
+            reason = finished(state, config)
+            if state.step and (self._every(config.eval_every) or reason) and not state.evaluated:
                 self._evaluate(request)  # it was abandoned, or a limit was lowered
-                self._save(scheduled=self._save_due())
-            while (reason := finished(state, config)) is None:
+                reason = finished(state, config)
+                self._save(scheduled=self._save_is_scheduled(reason))
+            while reason is None:
                 batches = self._next(steps, request)
                 if batches is not None:
                     self._step.run(batches, step=state.step, lr=self._learning_rate())
                     self._advance(batches)
                     progress.update(state.step)
                 self._background.raise_error()
-                stop = self._agree(request, clock)
-                if batches is not None and (self._due(config.log_every) or self._ends()):
+                state.seconds, stop = self._agree(request, clock)
+                reason = finished(state, config)
+                if batches is not None and (self._every(config.log_every) or reason):
                     self._log(batches, progress)
-                if self._evaluation_due() and not stop:
+                if (self._every(config.eval_every) or reason) and not stop:
                     self._evaluate(request)
-                    stop = self._agree(request, clock)
-                if self._save_due() or stop:
-                    self._save(scheduled=self._save_due())
+                    state.seconds, stop = self._agree(request, clock)
+                    reason = finished(state, config)
+                scheduled = self._save_is_scheduled(reason)
+                if scheduled or stop:
+                    self._save(scheduled=scheduled)
                 if stop:
                     raise stop
-        if self._unsaved is not None:
-            raise self._unsaved
-        self._to.world.barrier()
+        self._checkpoints.require_saved()
+        self._context.world.barrier()
         return reason
 
     def _next(self, steps: Iterator[StepBatches], request: StopRequest) -> StepBatches | None:
         """The next batches; None if a signal came while they were waited for, which may be long at an epoch's start."""
         try:
-            with request.abandoning(self._to.world.size == 1):
+            with request.abandoning(self._context.world.size == 1):
                 return next(steps)
         except Abandoned:
             return None
 
-    def _due(self, every: int) -> bool:
-        return self.state.step % every == 0
+    def _every(self, steps: int) -> bool:
+        return self.state.step % steps == 0
 
-    def _evaluation_due(self) -> bool:
-        return self._due(self._config.eval_every) or self._ends()
+    def _save_is_scheduled(self, reason: str | None) -> bool:
+        """Whether a run that nobody stops saves here; `reason` is why it ends here, if it does."""
+        return self._every(self._config.save_every) or self.state.best_is_now(self._config.mode) or reason is not None
 
-    def _save_due(self) -> bool:
-        return self._due(self._config.save_every) or self._best_is_now() or self._ends()
-
-    def _ends(self) -> bool:
-        return finished(self.state, self._config) is not None
-
-    def _agree(self, request: StopRequest, clock: "_Clock") -> Interrupted | None:
+    def _agree(self, request: StopRequest, clock: "_Clock") -> tuple[float, Interrupted | None]:
         """Gives all ranks one clock and one answer to whether to stop, so that none leaves the loop alone.
 
         The only message that ranks exchange at each step besides gradients: three numbers.
+
+        Returns:
+            The run's seconds, and what to raise if it is to stop.
         """
         here, limit = clock.here(), self._config.stop_after_minutes
         too_long = limit is not None and here >= 60 * limit
-        seconds, code, late = self._to.world.max([clock.before + here, request.exit_code or 0, too_long])
-        self.state.seconds = seconds
+        seconds, code, late = self._context.world.max([clock.before + here, request.exit_code or 0, too_long])
         if not code and not late:
-            return None
+            return seconds, None
         why = signal_name(int(code)) if code else f"trainer.stop_after_minutes={limit}"
-        return Interrupted(
-            f"stopped by {why} after step {self.state.step}; the same command goes on", int(code) or RESUMABLE
-        )
+        message = f"stopped by {why} after step {self.state.step}; the same command goes on"
+        return seconds, Interrupted(message, int(code) or RESUMABLE)
 
     def _learning_rate(self) -> float:
         scale = 1.0
@@ -206,7 +202,7 @@ class Trainer:
         """Logs the figures since the last log; the only place where the loop waits for the device."""
         window, state = self._step.window, self.state
         began = time.perf_counter()
-        figures = window.read(self._to.world)
+        figures = window.read(self._context.world)
         window.seconds += time.perf_counter() - began  # work that was still under way on the device
         state.step_seconds += window.seconds
         state.skipped += figures.skipped
@@ -220,7 +216,7 @@ class Trainer:
             "train/epoch": state.epochs,
             "perf/target_tokens_per_sec": figures.tokens / max(window.seconds, 1e-9),
             "perf/padding_share": window.padding / window.steps,
-            "system/peak_memory_mb": self._to.runtime.peak_memory_mb(),
+            "system/peak_memory_mb": self._context.runtime.peak_memory_mb(),
         }
         if figures.repetition:
             values["train/coverage_loss"] = figures.repetition / tokens
@@ -230,14 +226,14 @@ class Trainer:
             values["train/skipped_updates"] = figures.skipped
         if self._step.splits:
             values["perf/split_batches"] = self._step.splits
-        self._to.tracker.log(state.step, values)
+        self._context.tracker.log(state.step, values)
         LOGGER.info(
             "step %d  epoch %.2f  loss %.4f  ppl %.2f  lr %.2e  grad %.2f  %s target tokens/s%s",
             state.step, state.epochs, values["train/loss"], values["train/ppl"], values["train/lr"],
             values["train/grad_norm"], f"{values['perf/target_tokens_per_sec']:,.0f}", progress.remaining(state.step),
         )  # fmt: skip
         self._require_progress(batches)
-        if self._to.world.is_main:
+        if self._context.world.is_main:
             self._warn(figures.skipped, values)
         window.clear()
 
@@ -253,22 +249,17 @@ class Trainer:
         skipped, scale = self._step.window.skipped_in_a_row(), self._step.loss_scale
         if skipped < self._config.max_skipped_steps or (scale is not None and scale >= 1.0):
             return
-        state, store = self.state, self._to.checkpoints
+        state = self.state
         tensors = {
             f"rank{rank}.micro{number}.{name}": tensor
-            for rank, micro_batches in enumerate(self._to.world.gather(_batch_tensors(batches)))
+            for rank, micro_batches in enumerate(self._context.world.gather(_batch_tensors(batches)))
             for number, named in enumerate(micro_batches)
             for name, tensor in named.items()
         }
         kept = "could not be saved"
-        if self._to.world.is_main:
-            try:
-                self._background.wait()  # a checkpoint under way would take what is half written for remains
-                weights = dict(self.model.state_dict())
-                kept = f"is in {store.save(state.step, {'model': weights, 'batch': tensors}, {}, name='failed')}"
-            except CheckpointSaveError as error:
-                LOGGER.warning("%s", error)
-        precision = self._to.runtime.precision.value
+        if self._context.world.is_main:
+            kept = self._checkpoints.save_failed(state.step, dict(self.model.state_dict()), tensors)
+        precision = self._context.runtime.precision.value
         advice = "a smaller optim.lr, more optim.warmup_steps, or trainer.precision=fp32"
         if scale is not None:
             advice = f"trainer.precision=bf16 or fp32 (the loss scale has fallen to {scale:g}), or a smaller optim.lr"
@@ -281,29 +272,25 @@ class Trainer:
     def _evaluate(self, request: StopRequest) -> None:
         """Evaluates. A signal abandons it and the resumed run evaluates first; several ranks see it through."""
         self._step.require_finite_weights()
-        alone = self._to.world.size == 1
+        alone = self._context.world.size == 1
         try:
             with self._step.weights_for_use(), request.abandoning(alone):
                 found = self._validator.run(self.model)
         except Abandoned:
             LOGGER.info("the evaluation at step %d is abandoned; the same command begins with it", self.state.step)
             return
-        values = self._to.world.broadcast(found.values)
+        values = self._context.world.broadcast(found.values)
         watched = values.get(self._config.metric, math.nan)  # absent if the loss is not a finite number
         self.state.history.append((self.state.step, watched))
         self._validator.show(found, self.state.step)
         shown = "  ".join(f"{name.removeprefix('valid/')} {value:.4g}" for name, value in values.items())
-        LOGGER.info("valid %d  %s%s", self.state.step, shown, "  (best)" if self._best_is_now() else "")
+        LOGGER.info(
+            "valid %d  %s%s", self.state.step, shown, "  (best)" if self.state.best_is_now(self._config.mode) else ""
+        )
         if not math.isfinite(watched):
             LOGGER.warning("%s is not a finite number: it counts as worse than any other value", self._config.metric)
-        if self._to.world.is_main:
+        if self._context.world.is_main:
             self._alarms.outputs(self.state.step, found.outputs, found.references)
-
-    def _best_is_now(self) -> bool:
-        best = self.state.best(self._config.mode)
-        return best is not None and best[0] == self.state.step
-
-    # -- checkpoints -------------------------------------------------------------------------------------------
 
     def _save(self, *, scheduled: bool) -> None:
         """Copies what a checkpoint holds, and writes it in the background.
@@ -316,36 +303,10 @@ class Trainer:
         state.unscheduled = [step for step in state.unscheduled if step != state.step]
         if not scheduled:
             state.unscheduled.append(state.step)
-        state.windows = self._to.world.gather(self._step.window.to_json())
+        state.windows = self._context.world.gather(self._step.window.to_json())
         state.scaler = self._step.scaler_state()
-        if self._to.world.is_main:
-            self._background.submit(partial(self._write, self._step.tensors(), state.to_json(), self._best_is_now()))
-
-    def _write(self, tensors: dict[str, dict[str, Tensor]], values: dict[str, Any], is_best: bool) -> None:
-        """Writes a checkpoint, in the background: nothing here may touch what training changes."""
-        store, state = self._to.checkpoints, TrainState.from_json(values)
-        self._to.tracker.flush()
-        try:
-            path = store.save(state.step, tensors, values, belongs_to=self._to.fingerprints)
-            store.link("last", path)
-            if is_best:
-                store.link("best", path)
-            store.prune(keep=self._kept(store.steps(), state))
-        except CheckpointSaveError as error:
-            if self._config.save_failure is SaveFailure.stop:
-                raise
-            self._unsaved = error
-            LOGGER.warning("%s; training goes on without it (trainer.save_failure=warn)", error)
-            return
-        self._unsaved = None
-
-    def _kept(self, steps: list[int], state: TrainState) -> set[int]:
-        config = self._config
-        last = config.average_checkpoints if config.average is Averaging.last else config.keep_last
-        best = config.average_checkpoints if config.average is Averaging.best else config.keep_best
-        regular = [step for step in steps if step not in state.unscheduled]
-        ranked = [step for step in state.ranked(config.mode) if step in set(regular)]
-        return {state.step, *regular[-max(last, config.keep_last) :], *ranked[: max(best, config.keep_best)]}
+        if self._context.world.is_main:
+            self._checkpoints.save(self._step.tensors(), state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Goes on from a checkpoint of this run; later ones, which were passed over as damaged, are deleted."""
@@ -357,54 +318,29 @@ class Trainer:
         if changed:
             LOGGER.warning("going on with %s: not bit for bit what it would have been", "; ".join(changed))
         self.state.machine = here
-        world, windows = self._to.world, self.state.windows
+        world, windows = self._context.world, self.state.windows
         if len(windows) == world.size:
             self._step.window.restore(windows[world.rank])
         if world.is_main:
-            store = self._to.checkpoints
-            steps = [step for step in store.steps() if step <= checkpoint.step]
-            store.link("last", checkpoint.path)  # a kill between a save and its links leaves these behind
-            self._link_best([step for step in self.state.ranked(self._config.mode) if step in steps])
-            store.prune(keep=self._kept(steps, self.state))
-
-    def _link_best(self, ranked: list[int]) -> None:
-        """Makes the best sound checkpoint of these ``best``; with a damaged one, scoring would fail at the very end."""
-        for step in ranked:
-            try:
-                self._to.checkpoints.load(str(step), files=["model"])
-            except CheckpointError as error:
-                LOGGER.warning("%s; the next best one takes its place", error)
-            else:
-                self._to.checkpoints.link("best", step)
-                return
+            self._checkpoints.resume(checkpoint, self.state)
 
     def average(self) -> None:
         """Averages checkpoints as configured; the average becomes ``best`` if it scores better."""
-        config, store, state = self._config, self._to.checkpoints, self.state
-        if config.average is Averaging.none:
+        config, state, world = self._config, self.state, self._context.world
+        average = self._checkpoints.average(state)
+        if average is None:
             return
-        there = [step for step in store.steps() if step not in state.unscheduled]
-        ranked = there if config.average is Averaging.last else state.ranked(config.mode)[::-1]
-        chosen = [step for step in ranked if step in set(there)][-config.average_checkpoints :]
-        if not chosen:
-            return  # best of none: no evaluation gave a finite value
-        weights = average_checkpoints([store.resolve(str(step)) for step in chosen])
-        self.model.load_state_dict(weights)
-        value = self._to.world.broadcast(self._validator.run(self.model).values).get(config.metric, math.nan)
+        self.model.load_state_dict(average.weights)
+        value = world.broadcast(self._validator.run(self.model).values).get(config.metric, math.nan)
         best = state.best(config.mode)
         better = best is None or (value < best[1] if config.mode == "min" else value > best[1])
         LOGGER.info(
             "average of steps %s  %s %.4g  %s",
-            ", ".join(map(str, chosen)), config.metric, value, "(best)" if better else "(not better)",
+            ", ".join(map(str, average.steps)), config.metric, value, "(best)" if better else "(not better)",
         )  # fmt: skip
-        if self._to.world.is_main:
-            path = store.save(
-                state.step, {"model": weights}, {"averaged": chosen, "value": value},
-                belongs_to=self._to.fingerprints, name="average",
-            )  # fmt: skip
-            if better:
-                store.link("best", path)
-        self._to.world.barrier()
+        if world.is_main:
+            self._checkpoints.save_average(average, value, step=state.step, is_best=better)
+        world.barrier()
 
 
 class _Clock:
@@ -418,12 +354,12 @@ class _Clock:
         return time.perf_counter() - self._began
 
 
-def _machine(around: Surroundings) -> dict[str, Any]:
+def _machine(context: TrainingContext) -> dict[str, Any]:
     """What decides the last bits of the weights besides data, configuration and seed."""
     return {
-        "device": around.runtime.device.type,
-        "precision": around.runtime.precision.value,
-        "ranks": around.world.size,
+        "device": context.runtime.device.type,
+        "precision": context.runtime.precision.value,
+        "ranks": context.world.size,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

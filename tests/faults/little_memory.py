@@ -22,7 +22,7 @@ from seq2seq.inference.evaluator import EvaluationConfig, Evaluator
 from seq2seq.metrics import MetricsConfig
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.pipeline.load import vocabulary
+from seq2seq.pipeline.build import vocabulary
 from seq2seq.search.config import SearchConfig
 from seq2seq.system.config import Device, Precision
 from seq2seq.system.device import build_runtime

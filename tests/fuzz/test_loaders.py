@@ -28,7 +28,7 @@ from seq2seq.errors import UserError
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUConfig
-from seq2seq.pipeline.load import copy_weights
+from seq2seq.pipeline.build import copy_weights
 from seq2seq.runs.checkpoint import CheckpointError, CheckpointStore, load
 from seq2seq.runs.folder import RunFolder
 from seq2seq.runs.report import sweep_table

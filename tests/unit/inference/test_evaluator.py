@@ -19,7 +19,7 @@ from seq2seq.metrics import MetricsConfig
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.pipeline.load import vocabulary
+from seq2seq.pipeline.build import vocabulary
 from seq2seq.search.config import SearchConfig
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime

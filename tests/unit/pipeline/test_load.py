@@ -8,7 +8,7 @@ from seq2seq.errors import UserError
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUConfig
-from seq2seq.pipeline.load import copy_weights, vocabulary
+from seq2seq.pipeline.build import copy_weights, vocabulary
 from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID
 from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
 from seq2seq.tokenizers.pair import train_tokenizers

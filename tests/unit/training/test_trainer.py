@@ -29,7 +29,8 @@ from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
 from seq2seq.training.config import Averaging, MetricMode, TrainerConfig
 from seq2seq.training.optim_config import OptimConfig
-from seq2seq.training.trainer import Surroundings, Trainer
+from seq2seq.training.step import TrainStep
+from seq2seq.training.trainer import Trainer, TrainingContext
 from seq2seq.training.validation import Validation
 
 V = 12
@@ -102,20 +103,21 @@ class Setting:
 
     def __init__(
         self, folder: Path, values: list[float], *, signal_after: int | None = None,
-        signal_at_evaluation: int | None = None, lr: float = 0.01, **config: Any,
+        signal_at_evaluation: int | None = None, lr: float = 0.01, **changes: Any,
     ) -> None:  # fmt: skip
         self.stream, self.validator = Stream(signal_after), Validator(values, signal_at_evaluation)
         self.tracker = Recorder()
         self.store = CheckpointStore(folder)
-        settings = {"max_steps": 8, "log_every": 100, "eval_every": 2, "save_every": 4} | config
+        settings = {"max_steps": 8, "log_every": 100, "eval_every": 2, "save_every": 4} | changes
         runtime = Runtime(torch.device("cpu"), Precision.fp32)
+        config, optim = TrainerConfig(**settings), OptimConfig(lr=lr, warmup_steps=WARMUP)
         self.trainer = Trainer(
-            model(),
+            TrainStep(model(), config, optim, runtime=runtime, world=World(), seed=1),
             self.stream,  # type: ignore[arg-type]
             validator=self.validator,  # type: ignore[arg-type]
-            config=TrainerConfig(**settings),
-            optim_config=OptimConfig(lr=lr, warmup_steps=WARMUP),
-            surroundings=Surroundings(runtime, World(), self.tracker, self.store, {"tokenizer": "abc"}, seed=1),
+            config=config,
+            optim_config=optim,
+            context=TrainingContext(runtime, World(), self.tracker, self.store, {"tokenizer": "abc"}),
         )
 
     def linked(self, name: str) -> int:
