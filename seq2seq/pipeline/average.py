@@ -6,7 +6,7 @@ from seq2seq.data.prepare import open_corpus
 from seq2seq.errors import UserError
 from seq2seq.pipeline.build import build_evaluator
 from seq2seq.pipeline.load import load_model
-from seq2seq.runs import checkpoint, report
+from seq2seq.runs import averaging, report
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.runs.folder import RunFolder
 from seq2seq.system.config import Device
@@ -22,7 +22,7 @@ def average(config: Config, folder: RunFolder, settings: AverageConfig) -> None:
         store = CheckpointStore(folder.checkpoints)
         last = store.load("last", files=[])
         steps = chosen_steps(store.steps(), TrainState.from_json(last.state).ranked(config.trainer.mode), settings)
-        weights = checkpoint.average([store.resolve(str(step)) for step in steps])
+        weights = averaging.average([store.resolve(str(step)) for step in steps])
         store.save(max(steps), {"model": weights}, {"averaged": steps}, belongs_to=last.belongs_to, name="average")
         runtime = build_runtime(Device.auto, config.trainer.precision)
         tokenizers = load_tokenizers(folder.tokenizer)

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from seq2seq.errors import TrainingError, UserError
+from seq2seq.errors import TrainingError
 from seq2seq.runs.manifest import MANIFEST, STATE, CheckpointError, Manifest, NewerFormatError, read_manifest, seal
 from seq2seq.system.files import sync_folder
 
@@ -268,7 +267,7 @@ def snapshot(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str,
     copies: dict[Hashable, Tensor] = {}
 
     def copied(tensor: Tensor) -> Tensor:
-        key = _identity(tensor)
+        key = identity(tensor)
         if key not in copies:
             copies[key] = tensor.detach().to("cpu", copy=True)
         return copies[key]
@@ -300,61 +299,6 @@ def _read_tensors(manifest: Manifest, stem: str) -> dict[str, Tensor]:
     return tensors
 
 
-def average(paths: Sequence[Path]) -> dict[str, Tensor]:
-    """The element-wise mean of the model weights of several checkpoints (Vaswani et al. 2017, section 6.1).
-
-    Sums are kept in float64 and rounded once, to each tensor's own dtype. Integer tensors must be equal. Tied
-    names share a mean, as they share a tensor.
-
-    Args:
-        paths: checkpoint folders, at least one.
-
-    Raises:
-        UserError: names, shapes, types or integer values differ; the message names both checkpoints.
-        CheckpointError: one of them is damaged: the mean of the others would be another than was asked for.
-    """
-    if not paths:
-        raise UserError("no checkpoints to average")
-    first = _weights_to_average(paths[0])
-    sums = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in first.items()}
-    for path in paths[1:]:
-        other = _weights_to_average(path)
-        _check_same_layout(first, other, paths[0], path)
-        for name, tensor in other.items():
-            if tensor.is_floating_point():
-                sums[name] = sums[name] + tensor.double()
-            elif not torch.equal(sums[name], tensor):
-                raise UserError(f"cannot average {paths[0]} and {path}: {name} is not equal in both")
-    means: dict[str, Tensor] = {}
-    owners: dict[Hashable, Tensor] = {}
-    for name, total in sums.items():
-        mean = (total / len(paths)).to(first[name].dtype) if total.is_floating_point() else total
-        owner = owners.setdefault(_identity(first[name]), mean)
-        means[name] = owner if torch.equal(owner, mean) else mean
-    return means
-
-
-def _weights_to_average(path: Path) -> dict[str, Tensor]:
-    try:
-        return load(path, files=["model"]).tensors["model"]
-    except CheckpointError as error:
-        raise CheckpointError(f"cannot average: {error}; delete {path} to average the others") from error
-
-
-def _check_same_layout(first: Mapping[str, Tensor], other: Mapping[str, Tensor], path: Path, other_path: Path) -> None:
-    odd = sorted(first.keys() ^ other.keys())
-    odd += sorted(
-        name
-        for name in first.keys() & other.keys()
-        if (first[name].shape, first[name].dtype) != (other[name].shape, other[name].dtype)
-    )
-    if odd:
-        raise UserError(
-            f"cannot average {path} and {other_path}: their models differ in {', '.join(odd[:3])}"
-            + (f" and {len(odd) - 3} more tensors" if len(odd) > 3 else "")
-        )
-
-
 def _write_folder(
     folder: Path,
     step: int,
@@ -380,7 +324,7 @@ def _without_aliases(named: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], di
     aliases: dict[str, str] = {}
     owners: dict[Hashable, str] = {}
     for name, tensor in sorted(named.items()):
-        key = _identity(tensor)
+        key = identity(tensor)
         if tensor.numel() and key in owners:
             aliases[name] = owners[key]
             continue
@@ -394,7 +338,7 @@ def _without_aliases(named: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], di
     return stored, aliases
 
 
-def _identity(tensor: Tensor) -> Hashable:
+def identity(tensor: Tensor) -> Hashable:
     """Equal for two tensors exactly if they are the same view of the same memory, or both empty and alike."""
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seq2seq.errors import UserError
-from seq2seq.runs.checkpoint import Checkpoint, CheckpointSaveError, CheckpointStore, average, snapshot
+from seq2seq.runs.averaging import average
+from seq2seq.runs.checkpoint import Checkpoint, CheckpointSaveError, CheckpointStore, snapshot
 from seq2seq.runs.manifest import CheckpointError
 
 Damage = Callable[[Path], object]
