@@ -67,7 +67,7 @@ def processor() -> str:
 
 def commit() -> str | None:
     """The commit of the checkout this package runs from, with "+" if files differ; None outside a checkout."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

@@ -38,8 +38,8 @@ def test_too_many_skipped_updates_end_the_run_with_the_batch(train_run: Any, tmp
     assert sum(run.curve("train/skipped_updates").values()) >= 3
     assert "updates were skipped" in run.log
     assert str(caught.value) in run.log, "the log of the run says why it ended"
-    done = subprocess.run([sys.executable, ROOT / "scripts/replay_batch.py", run.folder], capture_output=True,
-                          text=True, check=False)  # fmt: skip
+    replay = [sys.executable, ROOT / "scripts/reliability/replay_batch.py", run.folder]
+    done = subprocess.run(replay, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "without a finite loss of their own: " in done.stdout
 

@@ -401,8 +401,9 @@ def test_sentencepiece_alone_makes_the_tokens_that_a_store_holds(run: Path) -> N
     ],
 )
 def test_the_whole_command(verb: str, keys: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "scripts/benchmark.py", verb, "--rounds", "1", "--warmup", "0", "--threads", "1",
-               "--folder", tmp_path, "--pairs", "300", "--json", tmp_path / "figures.json", *keys]  # fmt: skip
+    command = [sys.executable, ROOT / "scripts/benchmarks/benchmark.py", verb, "--rounds", "1", "--warmup", "0",
+               "--threads", "1", "--folder", tmp_path, "--pairs", "300", "--json", tmp_path / "figures.json",
+               *keys]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("| ")
@@ -414,7 +415,7 @@ def test_the_whole_search(run: Path, tmp_path: Path) -> None:
     source = saved.load(run / "config.yaml").data.train.source
     options = ["--run", run, "--input", source, "--sentences", "9", "--beams", "1", "2", "--contenders", "ours-fp32",
                "ours-bf16", "--threads", "1", "--rounds", "1", "--warmup", "0", "--json", tmp_path / "out"]  # fmt: skip
-    script = [sys.executable, ROOT / "scripts/benchmark.py", "generate"]
+    script = [sys.executable, ROOT / "scripts/benchmarks/benchmark.py", "generate"]
     done = subprocess.run([*script, "search.batch_size=4", *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "out").read_text())

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from demo_grammar import (
+from demo.grammar import (
     Clause,
     both,
     finish,
@@ -11,9 +11,9 @@ from demo_grammar import (
     pronoun_for,
     relative_pronoun,
 )
-from demo_lexicon import ADJECTIVES, NOUNS
-from demo_settings import Adverbial, number_words
-from demo_verbs import DITRANSITIVE, INTRANSITIVE, MODALS, MOTION, TRANSITIVE
+from demo.lexicon import ADJECTIVES, NOUNS
+from demo.settings import Adverbial, number_words
+from demo.verbs import DITRANSITIVE, INTRANSITIVE, MODALS, MOTION, TRANSITIVE
 
 
 def noun(english: str):

@@ -6,14 +6,13 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
-import demo_summarization
-import demo_translation
 import make_demo_corpora
 import pytest
-from demo_affairs import AFFAIRS
-from demo_events import EVENTS
-from demo_names import FactSource
-from demo_topic import sentences
+from demo import summarization, translation
+from demo.affairs import AFFAIRS
+from demo.events import EVENTS
+from demo.names import FactSource
+from demo.topic import sentences
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = ROOT / "data"
@@ -71,7 +70,7 @@ def test_no_held_out_sentence_is_trained_on_on_either_side():
 
 def test_held_out_words_are_trained_on_apart_from_names_and_numbers():
     for language in ("en", "de"):
-        known = set().union(*map(words, lines(f"train.{language}"))) | demo_translation.OPEN_CLASS
+        known = set().union(*map(words, lines(f"train.{language}"))) | translation.OPEN_CLASS
         for split in ("valid", "test"):
             unknown = set().union(*map(words, lines(f"{split}.{language}"))) - known
             assert all(any(c.isdigit() for c in word) for word in unknown)
@@ -141,21 +140,21 @@ def test_documents_hold_names_and_numbers_that_do_not_belong_in_the_summary():
 
 
 def test_the_stream_is_decided_by_the_seed():
-    assert list(islice(demo_translation.pairs(3), 200)) == list(islice(demo_translation.pairs(3), 200))
-    assert list(islice(demo_translation.pairs(3), 200)) != list(islice(demo_translation.pairs(4), 200))
-    first, again = (list(islice(demo_summarization.reports(3), 50)) for _ in range(2))
+    assert list(islice(translation.pairs(3), 200)) == list(islice(translation.pairs(3), 200))
+    assert list(islice(translation.pairs(3), 200)) != list(islice(translation.pairs(4), 200))
+    first, again = (list(islice(summarization.reports(3), 50)) for _ in range(2))
     assert first == again
 
 
 def test_an_english_sentence_has_one_translation():
     translations: dict[str, str] = {}
     for seed in (1, 2):
-        for english, german in islice(demo_translation.pairs(seed), 10_000):
+        for english, german in islice(translation.pairs(seed), 10_000):
             assert translations.setdefault(english, german) == german
 
 
 def test_reports_have_five_to_eight_sentences_behind_their_heading():
-    for report in islice(demo_summarization.reports(5), 500):
+    for report in islice(summarization.reports(5), 500):
         # dots inside a sentence are followed by no capital or digit
         sentences = len(re.findall(r"[.](?=[ \n][A-Z0-9\"É-Ý]|$)", report.document))
         assert 5 <= sentences <= 9, report.document  # "Ref." of a heading counts

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from measure_growth import AXES, Measured, Work, measure, row, train, width_keys
 
-SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[3] / "scripts/benchmarks"
 TINY = ["model=gru_tiny", "model.encoder_size=8", "model.embedding_size=8", "model.attention_size=8",
         "trainer.device=cpu", "trainer.threads=1"]  # fmt: skip
 

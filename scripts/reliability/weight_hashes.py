@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Tells whether a change to the code leaves training as it was, to the last bit.
 
-    python scripts/weight_hashes.py                   # sha256 of weights after 200 steps, of the code as it is
-    python scripts/weight_hashes.py --against v0.1.0  # and of another commit; exit code 1 if they differ
+    python scripts/reliability/weight_hashes.py                   # sha256 of weights after 200 steps, of this code
+    python scripts/reliability/weight_hashes.py --against v0.1.0  # and of another commit; exit code 1 if they differ
 
 Trains on the bundled corpus with each family and precision, on one thread of the CPU. Hashes of two machines, or of two
 versions of torch, may differ without any change here: compare only what ran side by side.
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CASES = [(model, precision) for model in ("gru_tiny", "transformer_tiny") for precision in ("bf16", "fp32")]
 
 

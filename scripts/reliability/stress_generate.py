@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Streams hostile text through `seq2seq generate` in a pipe, and checks that each line gets its own output.
 
-    python scripts/stress_generate.py --lines 100000
-    python scripts/stress_generate.py --lines 3000 --run outputs/demo_translation search.beam_size=5
+    python scripts/reliability/stress_generate.py --lines 100000
+    python scripts/reliability/stress_generate.py --lines 3000 --run outputs/demo_translation search.beam_size=5
 
 The lines are drawn from a seed: characters of every plane, controls, all that other programs take for a line end, the
 names of special tokens, blank lines, and one in a thousand of 100 kB. Without a run, an untrained model is made in a

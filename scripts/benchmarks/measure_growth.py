@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Measures how a training step's time and memory grow along one axis.
 
-    python scripts/measure_growth.py length                              # a Transformer, the default model
-    python scripts/measure_growth.py vocabulary model=gru_small --points 4000 64000
-    python scripts/measure_growth.py source model.copy=true trainer.checkpoint_activations=true
+    python scripts/benchmarks/measure_growth.py length                              # a Transformer, the default model
+    python scripts/benchmarks/measure_growth.py vocabulary model=gru_small --points 4000 64000
+    python scripts/benchmarks/measure_growth.py source model.copy=true trainer.checkpoint_activations=true
 
     length      tokens of every source and target; the tokens of a batch stay the same
     source      tokens of every source beside targets of 64; the source tokens of a batch stay the same

@@ -1,7 +1,7 @@
 """Fetches Multi30k task 1 (English, German, French captions) into data/multi30k/.
 
-    python scripts/fetch_multi30k.py
-    python scripts/fetch_multi30k.py --from path/to/dataset      # a clone of the corpus's repository
+    python scripts/corpora/fetch_multi30k.py
+    python scripts/corpora/fetch_multi30k.py --from path/to/dataset      # a clone of the corpus's repository
 
 Elliott et al. 2016 (arXiv:1605.00459), Elliott et al. 2017 (arXiv:1710.07177), Barrault et al. 2018. Home:
 https://github.com/multi30k/dataset. For research and education, non-commercial.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from demo_lexicon import BUYABLE, EDIBLE, PEOPLE, THINGS, english_s
+from demo.lexicon import BUYABLE, EDIBLE, PEOPLE, THINGS, english_s
 
 
 @dataclass(frozen=True)

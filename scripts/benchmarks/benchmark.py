@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Measures this package against others that do the same work on this machine, in turns.
 
-    python scripts/benchmark.py train                                    # on generated data
-    python scripts/benchmark.py train experiment=multi30k_transformer
-    python scripts/benchmark.py train model=gru_small model.input_feeding=false model.attention=general
-    python scripts/benchmark.py generate --run outputs/demo_translation --input data/demo_translation/test.en
-    python scripts/benchmark.py data --pairs 200000
-    python scripts/benchmark.py startup
+    python scripts/benchmarks/benchmark.py train                                    # on generated data
+    python scripts/benchmarks/benchmark.py train experiment=multi30k_transformer
+    python scripts/benchmarks/benchmark.py train model=gru_small model.input_feeding=false model.attention=general
+    python scripts/benchmarks/benchmark.py generate --run outputs/demo_translation --input data/demo_translation/test.en
+    python scripts/benchmarks/benchmark.py data --pairs 200000
+    python scripts/benchmarks/benchmark.py startup
 
 Each contender runs in a process of its own, and never two at a time: one works for a turn, then the next, round by
 round. Figures are medians over the rounds; ratios are medians of each round's ratio. `docs/speed.md` says what the

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures `prepare` and the start of `train` on a large generated corpus.
 
-    python scripts/measure_scale.py --pairs 2000000 --folder /tmp/scale
+    python scripts/benchmarks/measure_scale.py --pairs 2000000 --folder /tmp/scale
 
 Writes pairs of random sentences over a vocabulary with Zipf's distribution, runs the commands as a user would, and
 prints, for each, seconds, those of processors, and peak resident memory of its process: `prepare` (tokenizer, then all

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from demo_clauses import Grammar
-from demo_grammar import Clause, Phrase, finish, noun_phrase, pronoun, pronoun_for, relative_pronoun
-from demo_lexicon import ADJECTIVES, BUYABLE, COMPARATIVES, NOUNS, PEOPLE, RELATED
-from demo_settings import CITIES, FEMALE, MALE, MONTHS, PLACES, Adverbial, Place, number_words
-from demo_verbs import BE, BELONG, COST, LIE, PUT, TRAFFIC, TRANSITIVE
+from demo.clauses import Grammar
+from demo.grammar import Clause, Phrase, finish, noun_phrase, pronoun, pronoun_for, relative_pronoun
+from demo.lexicon import ADJECTIVES, BUYABLE, COMPARATIVES, NOUNS, PEOPLE, RELATED
+from demo.settings import CITIES, FEMALE, MALE, MONTHS, PLACES, Adverbial, Place, number_words
+from demo.verbs import BE, BELONG, COST, LIE, PUT, TRAFFIC, TRANSITIVE
 
 Pair = tuple[str, str]
 _THERE_PLACES = [place for place in PLACES if place.at.english not in ("at home", "in the mountains")]

@@ -1,7 +1,7 @@
 """Fetches AESLC (e-mails and their subject lines) and converts it to data/aeslc/{train,dev,test}.jsonl.gz.
 
-    python scripts/fetch_aeslc.py
-    python scripts/fetch_aeslc.py --from path/to/AESLC      # a clone, or its folder enron_subject_line
+    python scripts/corpora/fetch_aeslc.py
+    python scripts/corpora/fetch_aeslc.py --from path/to/AESLC      # a clone, or its folder enron_subject_line
 
 The Annotated Enron Subject Line Corpus: Zhang and Tetreault 2019 (arXiv:1906.03497). Home:
 https://github.com/ryanzhumich/AESLC. Licence CC BY-NC-SA 4.0. There, an e-mail is one `.subject` file: the

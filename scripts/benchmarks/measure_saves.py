@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures what a save costs a run: how long training stands still for it, and how long the writing behind it takes.
 
-    python scripts/measure_saves.py --folder /tmp/saves
-    python scripts/measure_saves.py --folder /tmp/saves --device cuda --batch-tokens 25000
+    python scripts/benchmarks/measure_saves.py --folder /tmp/saves
+    python scripts/benchmarks/measure_saves.py --folder /tmp/saves --device cuda --batch-tokens 25000
 
 Trains Transformers of about 1, 10 and 60 million parameters on random tokens, with Adam as in a run. Printed for each:
 a step's time; the copy that training waits for; the write in the background, flushed to the disk; how much slower steps

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Draws one-line changes to the package by a seed, and tells which of them no test notices.
 
-    python scripts/mutate.py --seed 1 --count 300 --json outputs/mutants-1.json
-    python scripts/mutate.py --seed 2 --count 100 seq2seq/search seq2seq/models
-    python scripts/mutate.py --again outputs/mutants-1.json       # those that survived there
+    python scripts/reliability/mutate.py --seed 1 --count 300 --json outputs/mutants-1.json
+    python scripts/reliability/mutate.py --seed 2 --count 100 seq2seq/search seq2seq/models
+    python scripts/reliability/mutate.py --again outputs/mutants-1.json       # those that survived there
 
 Each mutant runs in a copy of the working tree against the fast tests that execute its line, the narrowest first, until
 one fails. One that takes far longer than the tests did counts as killed and is listed. The fast tests run once before,
@@ -35,7 +35,7 @@ from xml.etree import ElementTree
 
 from mutants import Mutant, compiles, mutants_of
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # Shells, displays and reports are left to the tests of the command line.
 SCOPE = [
     "seq2seq/training/step.py", "seq2seq/training/trainer.py", "seq2seq/training/config.py",

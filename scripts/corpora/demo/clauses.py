@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from demo_grammar import (
+from demo.grammar import (
     POSSESSIVE_WORDS,
     Clause,
     Phrase,
@@ -14,9 +14,9 @@ from demo_grammar import (
     noun_phrase,
     pronoun,
 )
-from demo_lexicon import ADJECTIVE_KIND, ADJECTIVES, NOUNS, PEOPLE, RELATED, UNIQUE, Noun
-from demo_settings import CITIES, DAYS, FEMALE, MALE, MONTHS, PLACES, Adverbial, number_words
-from demo_verbs import (
+from demo.lexicon import ADJECTIVE_KIND, ADJECTIVES, NOUNS, PEOPLE, RELATED, UNIQUE, Noun
+from demo.settings import CITIES, DAYS, FEMALE, MALE, MONTHS, PLACES, Adverbial, number_words
+from demo.verbs import (
     BE,
     DITRANSITIVE,
     INTRANSITIVE,

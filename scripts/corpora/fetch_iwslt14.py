@@ -1,7 +1,7 @@
 """Fetches IWSLT 2014 German-English and converts it to data/iwslt14/{train,valid,test}.{de,en}.
 
-    python scripts/fetch_iwslt14.py
-    python scripts/fetch_iwslt14.py --from path/to/de-en      # the unpacked archive
+    python scripts/corpora/fetch_iwslt14.py
+    python scripts/corpora/fetch_iwslt14.py --from path/to/de-en      # the unpacked archive
 
 TED talks, Cettolo et al. 2014 (report on the 11th IWSLT evaluation campaign); licence CC BY-NC-ND. The split
 is the one that papers use: every 23rd training pair is for validation, and dev2010, TEDX dev2012 and tst2010

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from demo_lexicon import Adjective, Noun
-from demo_settings import Adverbial
-from demo_verbs import BE, Modal, Verb
+from demo.lexicon import Adjective, Noun
+from demo.settings import Adverbial
+from demo.verbs import BE, Modal, Verb
 
 _DEFINITE = {
     "nom": {"m": "der", "f": "die", "n": "das", "p": "die"},

@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from demo_affairs import AFFAIRS
-from demo_events import EVENTS
-from demo_names import FactSource
-from demo_topic import Sentence, Topic, sentences
+from demo.affairs import AFFAIRS
+from demo.events import EVENTS
+from demo.names import FactSource
+from demo.topic import Sentence, Topic, sentences
 
 _TOPICS = (*AFFAIRS, *EVENTS)
 _SIDES = (3, 3, 4, 4, 5)  # how many side sentences a report has

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains a tiny model for very many steps and watches that memory, handles and disk use do not grow.
 
-    python scripts/soak.py --steps 200000 --folder /tmp/soak
+    python scripts/reliability/soak.py --steps 200000 --folder /tmp/soak
 
 As many saves, evaluations, log lines and passes over the data as a run of days has, in minutes. Every second the
 process of `seq2seq train` is asked for its memory, open files and threads, and its run folder for checkpoints and size;

@@ -1,8 +1,8 @@
 """Counts the names and numbers that summaries get right.
 
-    python scripts/score_facts.py outputs/demo_summarization
-    python scripts/score_facts.py outputs/with_copying outputs/without --test-set test
-    python scripts/score_facts.py summaries.txt --records data/demo_summarization/test.jsonl
+    python scripts/corpora/score_facts.py outputs/demo_summarization
+    python scripts/corpora/score_facts.py outputs/with_copying outputs/without --test-set test
+    python scripts/corpora/score_facts.py summaries.txt --records data/demo_summarization/test.jsonl
 
 Each record lists under `facts` the names and numbers of its reference summary as they are written there; those with a
 digit count as numbers, the others as names. Printed with 95 % bootstrap intervals over the records:

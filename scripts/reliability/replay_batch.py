@@ -1,6 +1,6 @@
 """Computes once more the batch that ended a run whose loss or gradient was no longer a finite number.
 
-    python scripts/replay_batch.py outputs/mine [KEY=VALUE ...]
+    python scripts/reliability/replay_batch.py outputs/mine [KEY=VALUE ...]
 
 The run's folder `checkpoints/failed` holds the weights and the batch. With the run's seed the dropout is the same, too.
 An override tries another way to compute it: trainer.precision=fp32, say. Prints the loss of each micro-batch, which

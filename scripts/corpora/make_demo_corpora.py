@@ -1,7 +1,7 @@
 """Write the two demonstration corpora: translation (plain aligned files) and summarisation (JSON lines).
 
-    python scripts/make_demo_corpora.py --output data
-    python scripts/make_demo_corpora.py --task translation --pairs 2000000 --output /tmp/large
+    python scripts/corpora/make_demo_corpora.py --output data
+    python scripts/corpora/make_demo_corpora.py --task translation --pairs 2000000 --output /tmp/large
 
 The same seed writes the same bytes. Which split an example belongs to is decided by a hash of its target, so
 that no text of the validation and test sets, on either side, is in the training set, however long it is.
@@ -22,8 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-import demo_summarization
-import demo_translation
+from demo import summarization, translation
 
 SPLITS = ("train", "valid", "test")
 _WINDOW = 200_000  # repeats are dropped among at most this many recent examples, so that memory stays flat
@@ -100,7 +99,7 @@ class AtomicText:
 
 def write_translation(folder: Path, seed: int, train: int, held_out: int) -> None:
     """Streams the parallel corpus to {train,valid,test}.{en,de}; the held-out sets use trained words."""
-    stream = distinct(demo_translation.pairs(seed))
+    stream = distinct(translation.pairs(seed))
     vocabulary: set[str] = set()
     candidates: dict[str, list[tuple[str, str]]] = {"valid": [], "test": []}
     written = 0
@@ -127,7 +126,7 @@ def write_translation(folder: Path, seed: int, train: int, held_out: int) -> Non
 
 
 def _take_known(found: list[tuple[str, str]], vocabulary: set[str], limit: int) -> list[tuple[str, str]]:
-    open_class = demo_translation.OPEN_CLASS
+    open_class = translation.OPEN_CLASS
     known = (p for p in found if all(_known(text, vocabulary, open_class) for text in p))
     return list(islice(known, limit))
 
@@ -139,7 +138,7 @@ def write_summarization(folder: Path, seed: int, train: int, held_out: int) -> N
     counts = dict.fromkeys(SPLITS, 0)
     with ExitStack() as stack:
         files = {s: stack.enter_context(AtomicText(folder / name)) for s, name in names.items()}
-        for split, report in distinct(demo_summarization.reports(seed)):
+        for split, report in distinct(summarization.reports(seed)):
             if counts[split] == wanted[split]:
                 if counts == wanted:
                     break

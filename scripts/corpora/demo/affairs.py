@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demo_topic import Outcome, Topic
+from demo.topic import Outcome, Topic
 
 COUNCIL = Topic(
     outcomes=(

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kills training runs at random moments, starts them again, and compares them with one that nobody disturbed.
 
-    python scripts/torture.py --kills 30 --seed 1 experiment=demo_translation model=transformer_tiny \
+    python scripts/reliability/torture.py --kills 30 --seed 1 experiment=demo_translation model=transformer_tiny \
         trainer.max_steps=150 trainer.eval_every=30 trainer.save_every=25 trainer.log_every=10
 
 Every trial has a run folder of its own. The process group gets SIGKILL at a moment drawn uniformly from the duration of
