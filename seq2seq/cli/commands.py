@@ -20,6 +20,7 @@ from seq2seq.config.commands import (
 from seq2seq.config.parse import parse
 from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
+from seq2seq.pipeline.resume import with_values_of_run
 from seq2seq.runs.folder import RunFolder, require_run
 
 
@@ -43,6 +44,7 @@ def _check(values: DictConfig) -> None:
     config = Config(**{entry.name: getattr(settings, entry.name) for entry in fields(Config)})
     folder = RunFolder(run_path(config))
     overrides, _ = hydra_app.overrides_of_job()
+    config = with_values_of_run(config, folder, overrides)
     command = shlex.join(["seq2seq", "train", *(each for each in overrides if not each.startswith("format="))])
     with importing():
         from seq2seq.preflight.check import check

@@ -15,6 +15,7 @@ from seq2seq.config import saved
 from seq2seq.config.parse import parse
 from seq2seq.config.schema import Config
 from seq2seq.errors import TrainingError, UserError
+from seq2seq.pipeline.resume import with_values_of_run
 from seq2seq.runs import report
 from seq2seq.runs.folder import RunFolder
 
@@ -44,13 +45,14 @@ def _job(values: DictConfig, swept: set[Path], *, failed: list[Path], at_end: Ex
     """
     config = parse(values)
     folder = RunFolder(run_path(config))
+    overrides, in_sweep = hydra_app.overrides_of_job()
+    config = with_values_of_run(config, folder, overrides)
     with importing():
         from seq2seq.pipeline.results import finite_objective
         from seq2seq.pipeline.train import train
         from seq2seq.system.distributed import leave, world_from_environment
     at_end.callback(leave)
     world = world_from_environment()
-    in_sweep = hydra_app.overrides_of_job()[1]
     if world.is_main and in_sweep:
         swept.add(folder.path.parent)
     try:

@@ -1,7 +1,7 @@
 """Configurations as runs keep them: written, read, compared."""
 
-import hashlib
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -71,12 +71,49 @@ def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def fingerprint(config: Config) -> str:
-    """sha256 of the keys that matter for the weights and are not at their defaults, so that new keys change nothing."""
+def fingerprints(config: Config) -> dict[str, str]:
+    """The values of the keys that matter for the weights, as JSON by ``config.KEY``.
+
+    All of them, defaults too: what a checkpoint was trained with is known whatever becomes of the defaults.
+    """
     values = flatten(to_mapping(config))
-    defaults = flatten(to_mapping(Config(model=type(config.model)())))
-    mattering = {key: value for key, value in values.items() if not _is_free(key) and defaults.get(key) != value}
-    return hashlib.sha256(json.dumps(mattering, sort_keys=True).encode()).hexdigest()
+    return {f"config.{key}": json.dumps(value) for key, value in values.items() if not _is_free(key)}
+
+
+def resumed(run: Config, now: Config, *, given: Collection[str]) -> Config:
+    """The configuration that a run is resumed with: its own values of the keys that matter for the weights.
+
+    A default, or a file of `configs/`, may have another value by now. What the command line gives counts whatever the
+    run has, and ``diff`` tells where they disagree; so do the keys that may change on resume.
+
+    Args:
+        run: The run's saved configuration.
+        now: As composed now.
+        given: Keys and sections that the command line gives in another way than the command that began the run.
+    """
+
+    def is_given(key: str) -> bool:
+        return any(each in ("", key) or key.startswith(f"{each}.") for each in given)
+
+    kept, values = flatten(to_mapping(run)), flatten(to_mapping(now))
+    if is_given("model.family"):
+        kept = {key: value for key, value in kept.items() if not key.startswith("model.")}
+    else:
+        values = {key: value for key, value in values.items() if not key.startswith("model.") or key in kept}
+    own = {key: value for key, value in kept.items() if not _is_free(key) and not is_given(key)}
+    return parse(_nested(values | own))
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``flatten`` made flat."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return nested
 
 
 def _is_free(key: str) -> bool:

@@ -77,7 +77,7 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
     prepared = prepare_data(config)
     checkpoints = CheckpointStore(folder.checkpoints)
     checkpoint = _latest(checkpoints, world)
-    fingerprints = prepared.fingerprints | {"config": saved.fingerprint(config)}
+    fingerprints = prepared.fingerprints | saved.fingerprints(config)
     if checkpoint is not None:
         require_same_content(checkpoint, fingerprints, folder)
     tracker: NullTracker = NullTracker()
@@ -141,16 +141,19 @@ def stored_objective(config: Config, folder: RunFolder) -> float | None:
 
 
 def require_same_content(checkpoint: Checkpoint, fingerprints: Mapping[str, str], folder: RunFolder) -> None:
-    """Raises a UserError where one of these fingerprints is not that of the checkpoint; a test set may be added."""
+    """Raises a UserError where one of these fingerprints is not that of the checkpoint.
+
+    A test set may be added, and a key of the configuration that the checkpoint knows nothing of.
+    """
     made_with = checkpoint.belongs_to
     changed = sorted(
         key
         for key, value in fingerprints.items()
-        if made_with.get(key) != value and (key in made_with or not key.startswith("data.test."))
+        if made_with.get(key) != value and (key in made_with or not key.startswith(("data.test.", "config.")))
     )
     if changed:
         raise UserError(
-            f"{folder.path} was trained on other content: {', '.join(changed)} changed since (by sha256); restore it, "
+            f"{folder.path} was trained on other content: {', '.join(changed)} changed since; restore it, "
             "choose another name (name=NAME), or start over in this folder (overwrite=true)"
         )
 

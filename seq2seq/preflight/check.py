@@ -156,7 +156,7 @@ def _has_checkpoint(config: Config, folder: RunFolder, prepared: Prepared) -> bo
     checkpoint = CheckpointStore(folder.checkpoints).latest_valid()
     if checkpoint is None:
         return False
-    require_same_content(checkpoint, prepared.fingerprints | {"config": saved.fingerprint(config)}, folder)
+    require_same_content(checkpoint, prepared.fingerprints | saved.fingerprints(config), folder)
     return True
 
 

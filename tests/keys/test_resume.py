@@ -5,12 +5,14 @@ import re
 import shutil
 from dataclasses import asdict
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from seq2seq.config import parse as parse_module
 from seq2seq.config import saved
 from seq2seq.config.parse import known_keys, parse
 from seq2seq.config.rules import flatten
@@ -18,6 +20,7 @@ from seq2seq.config.schema import Config
 from seq2seq.errors import Interrupted, UserError
 from seq2seq.pipeline.train import stored_objective
 from seq2seq.runs.folder import RunFolder
+from seq2seq.training.config import TrainerConfig
 
 # A new key belongs into one of these two; all others of its section are taken for it in the sections below.
 MAY_CHANGE = {
@@ -137,7 +140,7 @@ def test_what_has_to_stay_is_refused_by_name(family: str, tmp_path: Path) -> Non
     values = flatten(asdict(old))
     wanted = {key for key in values if stays(key)} - {"model.family"}
     assert set(re.findall(r"^  (\S+): .* there, .* now$", message, re.MULTILINE)) == wanted
-    assert saved.fingerprint(old) != saved.fingerprint(new)
+    assert saved.fingerprints(old) != saved.fingerprints(new)
 
 
 def test_another_family_of_models_is_refused(tmp_path: Path) -> None:
@@ -153,7 +156,7 @@ def test_what_may_change_is_accepted(tmp_path: Path) -> None:
     assert not same & keys, "all of them are changed"
     assert stored_objective(new, run_of(old, tmp_path)) is None
     assert saved.diff(old, new) == {}
-    assert saved.fingerprint(old) == saved.fingerprint(new)
+    assert saved.fingerprints(old) == saved.fingerprints(new)
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +204,32 @@ def test_a_run_does_not_go_on_with_what_has_to_stay(train_run: Any, interrupted:
         train_run(interrupted, *FAST, "trainer.label_smoothing=0.2")
     assert config.read_text(encoding="utf-8") == before
     config.write_text(before.replace("label_smoothing: 0.1", "label_smoothing: 0.2"), encoding="utf-8")
-    with pytest.raises(UserError, match=r"other content: config changed since .*name=NAME.*overwrite=true"):
+    with pytest.raises(
+        UserError, match=r"other content: config\.trainer\.label_smoothing changed since.*name=NAME.*overwrite=true"
+    ):
         train_run(interrupted, *FAST, "trainer.label_smoothing=0.2")
     config.write_text(before, encoding="utf-8")
     state = json.loads((interrupted / "run/checkpoints/last/state.json").read_text(encoding="utf-8"))
     assert state["step"] == 1
+
+
+def test_the_same_command_resumes_a_run_whose_defaults_have_changed(
+    train_run: Any, interrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run keeps its own values of keys that nobody types."""
+    whole = train_run(tmp_path / "whole", *FAST, "trainer.max_steps=6")
+    shutil.copytree(interrupted / "run", tmp_path / "run", symlinks=True)
+    changed_default = partial(TrainerConfig, label_smoothing=0.3)
+    monkeypatch.setattr(Config.__dataclass_fields__["trainer"], "default_factory", changed_default)
+    parse_module._types.cache_clear()
+    try:
+        changed = train_run(tmp_path / "new", *FAST, "trainer.max_steps=6")
+        resumed = train_run(tmp_path, *FAST, "trainer.max_steps=6")
+    finally:
+        monkeypatch.undo()
+        parse_module._types.cache_clear()
+    assert "going on from step 1" in resumed.log
+    weights, expected = resumed.weights(), whole.weights()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights.items())
+    assert any(not torch.equal(tensor, expected[name]) for name, tensor in changed.weights().items())
+    assert saved.load(tmp_path / "run" / "config.yaml").trainer.label_smoothing == 0.1
