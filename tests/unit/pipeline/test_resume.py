@@ -12,8 +12,12 @@ from seq2seq.config.schema import Config
 from seq2seq.pipeline.resume import with_values_of_run
 from seq2seq.runs.folder import RunFolder
 
-RUN = {"optim": {"lr": 0.5, "eps": 1e-5}, "trainer": {"max_steps": 7}, "data": {"test": {"a": {"path": "a.tsv"}}}}
-COMMAND = "seq2seq train model=transformer_small optim.lr=0.5 'name=a run' trainer.max_steps=7"
+RUN = {
+    "optim": {"lr": 0.5, "eps": 1e-5, "betas": [0.5, 0.6]},
+    "trainer": {"max_steps": 7},
+    "data": {"test": {"a": {"path": "a.tsv"}}},
+}
+COMMAND = "seq2seq train model=transformer_small optim.lr=0.5 optim.betas=[0.5,0.6] 'name=a run' trainer.max_steps=7"
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def test_a_choice_that_is_made_anew_brings_all_its_keys(folder: RunFolder, overr
     assert "optim.eps" in saved.diff(saved.load(folder.config), found)
 
 
-@pytest.mark.parametrize("override", ["model=transformer_small", "optim.lr=0.5", "name=a run"])
+@pytest.mark.parametrize("override", ["model=transformer_small", "optim.lr=0.5", "optim.betas=[0.5,0.6]", "name=a run"])
 def test_what_the_command_had_before_brings_nothing(folder: RunFolder, override: str) -> None:
     assert saved.diff(saved.load(folder.config), resumed(folder, {}, override)) == {}
 
