@@ -19,7 +19,7 @@ from peers import comparable
 
 from seq2seq.config.schema import Config
 from seq2seq.data.prepare import Prepared, prepare
-from seq2seq.pipeline.build import build_stream, build_training
+from seq2seq.pipeline.build import build_loader, build_training
 from seq2seq.system.config import Precision
 from seq2seq.system.device import build_runtime, keep_freed_memory, set_threads
 from seq2seq.system.distributed import world_from_environment
@@ -66,7 +66,7 @@ class OurLoop:
         self._step, self._stream = build_training(config, data, runtime=runtime, world=self._world)
         self._steps, self._done = steps, 0
         self._horizon = resolve_horizon(config.optim, max_steps=config.trainer.max_steps)
-        self._step.rehearse(self._stream.heaviest(0))
+        self._step.warm_up_memory(self._stream.largest_batches(0))
 
     def turn(self) -> float:
         """The steps of a turn; returns the mean loss of a token."""
@@ -96,7 +96,7 @@ def problem_of(overrides: list[str], steps: int) -> Problem:
     data = prepared_data(config)
     batches = [
         np.concatenate([micro.batch.indices.numpy() for micro in step.micro_batches]).tolist()
-        for step in islice(build_stream(config, lambda epoch: data.train).steps(0, 0), steps)
+        for step in islice(build_loader(config, lambda epoch: data.train).steps(0, 0), steps)
     ]
     train = data.train
     return Problem(

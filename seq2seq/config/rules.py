@@ -76,7 +76,7 @@ def _check_text(key: str, text: str) -> None:
         raise UserError(f"{key}={text!r}: is not UTF-8; rename what it names") from None
 
 
-def without_effect(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+def unused_keys(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
     """A line for each key that was set but that nothing reads, because of the value of another one.
 
     Args:

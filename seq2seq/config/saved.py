@@ -16,7 +16,7 @@ from seq2seq.config.schema import Config
 from seq2seq.system.plain_yaml import read_mapping
 
 # A run may go on with other values of these: limits, logging, places. What data there is, is compared by content.
-FREE_KEYS = (
+MAY_CHANGE_ON_RESUME = (
     "name", "output_root", "cache_root", "overwrite", "search", "metrics",
     "data.root", "data.train", "data.valid", "data.test", "data.source_language", "data.target_language",
     "trainer.device", "trainer.threads", "trainer.compile", "trainer.checkpoint_activations",
@@ -55,10 +55,10 @@ def hyper_parameters(config: Config) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key.startswith(sections) or key in others}
 
 
-def without_effect(config: Config) -> list[str]:
+def unused_keys(config: Config) -> list[str]:
     """A line for each key that differs from its default and that nothing reads, because of another key's value."""
     defaults = parse({"model": {"family": config.model.family}})
-    return rules.without_effect(flatten(to_mapping(config)), flatten(to_mapping(defaults)))
+    return rules.unused_keys(flatten(to_mapping(config)), flatten(to_mapping(defaults)))
 
 
 def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
@@ -117,4 +117,4 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+    return any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE_ON_RESUME)

@@ -284,8 +284,8 @@ def text_field(record: dict[str, Any], name: str, place: str, *, key: str | None
     """
     if name not in record:
         found = ", ".join(map(str, record)) or "none"
-        mend = f" Set {key} to the one that is meant." if record and key else ""
-        raise UserError(f"{place}: no field {name!r}; the record's fields: {found}.{mend}")
+        fix = f" Set {key} to the one that is meant." if record and key else ""
+        raise UserError(f"{place}: no field {name!r}; the record's fields: {found}.{fix}")
     return _checked_text(record[name], name, place)
 
 

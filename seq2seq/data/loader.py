@@ -53,7 +53,7 @@ class StepBatches:
 
 
 @dataclass(frozen=True)
-class StreamConfig:
+class LoaderConfig:
     """What decides which examples meet in a step, besides the data.
 
     Attributes:
@@ -77,23 +77,23 @@ class StreamConfig:
     pinned: bool = False
 
 
-class BatchStream:
+class BatchLoader:
     """Endless optimizer steps over a training store.
 
     Args:
         store_of_epoch: The examples of an epoch: the same store each time, or one with resampled subwords.
-        config: See ``StreamConfig``.
+        config: See ``LoaderConfig``.
     """
 
-    AHEAD = 4  # steps prepared before they are asked for: enough to hide a slow batch, little memory
+    PREFETCH = 4  # steps prepared before they are asked for: enough to hide a slow batch, little memory
 
-    def __init__(self, store_of_epoch: Callable[[int], TokenStore], config: StreamConfig):
+    def __init__(self, store_of_epoch: Callable[[int], TokenStore], config: LoaderConfig):
         self._store_of_epoch = store_of_epoch
         self._config = config
         self._plan_lock = threading.Lock()
         self._planned: tuple[int, TokenStore, EpochPlan] | None = None
 
-    def heaviest(self, epoch: int) -> list[MicroBatch]:
+    def largest_batches(self, epoch: int) -> list[MicroBatch]:
         """The micro-batches of an epoch that need most memory: by positions, and by pairs of them, as in attention."""
         store, plan = self._plan(epoch)
         examples = np.diff(plan.ends, prepend=0)
@@ -105,7 +105,7 @@ class BatchStream:
 
     def steps(self, epoch: int, position: int) -> Generator[StepBatches, None, None]:
         """Yields steps from a position on, prepared in a thread; an error there is raised here."""
-        ready: queue.Queue[StepBatches | BaseException] = queue.Queue(self.AHEAD)
+        ready: queue.Queue[StepBatches | BaseException] = queue.Queue(self.PREFETCH)
         stopped = threading.Event()
 
         def put(item: StepBatches | BaseException) -> bool:

@@ -24,7 +24,7 @@ from seq2seq.data.ragged import DamagedStoreError
 from seq2seq.data.report import DataReport
 from seq2seq.data.store import TokenStore, is_store, verify
 from seq2seq.errors import UserError
-from seq2seq.system.atomic_folder import publish
+from seq2seq.system.atomic_folder import build_once
 from seq2seq.tokenizers.config import TokenizerConfig
 from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers, train_tokenizers
 
@@ -258,7 +258,7 @@ def _tokenizers(folder: Path, splits: dict[str, _Split], config: TokenizerConfig
         )
         made.save(partial)
 
-    publish(folder, build, complete=_holds_tokenizers, log=log)
+    build_once(folder, build, complete=_holds_tokenizers, log=log)
     return load_tokenizers(folder)
 
 
@@ -285,9 +285,9 @@ def _store(split: _Split, tokenizers: Tokenizers, root: Path, *, log: Log) -> To
         log(f"Encoding {split.key}.")
         write_store(partial, split.examples(), tokenizers, split.data, training=split.training)
 
-    publish(folder, build, complete=lambda made: is_store(made, at_once=TokenStore.READ_AT_ONCE), log=log)
+    build_once(folder, build, complete=lambda made: is_store(made, at_once=TokenStore.READ_AT_ONCE), log=log)
     try:
         return TokenStore(folder)
     except DamagedStoreError:  # one that was too large to be read first
-        publish(folder, build, complete=is_store, log=log)
+        build_once(folder, build, complete=is_store, log=log)
         return TokenStore(folder)

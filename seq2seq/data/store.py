@@ -51,7 +51,7 @@ from seq2seq.data.ragged import (
 )
 from seq2seq.data.report import SideCounter, SplitReport
 from seq2seq.errors import TrainingError
-from seq2seq.system.atomic_folder import publish
+from seq2seq.system.atomic_folder import build_once
 from seq2seq.tokenizers.pair import Tokenizers
 
 FORMAT_VERSION = 3
@@ -192,7 +192,7 @@ class TokenStore:
                 writer.finish({"report": asdict(report)})
 
         name = f"{series}-{epoch}"
-        publish(folder / name, build, complete=is_store)
+        build_once(folder / name, build, complete=is_store)
         store = TokenStore(self.folder, ids_folder=folder / name)
         # This one and no older ones: another run of the series, far behind, may be about to open those.
         shutil.rmtree(folder / f"{series}-{epoch - _EPOCHS_KEPT}", ignore_errors=True)

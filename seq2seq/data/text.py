@@ -158,8 +158,8 @@ def _check_start(block: bytes, name: str) -> None:
     line = block.split(b"\n", 1)[0].removesuffix(b"\r")
     for magic, kind in _COMPRESSED.items():
         if line.startswith(magic):
-            mend = "Give it a name ending in .gz" if magic == b"\x1f\x8b" else "Unpack it first"
-            raise UserError(f"{name}: is {kind}, not plain text. {mend}.")
+            fix = "Give it a name ending in .gz" if magic == b"\x1f\x8b" else "Unpack it first"
+            raise UserError(f"{name}: is {kind}, not plain text. {fix}.")
     probe = line[:_PROBE]
     # Every second byte of ASCII text in UTF-16 is zero; real text holds a stray zero byte at most.
     if probe.startswith(_UTF16_OR_32) or (len(probe) >= 4 and probe.count(0) * 3 >= len(probe)):

@@ -12,7 +12,7 @@ from seq2seq.data.batching import collate, evaluation_batches
 from seq2seq.data.ragged import Index
 from seq2seq.data.store import TokenStore
 from seq2seq.inference.generator import Generator, Output
-from seq2seq.inference.oom import Portions
+from seq2seq.inference.oom import BatchSplitter
 from seq2seq.metrics import MetricsConfig, Score
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.objective import Objective
@@ -56,8 +56,8 @@ class Evaluator:
         world: The ranks that share the work; each gets the whole result.
 
     Attributes:
-        loss_portions: Into how many parts a batch is cut for its losses.
-        search_portions: Likewise for its outputs.
+        loss_splitter: Into how many parts a batch is cut for its losses.
+        search_splitter: Likewise for its outputs.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Evaluator:
         self.tokenizers = tokenizers
         self._runtime = runtime
         self._world = world or World()
-        self.loss_portions = Portions(runtime.device, work="computing the loss of")
-        self.search_portions = Portions(runtime.device, work="searching the outputs of")
+        self.loss_splitter = BatchSplitter(runtime.device, work="computing the loss of")
+        self.search_splitter = BatchSplitter(runtime.device, work="searching the outputs of")
 
     @torch.inference_mode()
     def loss(self, model: Seq2Seq, store: TokenStore) -> dict[str, float]:
@@ -99,13 +99,13 @@ class Evaluator:
                 sums: LossSums = objective(batch.src, batch.tgt_in, batch.rows, batch.labels, 0.0)
             return sums
 
-        mend = (
+        fix = (
             f"lower data.max_source_length={self.config.max_source_length} or "
             f"data.max_target_length={self.config.max_target_length}"
         )
         batches = evaluation_batches(store.source_lengths, store.target_lengths, batch_tokens=self.config.batch_tokens)
         for indices in batches[self._world.rank :: self._world.size]:
-            for _, part in self.loss_portions.each(indices, summed, mend=mend):
+            for _, part in self.loss_splitter.each(indices, summed, fix=fix):
                 totals += torch.stack([part.nll, part.correct, part.tokens]).double().cpu()
         model.train(was_training)
         nll, correct, tokens = self._world.sum(totals).tolist()
@@ -161,7 +161,7 @@ class Evaluator:
             max_source_length=self.config.max_source_length,
             seed=self.config.seed,
         )
-        generator.portions = self.search_portions
+        generator.splitter = self.search_splitter
         return generator
 
     def score(self, outputs: Sequence[str], store: TokenStore) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seq2seq.models.base import Hidden, Seq2Seq
+from seq2seq.models.base import DecoderOutput, Seq2Seq
 from seq2seq.search.config import SearchPrecision
 from seq2seq.search.hypothesis import Hypothesis
 from seq2seq.search.search import decoding_mode
@@ -84,7 +84,7 @@ def forced_explanation(models: Sequence[Seq2Seq], src: Tensor, tgt: Tensor) -> t
     return attention, (origin * torch.stack(copied)).sum(0)
 
 
-def _of_tokens(model: Seq2Seq, hidden: Hidden, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _of_tokens(model: Seq2Seq, hidden: DecoderOutput, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of labels [B, T] and the probabilities that they were copied, both [B, T] float32.
 
     A sentence at a time and without the padding, because [B, T, V] may not fit into memory.

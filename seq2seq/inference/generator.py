@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from seq2seq.inference.explanation import explain
-from seq2seq.inference.oom import Portions
+from seq2seq.inference.oom import BatchSplitter
 from seq2seq.models.base import Seq2Seq
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.hypothesis import Hypothesis
@@ -68,7 +68,7 @@ class Generator:
     Attributes:
         truncated: how many sources have been truncated so far.
         unknown: how many sources so far hold nothing but unknown tokens.
-        portions: how batches are cut where memory has run out; generators may share it.
+        splitter: how batches are cut where memory has run out; generators may share it.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Generator:
         self.seed = seed
         self.truncated = 0
         self.unknown = 0
-        self.portions = Portions(device, work="searching the outputs of")
+        self.splitter = BatchSplitter(device, work="searching the outputs of")
 
     def generate(self, texts: Sequence[str]) -> list[str]:
         """The best output of each text, in order."""
@@ -134,7 +134,7 @@ class Generator:
                 explain(found, self.models, src, precision=self.config.precision)
             return found
 
-        mend = (
+        fix = (
             f"lower search.beam_size={self.config.beam_size}, search.max_length={self.config.max_length} or "
             f"data.max_source_length={self.max_source_length}"
         )
@@ -142,7 +142,7 @@ class Generator:
             for model in self.models:
                 stack.enter_context(model.unchanging())
             for batch in self._batches(sources):
-                for places, found in self.portions.each(batch, searched, mend=mend):
+                for places, found in self.splitter.each(batch, searched, fix=fix):
                     for place, hypotheses in zip(places, found, strict=True):
                         labels = self.tokenizers.source.pieces(sources[place])
                         outputs[place] = [self._output(hypothesis, labels) for hypothesis in hypotheses]

@@ -16,7 +16,7 @@ Numbers = TypeVar("Numbers", list[int], Index)
 Result = TypeVar("Result")
 
 
-class Portions:
+class BatchSplitter:
     """How many portions a batch is cut into: one, until memory runs out; then twice as many, for good.
 
     Args:
@@ -24,7 +24,7 @@ class Portions:
         work: What it is, for messages.
 
     Attributes:
-        count: Portions that a batch is cut into.
+        count: BatchSplitter that a batch is cut into.
         failures: How often memory ran out.
     """
 
@@ -34,13 +34,13 @@ class Portions:
         self._device = device
         self._work = work
 
-    def each(self, batch: Numbers, work: Callable[[Numbers], Result], *, mend: str) -> Iterator[tuple[Numbers, Result]]:
+    def each(self, batch: Numbers, work: Callable[[Numbers], Result], *, fix: str) -> Iterator[tuple[Numbers, Result]]:
         """Yields each portion of a batch with what the work made of it, in order.
 
         Args:
             batch: Numbers of the examples.
             work: From a portion's numbers to a result; tried anew with fewer of them where memory runs out.
-            mend: What a user can change if one example alone is too large.
+            fix: What a user can change if one example alone is too large.
 
         Raises:
             TrainingError: If memory does not suffice for one example.
@@ -54,7 +54,7 @@ class Portions:
                 if not is_out_of_memory(error):
                     raise
                 if len(portion) == 1:
-                    raise TrainingError(f"out of memory while {self._work} one example alone; {mend}") from error
+                    raise TrainingError(f"out of memory while {self._work} one example alone; {fix}") from error
             else:
                 yield portion, result
                 done += len(portion)

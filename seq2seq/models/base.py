@@ -23,9 +23,9 @@ from torch.utils.checkpoint import checkpoint
 from seq2seq.errors import UserError
 from seq2seq.models.copying import SourceTokens
 from seq2seq.models.linear import compute_dtype
-from seq2seq.models.output import Hidden, Output
+from seq2seq.models.output import DecoderOutput, Output
 
-__all__ = ["Hidden", "Memory", "Output", "Seq2Seq", "State", "Vocabulary", "beam_rows", "compute_dtype"]
+__all__ = ["DecoderOutput", "Memory", "Output", "Seq2Seq", "State", "Vocabulary", "beam_rows", "compute_dtype"]
 
 R = TypeVar("R")
 
@@ -140,7 +140,7 @@ class Seq2Seq(nn.Module, ABC):
         """Encodes sources [B, S] int64, padded on the right where `src_mask` [B, S] is False."""
 
     @abstractmethod
-    def decode(self, tgt_in: Tensor, memory: Memory, *, need_attention: bool = False) -> Hidden:
+    def decode(self, tgt_in: Tensor, memory: Memory, *, need_attention: bool = False) -> DecoderOutput:
         """Features [B, T, D] of each target position, having read `tgt_in` [B, T] up to and with it."""
 
     @abstractmethod
@@ -148,7 +148,7 @@ class Seq2Seq(nn.Module, ABC):
         """The state before the first target token, with `width` equal rows a sentence."""
 
     @abstractmethod
-    def step(self, tokens: Tensor, state: State, *, need_attention: bool) -> Hidden:
+    def step(self, tokens: Tensor, state: State, *, need_attention: bool) -> DecoderOutput:
         """Features [N, D] after one more token a row (`tokens` [N] int64); advances `state` in place."""
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seq2seq.models.attention import attendable, score_bias
-from seq2seq.models.base import Hidden, Memory, Output, Seq2Seq, State, Vocabulary, beam_rows
+from seq2seq.models.base import DecoderOutput, Memory, Output, Seq2Seq, State, Vocabulary, beam_rows
 from seq2seq.models.copying import Copying, SourceTokens
 from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import build_embeddings
@@ -117,7 +117,7 @@ class GRU(Seq2Seq):
         states = run_bidirectional(self.encoder, x, real, self.dropout)[:, : src.size(0)]
         return Memory(states=states.transpose(0, 1), mask=mask, src=src)
 
-    def decode(self, tgt_in: Tensor, memory: Memory, *, need_attention: bool = False) -> Hidden:
+    def decode(self, tgt_in: Tensor, memory: Memory, *, need_attention: bool = False) -> DecoderOutput:
         """See `Seq2Seq.decode`; goes on with examples added by `pad_rows`, which are dropped at the end."""
         count = tgt_in.size(0)
         x = pad_rows(self.dropout(self.target_embedding(tgt_in.t())), dim=1)
@@ -153,7 +153,7 @@ class GRU(Seq2Seq):
             width=width,
         )
 
-    def step(self, tokens: Tensor, state: State, *, need_attention: bool) -> Hidden:
+    def step(self, tokens: Tensor, state: State, *, need_attention: bool) -> DecoderOutput:
         """See `Seq2Seq.step`."""
         state = cast(GRUState, state)
         gates = self._input_gates(self.dropout(self.target_embedding(tokens))).unsqueeze(0)
@@ -172,12 +172,12 @@ class GRU(Seq2Seq):
 
     def _hidden(
         self, features: Tensor, weights: Tensor, tokens: SourceTokens | None, *, need_attention: bool
-    ) -> Hidden:
+    ) -> DecoderOutput:
         """Of attentional states [*, D] and the attention [*, S] behind them."""
         features = self.dropout(features)
         if tokens is not None:
-            return Hidden(features, weights, Copying.evenly(weights, tokens))
-        return Hidden(features, weights if need_attention else None)
+            return DecoderOutput(features, weights, Copying.evenly(weights, tokens))
+        return DecoderOutput(features, weights if need_attention else None)
 
     def _decode_fed(self, gates: Tensor, hidden: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
         """Attentional states [B, T, D] and attention [B, T, S] where each position needs those of the one before."""

@@ -24,12 +24,12 @@ _CHUNK_ELEMENTS_ELSEWHERE = 1 << 26
 # But not fewer rows than this: each chunk adds as much as the whole weight to its gradient.
 _FEWEST_ROWS = 512
 # A chunk's part of the weight's gradient is a sum over its rows before any loss scale is applied. In float16, whose
-# largest number is 65504, the sum over so many rows stays finite for features up to 8; later scaling could not mend it.
+# largest number is 65504, the sum over so many rows stays finite for features up to 8; later scaling could not fix it.
 _CHUNK_ROWS_FLOAT16 = 1 << 13
 
 
 @dataclass
-class Hidden:
+class DecoderOutput:
     """What the decoder says about target positions, short of the vocabulary.
 
     Attributes:
@@ -46,7 +46,7 @@ class Hidden:
     copying: Copying | None = None
     repetition: Tensor | None = None
 
-    def rows(self, index: Tensor) -> Hidden:
+    def rows(self, index: Tensor) -> DecoderOutput:
         """The positions `index` [M] (int64, into the flattened leading axes): features [M, D]."""
         features = self.features.flatten(0, -2).index_select(0, index)
         copying = None if self.copying is None else self.copying.rows(index)
@@ -54,7 +54,7 @@ class Hidden:
         if copying is None and self.attention is not None:
             attention = self.attention.flatten(0, -2).index_select(0, index)
         repetition = None if self.repetition is None else self.repetition.flatten().index_select(0, index)
-        return Hidden(features, attention, copying, repetition)
+        return DecoderOutput(features, attention, copying, repetition)
 
 
 class LossSums(NamedTuple):
@@ -65,7 +65,7 @@ class LossSums(NamedTuple):
         nll: cross-entropy without smoothing in nats.
         correct: tokens whose label has the highest probability.
         tokens: how many.
-        repetition: the coverage loss (`Hidden.repetition`), with a gradient; zero without coverage.
+        repetition: the coverage loss (`DecoderOutput.repetition`), with a gradient; zero without coverage.
     """
 
     loss: Tensor
@@ -107,7 +107,7 @@ class Output(nn.Module):
         """The projection onto the vocabulary for many calls of `log_probs` with products in `dtype`."""
         return PackedLinear([self.weight], dtype=dtype)
 
-    def log_probs(self, hidden: Hidden, packed: PackedLinear | None = None) -> Tensor:
+    def log_probs(self, hidden: DecoderOutput, packed: PackedLinear | None = None) -> Tensor:
         """Normalised log-probabilities [*, V], float32, of features [*, D]; `packed` is what `pack` gave, if it did."""
         log_probs = self._log_generated(hidden, packed)
         if self.gate is None:
@@ -116,7 +116,7 @@ class Output(nn.Module):
         mixed = mix(log_probs.flatten(0, -2), self._gate(hidden).flatten(0, -2), hidden.copying)
         return mixed.view_as(log_probs)
 
-    def copy_probs(self, hidden: Hidden, tokens: Tensor) -> Tensor:
+    def copy_probs(self, hidden: DecoderOutput, tokens: Tensor) -> Tensor:
         """The probability that `tokens` [*] (int64) were copied rather than generated, given that they came out.
 
         Only where `copies` holds.
@@ -128,7 +128,9 @@ class Output(nn.Module):
         log_probs, gate = self._log_generated(hidden).flatten(0, -2), self._gate(hidden).flatten(0, -2)
         return copied_share(log_probs, gate, hidden.copying, tokens.flatten()).view_as(tokens)
 
-    def loss(self, hidden: Hidden, labels: Tensor, smoothing: float, *, chunk_rows: int | None = None) -> LossSums:
+    def loss(
+        self, hidden: DecoderOutput, labels: Tensor, smoothing: float, *, chunk_rows: int | None = None
+    ) -> LossSums:
         """Sums of the cross-entropy over rows of features [M, D] with labels [M] (int64).
 
         Label smoothing (Szegedy et al., 2016, section 7, arXiv:1512.00567) as `F.cross_entropy` defines it:
@@ -145,19 +147,19 @@ class Output(nn.Module):
         repetition = torch.zeros_like(nll) if hidden.repetition is None else hidden.repetition.sum()
         return LossSums(loss, nll, correct, tokens, repetition)
 
-    def _log_generated(self, hidden: Hidden, packed: PackedLinear | None = None) -> Tensor:
+    def _log_generated(self, hidden: DecoderOutput, packed: PackedLinear | None = None) -> Tensor:
         features = self._project(hidden)
         logits = F.linear(features, self.weight) if packed is None else packed(features)
         return torch.log_softmax(logits.float(), dim=-1)
 
-    def _gate(self, hidden: Hidden) -> Tensor:
+    def _gate(self, hidden: DecoderOutput) -> Tensor:
         """The logit [*, 1], float32, of the probability to generate."""
         assert self.gate is not None, "only models that copy have a gate"
         with torch.autocast(hidden.features.device.type, enabled=False):
             y: Tensor = self.gate(hidden.features.float())
         return y
 
-    def _project(self, hidden: Hidden) -> Tensor:
+    def _project(self, hidden: DecoderOutput) -> Tensor:
         features = hidden.features
         return features if self.projection is None else self.projection(features)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq.models.attention import attendable, causal_mask, score_bias
-from seq2seq.models.base import Hidden, Memory, Output, Seq2Seq, State, Vocabulary
+from seq2seq.models.base import DecoderOutput, Memory, Output, Seq2Seq, State, Vocabulary
 from seq2seq.models.copying import Copying, SourceTokens
 from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import LearnedPositions, SinusoidalPositions, build_embeddings
@@ -55,7 +55,7 @@ class Transformer(Seq2Seq):
             x = self.run(layer, x, mask.unsqueeze(1))
         return Memory(states=self.encoder_norm(x), mask=mask, src=src)
 
-    def decode(self, tgt_in: Tensor, memory: Memory, *, need_attention: bool = False) -> Hidden:
+    def decode(self, tgt_in: Tensor, memory: Memory, *, need_attention: bool = False) -> DecoderOutput:
         """See `Seq2Seq.decode`; padding comes last, so the causal mask keeps it from every real position."""
         x = self._embed(self.target_embedding(tgt_in), self.target_positions(0, tgt_in.size(1)))
         mask = causal_mask(tgt_in.size(1), tgt_in.device)
@@ -89,7 +89,7 @@ class Transformer(Seq2Seq):
             width=width,
         )
 
-    def step(self, tokens: Tensor, state: State, *, need_attention: bool) -> Hidden:
+    def step(self, tokens: Tensor, state: State, *, need_attention: bool) -> DecoderOutput:
         """See `Seq2Seq.step`."""
         state = cast(TransformerState, state)
         x = self._embed(self.target_embedding(tokens), self.target_positions(state.position, 1))
@@ -123,8 +123,8 @@ class Transformer(Seq2Seq):
         return cast(Tensor, self.dropout(x))
 
 
-def _hidden(features: Tensor, weights: Tensor | None, tokens: SourceTokens | None) -> Hidden:
+def _hidden(features: Tensor, weights: Tensor | None, tokens: SourceTokens | None) -> DecoderOutput:
     if tokens is None:
-        return Hidden(features, weights)
+        return DecoderOutput(features, weights)
     assert weights is not None, "copying goes by attention"
-    return Hidden(features, weights, Copying.evenly(weights, tokens))
+    return DecoderOutput(features, weights, Copying.evenly(weights, tokens))

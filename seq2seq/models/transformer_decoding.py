@@ -19,7 +19,7 @@ from seq2seq.models.transformer_layers import DecoderLayer
 _FIRST_ROOM = 32  # entries
 
 
-class KeysAndValues:
+class KVCache:
     """What a sentence is attended to by, [B, H, 2, P, D/H], in memory that doubles when it is full.
 
     Args:
@@ -54,11 +54,11 @@ class KeysAndValues:
 class LayerCache:
     """One decoder layer's keys and values: of the target so far, and of the source."""
 
-    target: KeysAndValues
-    source: KeysAndValues
+    target: KVCache
+    source: KVCache
 
     def keep(self, sentences: Tensor, moved: Tensor) -> None:
-        """See `KeysAndValues.keep`."""
+        """See `KVCache.keep`."""
         self.target.keep(sentences, moved)
         self.source.keep(sentences, moved)
 
@@ -86,7 +86,7 @@ class DecodingLayer:
     def start(self, states: Tensor) -> LayerCache:
         """The cache before the first position, of encoder states [B, S, D]."""
         source = self._split(self.across_kv(states), 2).permute(0, 3, 2, 1, 4).to(self.attention_dtype).contiguous()
-        return LayerCache(target=KeysAndValues(source[:, :, :, :0]), source=KeysAndValues(source))
+        return LayerCache(target=KVCache(source[:, :, :, :0]), source=KVCache(source))
 
     def step(self, x: Tensor, cache: LayerCache, ancestry: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         """One position of each row.
@@ -117,7 +117,7 @@ class DecodingLayer:
         """[B, K, parts × D] as [B, K, parts, H, D/H]."""
         return x.view(*x.shape[:2], parts, self.heads, x.size(2) // (parts * self.heads))
 
-    def _attend(self, q: Tensor, cache: KeysAndValues, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def _attend(self, q: Tensor, cache: KVCache, bias: Tensor) -> tuple[Tensor, Tensor]:
         """softmax(scale · q kᵀ + bias) v: Vaswani et al. (2017, eq. 1, arXiv:1706.03762).
 
         Args:

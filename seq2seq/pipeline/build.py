@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seq2seq.config.schema import Config
-from seq2seq.data.loader import BatchStream, StreamConfig
+from seq2seq.data.loader import BatchLoader, LoaderConfig
 from seq2seq.data.prepare import Prepared
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
@@ -41,7 +41,7 @@ def build_training(
     world: World,
     starts: bool = True,
     store_of_epoch: Callable[[int], TokenStore] | None = None,
-) -> tuple[TrainStep, BatchStream]:
+) -> tuple[TrainStep, BatchLoader]:
     """What a run trains with: the model on its device, its optimizer step, and the batches of each step.
 
     Args:
@@ -50,7 +50,7 @@ def build_training(
         runtime: Device and precision.
         world: The processes that share the run.
         starts: Whether the model gets its first weights; false where a checkpoint gives it others.
-        store_of_epoch: See ``BatchStream``; as the configuration says where it is None.
+        store_of_epoch: See ``BatchLoader``; as the configuration says where it is None.
 
     Raises:
         UserError: If first weights cannot be read, or do not fit the model.
@@ -61,7 +61,7 @@ def build_training(
         load_first_weights(model, config, prepared.tokenizers)
     model.to(runtime.device).train()
     step = TrainStep(model, config.trainer, config.optim, runtime=runtime, world=world, seed=config.seed)
-    loader = build_stream(
+    loader = build_loader(
         config, store_of_epoch or _stores(config, prepared, world), world=world, pinned=runtime.pinned
     )
     return step, loader
@@ -84,21 +84,21 @@ def _stores(config: Config, prepared: Prepared, world: World) -> Callable[[int],
     return store_of_epoch
 
 
-def build_stream(
+def build_loader(
     config: Config, store_of_epoch: Callable[[int], TokenStore], *, world: World | None = None, pinned: bool = False
-) -> BatchStream:
+) -> BatchLoader:
     """The batches of a run.
 
     Args:
         config: Of the run.
-        store_of_epoch: See ``BatchStream``.
+        store_of_epoch: See ``BatchLoader``.
         world: The processes that share the run; None if it is one.
         pinned: Whether batches are put into page-locked memory.
     """
     world = world or World()
-    return BatchStream(
+    return BatchLoader(
         store_of_epoch,
-        StreamConfig(
+        LoaderConfig(
             batch_tokens=config.trainer.batch_tokens,
             accumulate=config.trainer.accumulate,
             max_source_length=config.data.max_source_length,

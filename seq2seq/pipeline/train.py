@@ -71,7 +71,7 @@ def train(config: Config, folder: RunFolder, world: World) -> float:
 def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -> float:
     """Prepare, build, fit, score."""
     world.barrier()  # the main rank has emptied the folder by now, if it was to
-    done = stored_objective(config, folder)
+    done = objective_if_complete(config, folder)
     if done is not None:
         return done
     prepared = prepare_data(config)
@@ -114,7 +114,7 @@ def _latest(checkpoints: CheckpointStore, world: World) -> Checkpoint | None:
     return checkpoints.load(chosen) if chosen is not None and not world.is_main else checkpoint
 
 
-def stored_objective(config: Config, folder: RunFolder) -> float | None:
+def objective_if_complete(config: Config, folder: RunFolder) -> float | None:
     """The objective of a run that is complete; None if there is something to do.
 
     Raises:
@@ -167,7 +167,7 @@ def _write_head(config: Config, folder: RunFolder, prepared: Prepared, *, runtim
     folder.results.unlink(missing_ok=True)
     for line in prepared.report.lines():
         LOGGER.info("%s", line)
-    for line in saved.without_effect(config):
+    for line in saved.unused_keys(config):
         LOGGER.warning("%s", line)
 
 

@@ -16,15 +16,15 @@ from seq2seq.data.corpus import read_examples, resolve_root
 from seq2seq.data.prepare import Prepared, file_fingerprints, is_prepared, prepare
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.pipeline.prepare import base_tokenizers
-from seq2seq.pipeline.train import require_same_content, stored_objective
-from seq2seq.preflight import diagnostics as findings
+from seq2seq.pipeline.train import objective_if_complete, require_same_content
+from seq2seq.preflight import diagnostics as diagnostics
 from seq2seq.preflight import machine
 from seq2seq.preflight import report as preflight
 from seq2seq.preflight.corpus_quality import Corpus, measure, survey
-from seq2seq.preflight.diagnostics import Finding, Severity
-from seq2seq.preflight.dry_run import rehearse
+from seq2seq.preflight.diagnostics import Diagnostic, Severity
+from seq2seq.preflight.dry_run import dry_run
 from seq2seq.preflight.report import Preflight
-from seq2seq.preflight.subsample import thinned
+from seq2seq.preflight.subsample import subsampled
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.runs.folder import RunFolder
 from seq2seq.runs.provenance import provenance
@@ -35,7 +35,7 @@ from seq2seq.tokenizers.pair import Tokenizers
 
 LOGGER = logging.getLogger("seq2seq")
 
-# More training pairs than this, if they are not prepared yet, are thinned to about so many: a minute's work, not many.
+# More training pairs than this, if they are not prepared yet, are subsampled to about so many: a minute of work.
 _LARGE, _ENOUGH = 200_000, 100_000
 
 
@@ -62,22 +62,22 @@ def check(config: Config, folder: RunFolder, *, command: str, format: ReportForm
 
 
 def _look(config: Config, folder: RunFolder, *, command: str, scratch: Path) -> Preflight:
-    """Looks at all that `train` would meet; what is wrong becomes a finding, and the rest is looked at all the same.
+    """Looks at all that `train` would meet; what is wrong becomes a diagnostic, and the rest is looked at all the same.
 
     ``scratch`` is an empty folder for files that are not wanted afterwards.
     """
     set_threads(config.trainer.threads)
-    found: list[Finding] = []
+    found: list[Diagnostic] = []
     report = Preflight(
         name=str(config.name),
         command=command,
         folder=str(folder.path),
         environment=_environment(config, found),
         free_disk=machine.free_disk(folder.path),
-        findings=found,
+        diagnostics=found,
     )
     found += _of_places(config, folder)
-    found += [Finding(Severity.warning, line.partition("=")[0], line) for line in saved.without_effect(config)]
+    found += [Diagnostic(Severity.warning, line.partition("=")[0], line) for line in saved.unused_keys(config)]
     resumes, tokenizers = False, None
     with _reported(found, "name"):
         state, resumes = folder_state(config, folder)
@@ -87,13 +87,13 @@ def _look(config: Config, folder: RunFolder, *, command: str, scratch: Path) -> 
     corpora = _corpora(config, found)
     if "train" in corpora and len(corpora["train"]):
         report.qualities = measure(corpora)
-        found += findings.of_quality(report.qualities, config.data)
+        found += diagnostics.of_quality(report.qualities, config.data)
     if report.errors:
         return report  # neither tokenizers nor steps would say anything more
     with _reported(found, "data"):
         prepared = _prepare(config, report, scratch, tokenizers=tokenizers)
         report.splits = prepared.report.splits
-        found += findings.of_splits(report.splits)
+        found += diagnostics.of_splits(report.splits)
     if report.errors:
         return report
     with _reported(found, "name"):
@@ -102,37 +102,37 @@ def _look(config: Config, folder: RunFolder, *, command: str, scratch: Path) -> 
         LOGGER.info("Measuring a few steps.")
         device = build_runtime(config.trainer.device, config.trainer.precision).device
         room = machine.available_memory(device)
-        report.rehearsal = rehearse(config, prepared, room=room, thinned=report.thinned, starts=not resumes)
+        report.dry_run = dry_run(config, prepared, room=room, subsampled=report.subsampled, starts=not resumes)
         found += preflight.of_machine(config.trainer, report)
     return report
 
 
 @contextmanager
 def _reported(
-    found: list[Finding], key: str, kinds: tuple[type[Exception], ...] = (UserError, TrainingError)
+    found: list[Diagnostic], key: str, kinds: tuple[type[Exception], ...] = (UserError, TrainingError)
 ) -> Iterator[None]:
-    """Turns an error that has a message for the user into a finding."""
+    """Turns an error that has a message for the user into a diagnostic."""
     try:
         yield
     except kinds as error:
-        found.append(Finding(Severity.error, key, str(error)))
+        found.append(Diagnostic(Severity.error, key, str(error)))
 
 
-def _of_places(config: Config, folder: RunFolder) -> Iterator[Finding]:
+def _of_places(config: Config, folder: RunFolder) -> Iterator[Diagnostic]:
     for key, path in {"output_root": folder.path, "cache_root": Path(config.cache_root)}.items():
         reason = machine.why_not_writable(path)
         if reason is not None:
-            mend = f"set {key} to a folder that can"
-            yield Finding(Severity.error, key, f"cannot be written to: {reason}", mend)
+            fix = f"set {key} to a folder that can"
+            yield Diagnostic(Severity.error, key, f"cannot be written to: {reason}", fix)
 
 
-def _environment(config: Config, found: list[Finding]) -> dict[str, Any]:
+def _environment(config: Config, found: list[Diagnostic]) -> dict[str, Any]:
     runtime = build_runtime(Device.cpu, Precision.fp32)
     with _reported(found, "trainer.device"):
         runtime = build_runtime(config.trainer.device, config.trainer.precision)
     about = provenance({}, runtime, world_size=1)
     found += [
-        Finding(Severity.error, "environment", f"the package {name} is not installed", "install seq2seq anew")
+        Diagnostic(Severity.error, "environment", f"the package {name} is not installed", "install seq2seq anew")
         for name, version in about["packages"].items()
         if version is None
     ]
@@ -146,7 +146,7 @@ def folder_state(config: Config, folder: RunFolder) -> tuple[str, bool]:
         return "holds a run, which overwrite=true would delete", False
     if not folder.config.exists():
         return "new", False
-    if stored_objective(config, folder) is not None:
+    if objective_if_complete(config, folder) is not None:
         return "holds this run, complete: there is nothing to train", False
     return "holds this run, not complete: training would go on with it", True
 
@@ -160,7 +160,7 @@ def _has_checkpoint(config: Config, folder: RunFolder, prepared: Prepared) -> bo
     return True
 
 
-def _corpora(config: Config, found: list[Finding]) -> dict[str, Corpus]:
+def _corpora(config: Config, found: list[Diagnostic]) -> dict[str, Corpus]:
     """All corpora that can be read."""
     data, root = config.data, resolve_root(config.data.root)
     corpora = {}
@@ -172,22 +172,22 @@ def _corpora(config: Config, found: list[Finding]) -> dict[str, Corpus]:
 
 
 def _prepare(config: Config, report: Preflight, scratch: Path, *, tokenizers: Tokenizers | None) -> Prepared:
-    """The data prepared as for training, which finds it in the cache then; a large training set thinned."""
+    """The data prepared as for training, which finds it in the cache then; a large training set subsampled."""
     data, cache = config.data, Path(config.cache_root)
     pairs = report.qualities["train"].pairs
     settings: dict[str, Any] = {"seed": config.seed, "tokenizers": tokenizers}
     if pairs > _LARGE and not is_prepared(data, config.tokenizer, cache_root=cache, **settings):
-        report.thinned = -(-pairs // _ENOUGH)
-        data, cache = thinned(data, scratch, every=report.thinned), scratch / "cache"
-        note = f"{pairs:,} pairs are not prepared yet: every {report.thinned}th stands for all in lengths and speed"
-        report.findings.append(
-            Finding(Severity.note, "data.train", note, "`seq2seq prepare` first gives exact figures")
+        report.subsampled = -(-pairs // _ENOUGH)
+        data, cache = subsampled(data, scratch, every=report.subsampled), scratch / "cache"
+        note = f"{pairs:,} pairs are not prepared yet: every {report.subsampled}th stands for all in lengths and speed"
+        report.diagnostics.append(
+            Diagnostic(Severity.note, "data.train", note, "`seq2seq prepare` first gives exact figures")
         )
     prepared = prepare(data, config.tokenizer, cache_root=cache, log=LOGGER.info, **settings)
     prepared.verify()
-    if report.thinned > 1:
+    if report.subsampled > 1:
         # What the run would be bound to: the whole files. Its tokenizer is not known without preparing them.
         prepared = replace(prepared, fingerprints=file_fingerprints(config.data, Path(config.cache_root)))
         stored = sum(path.stat().st_size for path in prepared.train.folder.iterdir())
-        report.cached_bytes = stored * report.thinned
+        report.cached_bytes = stored * report.subsampled
     return prepared

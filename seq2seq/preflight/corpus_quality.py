@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from seq2seq.data.corpus import Example
 from seq2seq.data.ragged import Index
-from seq2seq.preflight.language_id import Leanings, WordsOfSides, script_of
+from seq2seq.preflight.language_id import SideCounts, WordsOfSides, script_of
 
 Floats = npt.NDArray[np.float64]
 
 SAMPLE = 5_000  # pairs whose words and scripts are judged
 _SAMPLE_CHARS = 1_000  # of each text that are judged: enough to tell its language
-_FIRST = 5  # places told of each finding
+_FIRST = 5  # places told of each diagnostic
 _BLOCK = 500  # pairs whose lengths are correlated; the chance of 0.5 among unrelated texts is negligible
 _LEAST = 100  # pairs below which a correlation says nothing
 _OFFSETS = (-3, -2, -1, 1, 2, 3)
@@ -135,7 +135,7 @@ class Quality:
         shift: where the sides look shifted against each other.
         sampled: pairs that scripts and words are judged by.
         scripts: share of the sampled texts of each side that have letters, by script.
-        leanings: of the sampled pairs, judged by the words of the training corpus.
+        side_counts: of the sampled pairs, judged by the words of the training corpus.
         swapped: numbers of the first swapped ones, from 1.
     """
 
@@ -153,7 +153,7 @@ class Quality:
     shift: Shift | None
     sampled: int
     scripts: dict[str, dict[str, float]]
-    leanings: Leanings
+    side_counts: SideCounts
     swapped: list[int]
 
 
@@ -167,7 +167,7 @@ def measure(corpora: dict[str, Corpus]) -> dict[str, Quality]:
 
 def _measure(corpus: Corpus, words: WordsOfSides, known: tuple[Index, Index] | None) -> Quality:
     filled = corpus.filled
-    leanings = words.judge(corpus.sample, known=known is None, first=_FIRST)
+    side_counts = words.judge(corpus.sample, known=known is None, first=_FIRST)
     leaked, leaked_sources = Some(), Some()
     if known is not None:
         leaked = _some(filled & _held(known[0], corpus.pairs))
@@ -192,8 +192,8 @@ def _measure(corpus: Corpus, words: WordsOfSides, known: tuple[Index, Index] | N
             "source": _shares(script_of(source) for source, _ in corpus.sample),
             "target": _shares(script_of(target) for _, target in corpus.sample),
         },
-        leanings=leanings,
-        swapped=[corpus.places[place] + 1 for place in leanings.first_swapped],
+        side_counts=side_counts,
+        swapped=[corpus.places[place] + 1 for place in side_counts.first_swapped],
     )
 
 

@@ -1,4 +1,4 @@
-"""What a user should know before training, told from figures: each finding with its weight and its mend."""
+"""What a user should know before training, told from figures: each diagnostic with its weight and its fix."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from seq2seq.data.report import SideReport, SplitReport
 from seq2seq.metrics.languages import primary_language
 from seq2seq.preflight.corpus_quality import Quality, Some
 
-# Shares from which on a finding is worth a line; those of languages allow for names, quotations and numbers.
+# Shares from which on a diagnostic is worth a line; those of languages allow for names, quotations and numbers.
 _FEW, _SOME, _MANY, _MOST = 0.01, 0.05, 0.1, 0.5
 _LEAST = 100  # pairs below which shares of texts say little
 
@@ -27,7 +27,7 @@ _LANGUAGES = {
 
 
 class Severity(str, Enum):
-    """How bad a finding is: an error keeps training from starting or from making sense."""
+    """How bad a diagnostic is: an error keeps training from starting or from making sense."""
 
     error = "error"
     warning = "warning"
@@ -35,25 +35,25 @@ class Severity(str, Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnostic:
     """One thing that a user should know.
 
     Attributes:
         severity: how bad it is.
         key: the config key or section that it concerns.
         message: what was found, with figures.
-        mend: what to change; empty where there is nothing to.
+        fix: what to change; empty where there is nothing to.
     """
 
     severity: Severity
     key: str
     message: str
-    mend: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
-        """The finding in one line."""
+        """The diagnostic in one line."""
         what = self.message if self.message.startswith(self.key) else f"{self.key}: {self.message}"
-        return f"{what} -> {self.mend}" if self.mend else what
+        return f"{what} -> {self.fix}" if self.fix else what
 
 
 def scripts_of(language: str | None) -> set[str]:
@@ -62,7 +62,7 @@ def scripts_of(language: str | None) -> set[str]:
     return {script for script, codes in _LANGUAGES.items() if code in codes.split()}
 
 
-def of_quality(qualities: Mapping[str, Quality], data: DataConfig) -> Iterator[Finding]:
+def of_quality(qualities: Mapping[str, Quality], data: DataConfig) -> Iterator[Diagnostic]:
     """Findings about the texts of all corpora.
 
     Args:
@@ -72,7 +72,7 @@ def of_quality(qualities: Mapping[str, Quality], data: DataConfig) -> Iterator[F
     for name, quality in qualities.items():
         key = f"data.{name}"
         if not quality.filled:
-            yield Finding(
+            yield Diagnostic(
                 Severity.error, key, f"not one of {quality.pairs:,} pairs has text on both sides", f"give {key} text"
             )
             continue
@@ -96,12 +96,12 @@ def _first(some: Some | list[int]) -> str:
     return f"the first are {', '.join(map(str, numbers))}" if len(numbers) > 1 else f"number {numbers[0]}"
 
 
-def _alignment(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding]:
+def _alignment(key: str, quality: Quality, data: DataConfig) -> Iterator[Diagnostic]:
     shift = quality.shift
     if shift is not None:
         way = "later" if shift.offset > 0 else "earlier"
         lines = f"{abs(shift.offset)} line" + ("s" if abs(shift.offset) > 1 else "")
-        yield Finding(
+        yield Diagnostic(
             Severity.error if shift.pairs >= _MANY * quality.pairs else Severity.warning,
             key,
             f"the sides look shifted from about line {shift.first:,} to {shift.last:,}: going by their lengths, "
@@ -109,7 +109,7 @@ def _alignment(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding
             f"find the line that is lost or added in front of line {shift.first:,} on one side",
         )
     elif _translates(data) and quality.correlation is not None and quality.correlation < 0.3:  # Multi30k's is 0.88
-        yield Finding(
+        yield Diagnostic(
             Severity.warning,
             key,
             f"the lengths of sources and targets are hardly correlated ({quality.correlation:.2f}; those of "
@@ -117,7 +117,7 @@ def _alignment(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding
             f"see whether line n of {key}.target really translates line n of {key}.source",
         )
     if quality.outliers.count:
-        yield Finding(
+        yield Diagnostic(
             Severity.warning if quality.outliers.count >= _FEW * quality.filled else Severity.note,
             key,
             f"{_share(quality.outliers.count, quality.filled)} have lengths out of all proportion; "
@@ -132,21 +132,21 @@ def _translates(data: DataConfig) -> bool:
     return source is not None and target is not None and source != target
 
 
-def _sides(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding]:
+def _sides(key: str, quality: Quality, data: DataConfig) -> Iterator[Diagnostic]:
     """Pairs the wrong way round, and texts that look like the other side, by the words of the training set."""
-    found, sampled = quality.leanings, quality.sampled
+    found, sampled = quality.side_counts, quality.sampled
     one_language = data.source_language is not None and data.source_language == data.target_language
     if one_language:
         return
     if found.swapped >= _MOST * sampled and key != "data.train":
-        yield Finding(
+        yield Diagnostic(
             Severity.error,
             key,
             f"its sides look swapped: {_share(found.swapped, sampled)} are the other way round than in data.train",
             f"exchange {key}.source and {key}.target",
         )
     elif found.swapped >= max(_FEW * sampled, 3):
-        yield Finding(
+        yield Diagnostic(
             Severity.warning,
             key,
             f"{_share(found.swapped, sampled)} look swapped, source for target; {_first(quality.swapped)}",
@@ -156,7 +156,7 @@ def _sides(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding]:
         return  # there is nothing to add to that
     for side, other, count in (("source", "target", found.source_strayed), ("target", "source", found.target_strayed)):
         if count >= max(2 * _FEW * sampled, 3):
-            yield Finding(
+            yield Diagnostic(
                 Severity.warning,
                 f"{key}.{side}",
                 f"{_share(count, sampled, f'{side}s')} look like {other}s: not translated, or of the wrong language",
@@ -164,7 +164,7 @@ def _sides(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding]:
             )
     same_script = next(iter(quality.scripts["source"]), None) == next(iter(quality.scripts["target"]), None) == "LATIN"
     if same_script and sampled >= _LEAST and found.in_place < _MOST * sampled:
-        yield Finding(
+        yield Diagnostic(
             Severity.warning,
             key,
             f"by their words, sources and targets can be told apart in only {_share(found.in_place, sampled)}",
@@ -172,7 +172,7 @@ def _sides(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding]:
         )
 
 
-def _scripts(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding]:
+def _scripts(key: str, quality: Quality, data: DataConfig) -> Iterator[Diagnostic]:
     main = {side: next(iter(shares), None) for side, shares in quality.scripts.items()}
     for side, other in (("source", "target"), ("target", "source")):
         shares, language = quality.scripts[side], getattr(data, f"{side}_language")
@@ -184,7 +184,7 @@ def _scripts(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding]:
             why = f"most are {main[side]}, and the {other}s are {main[other]}"
         if sum(off.values()) >= _SOME:
             listed = ", ".join(f"{share:.1%} {script}" for script, share in off.items())
-            yield Finding(
+            yield Diagnostic(
                 Severity.error if sum(off.values()) >= _MOST else Severity.warning,
                 f"{key}.{side}",
                 f"{listed} of {quality.sampled:,} {side}s by their letters, but {why}",
@@ -192,12 +192,12 @@ def _scripts(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding]:
             )
 
 
-def _copies(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding]:
+def _copies(key: str, quality: Quality, data: DataConfig) -> Iterator[Diagnostic]:
     same = quality.identical
     if not same.count or (key == "data.train" and data.drop_identical):
         return
     share = same.count / quality.filled
-    yield Finding(
+    yield Diagnostic(
         Severity.error if share >= _MOST else Severity.warning if share >= _SOME else Severity.note,
         key,
         f"source and target are the same in {_share(same.count, quality.filled)}; {_first(same)}",
@@ -205,11 +205,11 @@ def _copies(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding]:
     )
 
 
-def _repetition(key: str, quality: Quality, data: DataConfig) -> Iterator[Finding]:
+def _repetition(key: str, quality: Quality, data: DataConfig) -> Iterator[Diagnostic]:
     """Texts that come again; one in a hundred is usual even in clean corpora."""
     pairs, filled = quality.repeated, quality.filled
     if pairs >= _FEW * filled and not data.drop_duplicates:
-        yield Finding(
+        yield Diagnostic(
             Severity.warning if pairs >= _MANY * filled else Severity.note,
             key,
             f"{_share(pairs, filled)} came before",
@@ -221,66 +221,66 @@ def _repetition(key: str, quality: Quality, data: DataConfig) -> Iterator[Findin
             meaning = "no model can tell which is meant" if side == "source" else "models come to prefer such targets"
             other = "target" if side == "source" else "source"
             message = f"{_share(others, filled)} repeat a {side} with another {other}: {meaning}"
-            yield Finding(Severity.note, f"{key}.{side}", message)
+            yield Diagnostic(Severity.note, f"{key}.{side}", message)
 
 
-def _leakage(key: str, quality: Quality) -> Iterator[Finding]:
+def _leakage(key: str, quality: Quality) -> Iterator[Diagnostic]:
     """Validation and test texts that are trained on."""
     pairs, sources = quality.leaked, quality.leaked_sources
-    mend = "remove them from data.train"
+    fix = "remove them from data.train"
     if pairs.count:
-        yield Finding(
+        yield Diagnostic(
             Severity.warning,
             key,
             f"{_share(pairs.count, quality.filled)} are in data.train too, which flatters the scores; {_first(pairs)}",
-            mend,
+            fix,
         )
     others = sources.count - pairs.count
     if others > 0:
         message = f"{_share(sources.count, quality.filled, 'sources')} are in data.train too"
         if pairs.count:
             message += ", those of such pairs counted"
-        yield Finding(
+        yield Diagnostic(
             Severity.warning if others >= _FEW * quality.filled else Severity.note,
             key,
             f"{message}; {_first(sources)}",
-            mend,
+            fix,
         )
 
 
-def of_splits(splits: Mapping[str, SplitReport]) -> Iterator[Finding]:
+def of_splits(splits: Mapping[str, SplitReport]) -> Iterator[Diagnostic]:
     """Findings about what is kept of each split, and how it suits the tokenizer."""
     for name, split in splits.items():
         key = f"data.{name}"
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in split.dropped.items() if count)
         if not split.kept:
-            yield Finding(
-                Severity.error, key, f"none of {split.read:,} pairs is left: {reasons}", "mend the data or its filters"
+            yield Diagnostic(
+                Severity.error, key, f"none of {split.read:,} pairs is left: {reasons}", "fix the data or its filters"
             )
             continue
         if split.kept < _MOST * split.read:
             message = f"only {_share(split.kept, split.read)} are left: {reasons}"
-            yield Finding(Severity.warning, key, message, "see whether the filters of data.* are meant so")
+            yield Diagnostic(Severity.warning, key, message, "see whether the filters of data.* are meant so")
         if name == "train":
-            yield from (Finding(Severity.warning, key, line.removeprefix("warning: ")) for line in split.warnings())
+            yield from (Diagnostic(Severity.warning, key, line.removeprefix("warning: ")) for line in split.warnings())
         for side in ("source", "target"):
             yield from _vocabulary(f"{key}.{side}", getattr(split, side), split)
 
 
-def _vocabulary(key: str, side: SideReport, split: SplitReport) -> Iterator[Finding]:
+def _vocabulary(key: str, side: SideReport, split: SplitReport) -> Iterator[Diagnostic]:
     if side.unknown >= _FEW * max(side.tokens, 1):
-        yield Finding(
+        yield Diagnostic(
             Severity.warning,
             key,
             f"{_share(side.unknown, side.tokens, 'tokens')} are not in the vocabulary",
             "raise tokenizer.vocab_size, or take subwords (tokenizer=unigram) with tokenizer.byte_fallback=true",
         )
     if side.byte_pieces >= _MANY * max(side.tokens, 1):
-        yield Finding(
+        yield Diagnostic(
             Severity.warning,
             key,
             f"{_share(side.byte_pieces, side.tokens, 'tokens')} are single bytes: characters that training text lacks",
             "see whether the text is in the language of data.train",
         )
     if side.blank and split.kept == split.read:
-        yield Finding(Severity.note, key, f"{_share(side.blank, split.read, 'texts')} are empty")
+        yield Diagnostic(Severity.note, key, f"{_share(side.blank, split.read, 'texts')} are empty")

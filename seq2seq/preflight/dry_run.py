@@ -19,7 +19,7 @@ import torch
 
 from seq2seq.config.schema import Config
 from seq2seq.data.batching import Batch
-from seq2seq.data.loader import BatchStream, MicroBatch
+from seq2seq.data.loader import BatchLoader, MicroBatch
 from seq2seq.data.prepare import Prepared
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.models.base import Seq2Seq
@@ -39,7 +39,7 @@ from seq2seq.training.step import TrainStep
 
 _WARM_UP = 2  # steps that are slower than those to come
 _STEPS, _SECONDS = 20, 6.0  # measured: so many steps, or as many as fit into so many seconds, but three
-_PARTS = 8, 4, 2  # a heaviest batch is tried by these parts of it first
+_PARTS = 8, 4, 2  # one of the largest batches is tried by these parts of it first
 _SAFE = 0.8  # share of the free memory up to which it is then tried whole
 _FORWARD_SHARE = 1 / 3  # of a step's time: a backward pass takes two forward ones (Kaplan et al. 2020, section 2.1)
 
@@ -87,7 +87,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class DryRun:
     """What was measured.
 
     Attributes:
@@ -101,7 +101,7 @@ class Rehearsal:
     speed: Speed | None
 
 
-def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1, starts: bool = True) -> Rehearsal:
+def dry_run(config: Config, prepared: Prepared, *, room: int, subsampled: int = 1, starts: bool = True) -> DryRun:
     """Measures a run in a process of its own.
 
     Its peak of memory is then that of training and nothing else, and should the kernel kill it for its memory, that is
@@ -112,7 +112,7 @@ def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1,
         config: Of the run.
         prepared: Its data.
         room: Bytes of memory that are free.
-        thinned: How many training examples one of `prepared` stands for.
+        subsampled: How many training examples one of `prepared` stands for.
         starts: Whether the model gets its first weights; false where training goes on from a checkpoint.
 
     Raises:
@@ -122,7 +122,7 @@ def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1,
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     with tempfile.TemporaryDirectory(prefix="check-", dir=config.cache_root) as folder:
-        work = partial(_rehearse, config, prepared, room=room, starts=starts, folder=Path(folder))
+        work = partial(_dry_run, config, prepared, room=room, starts=starts, folder=Path(folder))
         process = context.Process(target=_work, args=(there,), daemon=True)
         resource_tracker.ensure_running()  # it is started with any first process, and unblocks signals then
         try:
@@ -136,13 +136,13 @@ def rehearse(config: Config, prepared: Prepared, *, room: int, thinned: int = 1,
                 process.join()
     if isinstance(answer, BaseException):
         raise answer
-    assert isinstance(answer, Rehearsal)
+    assert isinstance(answer, DryRun)
     if answer.speed is None:
         return answer
-    return replace(answer, speed=replace(answer.speed, steps_per_epoch=answer.speed.steps_per_epoch * thinned))
+    return replace(answer, speed=replace(answer.speed, steps_per_epoch=answer.speed.steps_per_epoch * subsampled))
 
 
-def _answer(connection: Connection, work: Callable[[], Rehearsal], process: BaseProcess, *, room: int) -> object:
+def _answer(connection: Connection, work: Callable[[], DryRun], process: BaseProcess, *, room: int) -> object:
     """What the process says to the work; a TrainingError if it was killed before."""
     try:
         connection.send(work)
@@ -158,8 +158,8 @@ def _answer(connection: Connection, work: Callable[[], Rehearsal], process: Base
 
 
 def _work(connection: Connection) -> None:
-    """The body of the process: answers with a rehearsal, or the error that has a message for the user."""
-    work: Callable[[], Rehearsal] = connection.recv()
+    """The body of the process: answers with what was measured, or the error that has a message for the user."""
+    work: Callable[[], DryRun] = connection.recv()
     try:
         connection.send(work())
     except (UserError, TrainingError) as error:
@@ -171,7 +171,7 @@ def _work(connection: Connection) -> None:
         connection.send(TrainingError(f"out of memory: the model or its optimizer do not fit ({reason})"))
 
 
-def _rehearse(config: Config, prepared: Prepared, *, room: int, starts: bool, folder: Path) -> Rehearsal:
+def _dry_run(config: Config, prepared: Prepared, *, room: int, starts: bool, folder: Path) -> DryRun:
     set_threads(config.trainer.threads)
     keep_freed_memory()
     runtime = build_runtime(config.trainer.device, config.trainer.precision)
@@ -181,19 +181,21 @@ def _rehearse(config: Config, prepared: Prepared, *, room: int, starts: bool, fo
     )
     model = step.model
     parameters = sum(p.numel() for p in model.parameters())
-    heaviest = stream.heaviest(0)
+    largest_batches = stream.largest_batches(0)
     moments = 2 * 4 * parameters  # Adam's, which the first update takes
     safe = int(_SAFE * room) - moments
     speed = None
     with deterministic(config.trainer.deterministic):
-        needed = _need(step, [micro.batch for micro in heaviest], runtime, safe=safe)
+        needed = _need(step, [micro.batch for micro in largest_batches], runtime, safe=safe)
         fits = needed <= safe
         if fits:
-            step.rehearse(heaviest)
+            step.warm_up_memory(largest_batches)
             speed = _speed(step, stream, config=config, prepared=prepared, runtime=runtime, folder=folder)
     needed = _peak(runtime) if fits else needed + moments
-    shapes = [(len(micro.batch.indices), micro.batch.src.size(1), micro.batch.tgt_in.size(1)) for micro in heaviest]
-    return Rehearsal(parameters, Memory(shapes, needed, room, measured=fits, splits=step.splits), speed)
+    shapes = [
+        (len(micro.batch.indices), micro.batch.src.size(1), micro.batch.tgt_in.size(1)) for micro in largest_batches
+    ]
+    return DryRun(parameters, Memory(shapes, needed, room, measured=fits, splits=step.splits), speed)
 
 
 def _peak(runtime: Runtime) -> int:
@@ -206,13 +208,13 @@ def _need(step: TrainStep, batches: Sequence[Batch], runtime: Runtime, *, safe: 
     A batch that is tried whole could take the machine down with it: the CPU's memory is everybody's. Larger parts are
     tried as long as the estimate is no more than `safe`.
     """
-    step.rehearse([MicroBatch(_part(batch, 1), 1.0) for batch in batches])
+    step.warm_up_memory([MicroBatch(_part(batch, 1), 1.0) for batch in batches])
     base = needed = _peak(runtime)
     for share, batch in product(_PARTS, batches):
         if needed > safe:
             break
         part = _part(batch, len(batch.indices) // share)
-        step.rehearse([MicroBatch(part, 1.0)])
+        step.warm_up_memory([MicroBatch(part, 1.0)])
         needed = max(needed, base + (_peak(runtime) - base) * len(batch.indices) // len(part.indices))
     return needed
 
@@ -225,7 +227,7 @@ def _part(batch: Batch, examples: int) -> Batch:
 
 
 def _speed(
-    step: TrainStep, stream: BatchStream, *, config: Config, prepared: Prepared, runtime: Runtime, folder: Path
+    step: TrainStep, stream: BatchLoader, *, config: Config, prepared: Prepared, runtime: Runtime, folder: Path
 ) -> Speed:
     seconds, tokens, count, size = 0.0, 0, 0, 0
     with closing(stream.steps(0, 0)) as batches_of_steps:

@@ -30,7 +30,7 @@ def script_of(text: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class Leanings:
+class SideCounts:
     """How many pairs are where, judged by words; the rest gives no clear evidence.
 
     Attributes:
@@ -66,7 +66,7 @@ class WordsOfSides:
             self._target.update(_words(target))
         self._offset = log((self._target.total() + _PRIOR) / (self._source.total() + _PRIOR))
 
-    def judge(self, pairs: Sequence[tuple[str, str]], *, known: bool, first: int) -> Leanings:
+    def judge(self, pairs: Sequence[tuple[str, str]], *, known: bool, first: int) -> SideCounts:
         """Counts which pairs are in place.
 
         Args:
@@ -82,7 +82,7 @@ class WordsOfSides:
             counts[where] += 1
             if where == (-1, 1) and len(swapped) < first:
                 swapped.append(place)
-        return Leanings(counts[1, -1], counts[-1, 1], counts[-1, -1], counts[1, 1], swapped)
+        return SideCounts(counts[1, -1], counts[-1, 1], counts[-1, -1], counts[1, 1], swapped)
 
     def _leaning(self, words: set[str], source: set[str], target: set[str], *, known: bool) -> int:
         """1 for a text that looks like a source, -1 for one like a target, 0 where it is not clear."""

@@ -1,4 +1,4 @@
-"""The report of `seq2seq check`: figures and findings, as text of one screen and as JSON."""
+"""The report of `seq2seq check`: figures and diagnostics, as text of one screen and as JSON."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,8 +7,8 @@ from typing import Any
 
 from seq2seq.data.report import SideReport, SplitReport
 from seq2seq.preflight.corpus_quality import Quality
-from seq2seq.preflight.diagnostics import Finding, Severity
-from seq2seq.preflight.dry_run import Memory, Rehearsal, Speed
+from seq2seq.preflight.diagnostics import Diagnostic, Severity
+from seq2seq.preflight.dry_run import DryRun, Memory, Speed
 from seq2seq.training.config import Averaging, TrainerConfig
 
 _WIDTH = 118
@@ -31,9 +31,9 @@ class Preflight:
         cached_bytes: that preparing the data will still take on the disk.
         splits: the data report by split.
         qualities: of the texts by split.
-        thinned: where the training set was too large to prepare: every how many-th pair stands for it; else 1.
-        rehearsal: memory and speed.
-        findings: in the order found.
+        subsampled: where the training set was too large to prepare: every how many-th pair stands for it; else 1.
+        dry_run: memory and speed.
+        diagnostics: in the order found.
     """
 
     name: str
@@ -44,14 +44,14 @@ class Preflight:
     cached_bytes: int = 0
     splits: Mapping[str, SplitReport] = field(default_factory=dict)
     qualities: Mapping[str, Quality] = field(default_factory=dict)
-    thinned: int = 1
-    rehearsal: Rehearsal | None = None
-    findings: list[Finding] = field(default_factory=list)
+    subsampled: int = 1
+    dry_run: DryRun | None = None
+    diagnostics: list[Diagnostic] = field(default_factory=list)
 
     @property
-    def errors(self) -> list[Finding]:
+    def errors(self) -> list[Diagnostic]:
         """What has to be mended first."""
-        return [finding for finding in self.findings if finding.severity is Severity.error]
+        return [diagnostic for diagnostic in self.diagnostics if diagnostic.severity is Severity.error]
 
     def verdict(self) -> str:
         """Ready, or what to do first."""
@@ -106,27 +106,27 @@ def _checkpoints(trainer: TrainerConfig) -> int:
     return max(last, trainer.keep_last) + max(best, trainer.keep_best) + 1 + (trainer.average is not Averaging.none)
 
 
-def of_machine(trainer: TrainerConfig, report: Preflight) -> Iterator[Finding]:
+def of_machine(trainer: TrainerConfig, report: Preflight) -> Iterator[Diagnostic]:
     """Findings about memory, disk and time."""
-    if report.rehearsal is None:
+    if report.dry_run is None:
         return
-    memory, speed = report.rehearsal.memory, report.rehearsal.speed
+    memory, speed = report.dry_run.memory, report.dry_run.speed
     less = f"lower trainer.batch_tokens={trainer.batch_tokens}, and raise trainer.accumulate by as much"
     if memory.needed > memory.room:
         message = f"about {_bytes(memory.needed)} of memory are needed, {_bytes(memory.room)} are free"
-        yield Finding(Severity.error, "trainer.batch_tokens", message, less)
+        yield Diagnostic(Severity.error, "trainer.batch_tokens", message, less)
     elif memory.splits:
         message = f"the largest batches do not fit into {_bytes(memory.room)} of memory and would be computed in parts"
-        yield Finding(Severity.warning, "trainer.batch_tokens", message, less)
+        yield Diagnostic(Severity.warning, "trainer.batch_tokens", message, less)
     elif memory.needed > _TIGHT * memory.room:
         message = f"the peak of memory, {_bytes(memory.needed)}, is close to the {_bytes(memory.room)} that are free"
-        yield Finding(Severity.warning, "trainer.batch_tokens", message, less)
+        yield Diagnostic(Severity.warning, "trainer.batch_tokens", message, less)
     if speed is None:
         return
     plan = budget(trainer, speed)
     disk = plan.disk_bytes + report.cached_bytes
     if disk > _TIGHT * report.free_disk:
-        yield Finding(
+        yield Diagnostic(
             Severity.error if disk > report.free_disk else Severity.warning,
             "output_root",
             f"the run needs about {_bytes(disk)} of disk, {_bytes(report.free_disk)} are free",
@@ -134,46 +134,46 @@ def of_machine(trainer: TrainerConfig, report: Preflight) -> Iterator[Finding]:
         )
     if plan.steps is not None and trainer.eval_every > plan.steps:
         message = f"the run of {plan.steps:,} steps is evaluated at its end only (every {trainer.eval_every:,} steps)"
-        yield Finding(Severity.note, "trainer.eval_every", message, "lower trainer.eval_every")
+        yield Diagnostic(Severity.note, "trainer.eval_every", message, "lower trainer.eval_every")
     if plan.epochs is not None and plan.epochs < 1:
         message = f"the run of {plan.steps:,} steps sees only {plan.epochs:.0%} of the training data"
-        yield Finding(Severity.note, "trainer.max_steps", message, "raise trainer.max_steps")
+        yield Diagnostic(Severity.note, "trainer.max_steps", message, "raise trainer.max_steps")
     if trainer.compile:
-        yield Finding(Severity.note, "trainer.compile", "the steps were measured without compiling them")
+        yield Diagnostic(Severity.note, "trainer.compile", "the steps were measured without compiling them")
 
 
 def to_dict(report: Preflight, trainer: TrainerConfig) -> dict[str, Any]:
-    """All figures and findings as plain values, for JSON."""
-    rehearsal = report.rehearsal
-    speed = None if rehearsal is None else rehearsal.speed
+    """All figures and diagnostics as plain values, for JSON."""
+    dry_run = report.dry_run
+    speed = None if dry_run is None else dry_run.speed
     return {
         "name": report.name,
         "ready": not report.errors,
         "verdict": report.verdict(),
-        "findings": [asdict(finding) for finding in _by_severity(report.findings)],
+        "diagnostics": [asdict(diagnostic) for diagnostic in _by_severity(report.diagnostics)],
         "folder": report.folder,
         "free_disk": report.free_disk,
         "cached_bytes": report.cached_bytes,
         "environment": report.environment,
         "data": {name: asdict(split) for name, split in report.splits.items()},
         "quality": {name: asdict(quality) for name, quality in report.qualities.items()},
-        "thinned": report.thinned,
-        "rehearsal": None if rehearsal is None else asdict(rehearsal),
+        "subsampled": report.subsampled,
+        "dry_run": None if dry_run is None else asdict(dry_run),
         "budget": None if speed is None else asdict(budget(trainer, speed)),
     }
 
 
 def text(report: Preflight, trainer: TrainerConfig) -> str:
-    """The report for people: figures, findings by severity, the verdict. Plain ASCII but for what users named."""
+    """The report for people: figures, diagnostics by severity, the verdict. Plain ASCII but for what users named."""
     figures = [*_environment(report), ("folder", report.folder), *_data(report)]
-    if report.rehearsal is not None:
-        figures += _rehearsed(report, report.rehearsal, trainer)
+    if report.dry_run is not None:
+        figures += _dry_run_lines(report, report.dry_run, trainer)
     lines = [f"seq2seq check: {report.name}", ""]
     width = max(len(label) for label, _ in figures) + 2
     for label, line in figures:
         lines += _hanging(f"  {label:<{width}}", line)
-    verdict = "not ready to train: mend the errors above first" if report.errors else report.verdict()
-    return "\n".join([*lines, "", *_findings(report.findings), "", verdict])
+    verdict = "not ready to train: fix the errors above first" if report.errors else report.verdict()
+    return "\n".join([*lines, "", *_findings(report.diagnostics), "", verdict])
 
 
 def _hanging(head: str, line: str) -> list[str]:
@@ -206,10 +206,10 @@ def _data(report: Preflight) -> Iterator[tuple[str, str]]:
         if split is None:
             yield name, f"{quality.pairs:,} pairs"
             continue
-        kept = f"{quality.pairs:,} pairs" if report.thinned > 1 else split.kept_of("pairs")
+        kept = f"{quality.pairs:,} pairs" if report.subsampled > 1 else split.kept_of("pairs")
         yield name, f"{kept}; tokens of sources: {_lengths(split.source)}; of targets: {_lengths(split.target)}"
-    if report.thinned > 1:
-        yield "", f"(lengths and vocabulary are those of every {report.thinned}th training pair)"
+    if report.subsampled > 1:
+        yield "", f"(lengths and vocabulary are those of every {report.subsampled}th training pair)"
 
 
 def _lengths(side: SideReport) -> str:
@@ -224,10 +224,10 @@ def _lengths(side: SideReport) -> str:
     return ", ".join([lengths, *odd, *cut])
 
 
-def _rehearsed(report: Preflight, rehearsal: Rehearsal, trainer: TrainerConfig) -> Iterator[tuple[str, str]]:
-    yield "model", f"{rehearsal.parameters:,} parameters"
-    yield "memory", _memory(rehearsal.memory)
-    speed = rehearsal.speed
+def _dry_run_lines(report: Preflight, dry_run: DryRun, trainer: TrainerConfig) -> Iterator[tuple[str, str]]:
+    yield "model", f"{dry_run.parameters:,} parameters"
+    yield "memory", _memory(dry_run.memory)
+    speed = dry_run.speed
     if speed is None:
         return
     rate = speed.target_tokens / speed.step_seconds
@@ -255,17 +255,17 @@ def _memory(memory: Memory) -> str:
     )
 
 
-def _findings(findings: Sequence[Finding]) -> list[str]:
-    counts = [(severity, sum(finding.severity is severity for finding in findings)) for severity in Severity]
+def _findings(diagnostics: Sequence[Diagnostic]) -> list[str]:
+    counts = [(severity, sum(diagnostic.severity is severity for diagnostic in diagnostics)) for severity in Severity]
     shown = [f"{count} {severity.value}{'s' if count > 1 else ''}" for severity, count in counts if count]
     lines = [", ".join(shown) if shown else "nothing amiss was found"]
-    for finding in _by_severity(findings):
-        lines += _hanging(f"  {finding.severity.value:<9}", str(finding))
+    for diagnostic in _by_severity(diagnostics):
+        lines += _hanging(f"  {diagnostic.severity.value:<9}", str(diagnostic))
     return lines
 
 
-def _by_severity(findings: Sequence[Finding]) -> list[Finding]:
-    return sorted(findings, key=lambda finding: list(Severity).index(finding.severity))
+def _by_severity(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
+    return sorted(diagnostics, key=lambda diagnostic: list(Severity).index(diagnostic.severity))
 
 
 def _bytes(count: float) -> str:

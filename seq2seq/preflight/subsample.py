@@ -1,4 +1,4 @@
-"""A large corpus thinned out, for what need not be known exactly."""
+"""A large corpus subsampled, for what need not be known exactly."""
 
 import json
 from dataclasses import replace
@@ -8,7 +8,7 @@ from pathlib import Path
 from seq2seq.data.corpus import CorpusConfig, DataConfig, read_examples, resolve_root
 
 
-def thinned(data: DataConfig, folder: Path, *, every: int) -> DataConfig:
+def subsampled(data: DataConfig, folder: Path, *, every: int) -> DataConfig:
     """The same data with every n-th training pair only, written as JSON Lines into a folder.
 
     Args:

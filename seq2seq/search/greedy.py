@@ -41,7 +41,7 @@ def sampling_choice(config: SearchConfig, numbers: Tensor, *, seed: int) -> Choi
 
 
 @dataclass
-class _Walkers:
+class _ActiveRows:
     """The rows of the b sentences still in the batch, K rows each.
 
     Attributes:
@@ -70,7 +70,7 @@ class _Paths:
     penalties: StepRecord = field(default_factory=StepRecord)
 
 
-def walk(
+def greedy_search(
     decoder: Decoder,
     limits: Tensor,
     config: SearchConfig,
@@ -92,7 +92,7 @@ def walk(
     count, width = limits.size(0), config.n_best
     constraints = Constraints(config, vocabulary)
     paths = _Paths()
-    rows = _Walkers(
+    rows = _ActiveRows(
         sentences=torch.arange(count, device=limits.device),
         limits=limits.unsqueeze(1),
         done=torch.zeros(count, width, dtype=torch.bool, device=limits.device),
@@ -122,7 +122,7 @@ def walk(
         if coverage is not None:
             coverage.keep(staying)
         tokens = tokens.index_select(0, staying)
-        rows = _Walkers(*(value.index_select(0, staying) for value in vars(rows).values()))
+        rows = _ActiveRows(*(value.index_select(0, staying) for value in vars(rows).values()))
     return _hypotheses(paths, config, vocabulary=vocabulary, sentences=count)
 
 

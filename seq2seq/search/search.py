@@ -15,7 +15,7 @@ from seq2seq.search.beam import BeamSearch
 from seq2seq.search.config import SearchConfig, SearchPrecision
 from seq2seq.search.coverage_penalty import Coverage
 from seq2seq.search.decoder import ModelDecoder
-from seq2seq.search.greedy import Choice, greedy_choice, sampling_choice, walk
+from seq2seq.search.greedy import Choice, greedy_choice, greedy_search, sampling_choice
 from seq2seq.search.hypothesis import Hypothesis
 from seq2seq.search.lengths import length_limits
 from seq2seq.system.device import exact_fp32
@@ -61,7 +61,7 @@ def search(
                 own_seed = seed if config.seed is None else config.seed
                 choose = sampling_choice(config, numbers.to(src.device), seed=own_seed)
             decoder = ModelDecoder(models, src, width=config.n_best, need_attention=penalized)
-            found = walk(decoder, limits, config, vocabulary=vocabulary, choose=choose, coverage=coverage)
+            found = greedy_search(decoder, limits, config, vocabulary=vocabulary, choose=choose, coverage=coverage)
         else:
             decoder = ModelDecoder(models, src, need_attention=penalized)
             found = BeamSearch(decoder, config, vocabulary, coverage=coverage).run(limits)

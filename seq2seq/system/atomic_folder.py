@@ -22,7 +22,7 @@ _NO_LOCKS = (
 )  # of some network file systems
 
 
-def publish(
+def build_once(
     folder: Path,
     build: Callable[[Path], None],
     *,

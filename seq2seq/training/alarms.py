@@ -1,4 +1,4 @@
-"""Warnings while a run trains: what goes wrong, since when, and which keys mend it; a line each, once a run.
+"""Warnings while a run trains: what goes wrong, since when, and which keys fix it; a line each, once a run.
 
 A sign counts when it is there three times in a row, and signs in outputs only after twice the warm-up of the learning
 rate: early outputs of a healthy run are empty, endless or all the same too.

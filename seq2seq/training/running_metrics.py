@@ -30,7 +30,7 @@ class Figures:
     skipped: int
 
 
-class Window:
+class RunningMetrics:
     """Sums over steps. They travel in checkpoints, so that a resumed run logs what an uninterrupted one does.
 
     Args:

@@ -23,7 +23,7 @@ from seq2seq.system.distributed import World
 from seq2seq.training import optim
 from seq2seq.training.config import TrainerConfig
 from seq2seq.training.optim_config import OptimConfig
-from seq2seq.training.running_metrics import Window
+from seq2seq.training.running_metrics import RunningMetrics
 
 LOGGER = logging.getLogger("seq2seq")
 
@@ -59,7 +59,7 @@ class TrainStep:
         seed: int,
     ):
         self.model = model
-        self.window = Window(runtime.device)
+        self.window = RunningMetrics(runtime.device)
         self.splits = 0
         self._config = config
         self._optim = optim_config
@@ -120,7 +120,7 @@ class TrainStep:
         self.window.padding += batches.padding_share
         self.window.seconds += time.perf_counter() - began
 
-    def rehearse(self, micro_batches: Sequence[MicroBatch]) -> None:
+    def warm_up_memory(self, micro_batches: Sequence[MicroBatch]) -> None:
         """Computes the gradients of micro-batches and drops them: what does not fit into memory shows now.
 
         Raises:

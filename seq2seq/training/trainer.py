@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seq2seq.data.loader import BatchStream, StepBatches
+from seq2seq.data.loader import BatchLoader, StepBatches
 from seq2seq.errors import Interrupted, TrainingError
 from seq2seq.runs.checkpoint import Checkpoint, CheckpointStore
 from seq2seq.runs.tracking import NullTracker
@@ -66,7 +66,7 @@ class Trainer:
     def __init__(
         self,
         step: TrainStep,
-        loader: BatchStream,
+        loader: BatchLoader,
         *,
         validator: Validator,
         config: TrainerConfig,
@@ -110,7 +110,7 @@ class Trainer:
         if beside is not None:
             self._background.submit(beside)
         try:
-            self._step.rehearse(self._stream.heaviest(state.epoch))
+            self._step.warm_up_memory(self._stream.largest_batches(state.epoch))
         except Exception:
             self._background.wait()  # if that fails, too, it tells why
             raise

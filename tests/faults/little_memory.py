@@ -76,8 +76,8 @@ def main() -> None:
         results["search"]["found"] = scores(many)
     with megabytes_left(200):
         results["loss"]["found"] = many.loss(model, store)["loss"]
-    results["search"]["failures"] = many.search_portions.failures
-    results["loss"]["failures"] = many.loss_portions.failures
+    results["search"]["failures"] = many.search_splitter.failures
+    results["loss"]["failures"] = many.loss_splitter.failures
     print(json.dumps(results))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from seq2seq.inference.oom import Portions
+from seq2seq.inference.oom import BatchSplitter
 
 PROGRAM = Path(__file__).with_name("little_memory.py")
 
@@ -58,15 +58,15 @@ def test_one_source_that_does_not_fit_alone_names_the_keys(outcome: dict[str, An
 def test_a_gpus_memory_that_runs_out_is_freed_before_the_next_try() -> None:
     device = torch.device("cuda")
     _, whole = torch.cuda.mem_get_info(device)
-    portions = Portions(device, work="filling")
+    portions = BatchSplitter(device, work="filling")
     item = whole // 6  # eight of them do not fit, nor do four that are held twice
 
     def fill(numbers: list[int]) -> int:
         first = torch.empty(len(numbers) * item, dtype=torch.uint8, device=device)
         return int(torch.empty_like(first).numel() > 0) * len(numbers)
 
-    sizes = [size for _, size in portions.each(list(range(8)), fill, mend="")]
+    sizes = [size for _, size in portions.each(list(range(8)), fill, fix="")]
     assert sizes == [2, 2, 2, 2]
     assert portions.failures == 2
-    assert [size for _, size in portions.each(list(range(8)), fill, mend="")] == sizes
+    assert [size for _, size in portions.each(list(range(8)), fill, fix="")] == sizes
     assert portions.failures == 2

@@ -131,7 +131,7 @@ def limited(work):
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     return within_limit
-TrainStep.rehearse, TrainStep.run = limited(TrainStep.rehearse), limited(TrainStep.run)
+TrainStep.warm_up_memory, TrainStep.run = limited(TrainStep.warm_up_memory), limited(TrainStep.run)
 command.run(sys.argv[1:])
 """
     overrides = [f"data.train.source={tmp_path}/long.src", f"data.train.target={tmp_path}/long.tgt",

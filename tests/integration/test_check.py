@@ -43,15 +43,15 @@ def test_a_clean_run_is_ready_and_nothing_is_left_but_the_cache(
 ) -> None:
     demo = ("experiment=demo_translation", f"output_root={tmp_path}", "trainer.threads=1", "trainer.batch_tokens=256")
     values, _ = checked(capsys, *demo)
-    assert values["findings"] == []
+    assert values["diagnostics"] == []
     assert values["verdict"] == f"ready to train: seq2seq train {' '.join(demo)}"
     assert [entry.name for entry in tmp_path.iterdir()] == [".cache"]
     assert {entry.name for entry in (tmp_path / ".cache").iterdir()} == {"hashes.json", "stores", "tokenizers"}
     assert values["data"]["train"]["kept"] == values["quality"]["train"]["pairs"] == 4500
-    speed, memory = values["rehearsal"]["speed"], values["rehearsal"]["memory"]
+    speed, memory = values["dry_run"]["speed"], values["dry_run"]["memory"]
     assert all(examples * max(source, target) <= 256 for examples, source, target in memory["batches"])
     assert 100 * 2**20 < memory["needed"] < 4 * 2**30
-    parameters = values["rehearsal"]["parameters"]
+    parameters = values["dry_run"]["parameters"]
     assert speed["checkpoint_bytes"] == pytest.approx(3 * 4 * parameters, rel=0.01)  # weights and Adam's two moments
     assert values["budget"]["epochs"] == pytest.approx(1000 / speed["steps_per_epoch"])
 
@@ -66,13 +66,13 @@ def test_all_errors_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixtu
         "+data.test.gone.source=gone.en", "+data.test.gone.target=gone.de",
         "+data.test.odd.source=test.en", f"+data.test.odd.target={tmp_path}/short.de", "search.top_k=7",
     )  # fmt: skip
-    assert [each["key"] for each in values["findings"] if each["severity"] == "warning"] == ["search.top_k"]
-    errors = {each["key"]: each["message"] for each in values["findings"] if each["severity"] == "error"}
+    assert [each["key"] for each in values["diagnostics"] if each["severity"] == "warning"] == ["search.top_k"]
+    errors = {each["key"]: each["message"] for each in values["diagnostics"] if each["severity"] == "error"}
     assert errors.keys() == {"output_root", "cache_root", "data.test.gone", "data.test.odd", "data.valid"}
     assert "no such file" in errors["data.test.gone"]
     assert "300 lines" in errors["data.test.odd"]
     assert "swapped" in errors["data.valid"]
-    assert values["rehearsal"] is None
+    assert values["dry_run"] is None
     assert message is not None
     assert message.startswith("not ready to train: output_root: ")
     assert message.endswith("(and 4 errors more)")
@@ -86,9 +86,9 @@ def test_an_empty_training_set_is_told(tmp_path: Path, capsys: pytest.CaptureFix
         f"data.train.source={tmp_path}/empty", f"data.train.target={tmp_path}/empty",
         f"data.valid.source={DEMO}/valid.en", f"data.valid.target={DEMO}/valid.de",
     )  # fmt: skip
-    (finding,) = values["findings"]
-    assert finding["key"] == "data.train"
-    assert "not one example in it" in finding["message"]
+    (diagnostic,) = values["diagnostics"]
+    assert diagnostic["key"] == "data.train"
+    assert "not one example in it" in diagnostic["message"]
     assert not (tmp_path / "x").exists()
 
 
@@ -144,7 +144,7 @@ def small(tmp_path: Path) -> tuple[str, ...]:
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The only error of a report."""
     values, _ = checked(capsys, *arguments)
-    (error,) = (finding for finding in values["findings"] if finding["severity"] == "error")
+    (error,) = (diagnostic for diagnostic in values["diagnostics"] if diagnostic["severity"] == "error")
     return f"{error['key']}: {error['message']}"
 
 
@@ -216,11 +216,11 @@ def test_a_large_corpus_is_thinned_and_its_figures_are_of_the_whole(
         f"data.train.source={tmp_path}/big.en", f"data.train.target={tmp_path}/big.de",
     )  # fmt: skip
     values, _ = checked(capsys, *arguments)
-    assert values["thinned"] == 3
+    assert values["subsampled"] == 3
     assert values["quality"]["train"]["pairs"] == 225_000
     assert values["data"]["train"]["read"] == 75_000
-    found = [(finding["severity"], finding["key"]) for finding in values["findings"]]
-    assert found == [("note", "data.train"), ("note", "trainer.max_steps")]  # thinned, and less than an epoch
-    tokens = values["rehearsal"]["speed"]["steps_per_epoch"] * values["rehearsal"]["speed"]["target_tokens"]
+    found = [(diagnostic["severity"], diagnostic["key"]) for diagnostic in values["diagnostics"]]
+    assert found == [("note", "data.train"), ("note", "trainer.max_steps")]  # subsampled, and less than an epoch
+    tokens = values["dry_run"]["speed"]["steps_per_epoch"] * values["dry_run"]["speed"]["target_tokens"]
     kept = values["data"]["train"]["target"]
     assert tokens == pytest.approx(3 * (kept["kept_tokens"] + values["data"]["train"]["kept"]), rel=0.01)

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from seq2seq.config import saved
 from seq2seq.config.parse import parse
 from seq2seq.errors import UserError
-from seq2seq.models.base import Hidden, Seq2Seq, Vocabulary
+from seq2seq.models.base import DecoderOutput, Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.objective import Objective
 from seq2seq.pipeline.load import load
@@ -52,7 +52,7 @@ def built(family: str, **settings: Any) -> Seq2Seq:
 
 
 @torch.no_grad()
-def read(model: Seq2Seq) -> Hidden:
+def read(model: Seq2Seq) -> DecoderOutput:
     """What the decoder says about TGT, after a check that search is told the same, log-probabilities included."""
     memory = model.encode(SRC, model.source_mask(SRC))
     hidden = model.decode(TGT, memory, need_attention=True)

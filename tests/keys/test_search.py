@@ -156,10 +156,10 @@ def test_beam_size(opened: Open, monkeypatch: pytest.MonkeyPatch, size: int) -> 
     ((output,),) = generator.generate_nbest(TEXTS[1:2])
     assert rows == [1, *[size] * (len(rows) - 1)]
     if size == 1:
-        walk = torch.empty(1, 0, dtype=torch.int64)
-        while walk.size(1) < 6 and EOS not in walk:
-            walk = torch.cat([walk, predicted(generator, TEXTS[1], walk)[0][:, -1].argmax(1)[:, None]], dim=1)
-        assert output.tokens == generator.tokenizers.target.pieces(walk[0].tolist())
+        greedy = torch.empty(1, 0, dtype=torch.int64)
+        while greedy.size(1) < 6 and EOS not in greedy:
+            greedy = torch.cat([greedy, predicted(generator, TEXTS[1], greedy)[0][:, -1].argmax(1)[:, None]], dim=1)
+        assert output.tokens == generator.tokenizers.target.pieces(greedy[0].tolist())
 
 
 def test_max_length_ratio(opened: Open) -> None:
@@ -268,16 +268,16 @@ TYPED: dict[str, Any] = {
 
 
 def test_generate_and_evaluate_search_as_load_does(opened: Open, searched: Path, corpus: Path, tmp_path: Path) -> None:
-    from seq2seq.cli import evaluate, generate
+    from seq2seq.cli.commands import evaluate, generate
 
     typed = [f"search.{key}={str(value).lower()}" for key, value in TYPED.items()]
     texts = (corpus / "test.src").read_text(encoding="utf-8").splitlines()
     expected = opened(*typed).generate_nbest(texts)
     arguments = [f"run={searched}", "trainer.device=cpu", *typed]
-    generate.run([*arguments, f"input={corpus}/test.src", f"output={tmp_path}/out.jsonl", "format=jsonl"])
+    generate([*arguments, f"input={corpus}/test.src", f"output={tmp_path}/out.jsonl", "format=jsonl"])
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [[one["tokens"] for one in record["nbest"]] for record in records] == tokens(expected)
-    evaluate.run(arguments)
+    evaluate(arguments)
     place = searched / "evaluations" / "best"
     assert json.loads((place / "results.json").read_text(encoding="utf-8"))["search"] == TYPED
     said = (place / "back.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")

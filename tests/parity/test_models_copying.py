@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from seq2seq.models.copying import Copying, SourceTokens
-from seq2seq.models.output import Hidden, Output
+from seq2seq.models.output import DecoderOutput, Output
 
 B, T, S, D, V = 3, 7, 9, 8, 21
 
@@ -21,8 +21,8 @@ def made(seed: int = 1, *, dtype: torch.dtype = torch.float32):
     return output, features, scores.softmax(dim=-1).requires_grad_(), src, torch.randint(4, V, (B, T))
 
 
-def hidden_of(features, attention, src) -> Hidden:
-    return Hidden(features, attention, Copying.evenly(attention, SourceTokens.of(src)))
+def hidden_of(features, attention, src) -> DecoderOutput:
+    return DecoderOutput(features, attention, Copying.evenly(attention, SourceTokens.of(src)))
 
 
 def defined(output, features, attention, src) -> torch.Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seq2seq.models.output import Hidden, Output
+from seq2seq.models.output import DecoderOutput, Output
 
 M, D, V = 50, 8, 21
 
@@ -18,7 +18,7 @@ def test_sums_and_gradients_equal_cross_entropy(smoothing, chunk_rows, projected
     output = Output(D, vocab_size=V, tied=tied)
     features = torch.randn(M, D, requires_grad=True)
     labels = torch.randint(V, (M,))
-    sums = output.loss(Hidden(features), labels, smoothing, chunk_rows=chunk_rows)
+    sums = output.loss(DecoderOutput(features), labels, smoothing, chunk_rows=chunk_rows)
     logits = F.linear(output.projection(features) if projected else features, output.weight)
     expected = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
     torch.testing.assert_close(sums.loss, expected, atol=1e-4, rtol=1e-5)
@@ -34,7 +34,7 @@ def test_sums_and_gradients_equal_cross_entropy(smoothing, chunk_rows, projected
 def test_extreme_logits_stay_finite():
     output = Output(2, vocab_size=3, tied=torch.nn.Parameter(torch.tensor([[3e4, 0.0], [-3e4, 0.0], [0.0, 1.0]])))
     features = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
-    sums = output.loss(Hidden(features), torch.tensor([0, 1]), 0.1)
+    sums = output.loss(DecoderOutput(features), torch.tensor([0, 1]), 0.1)
     sums.loss.backward()
     assert sums.loss.isfinite()
     assert features.grad.isfinite().all()
@@ -49,7 +49,7 @@ def test_under_autocast_gradients_follow_the_bfloat16_logits():
         torch.randint(V, (M,)),
     )
     with torch.autocast("cpu", torch.bfloat16):
-        sums = output.loss(Hidden(features), labels, 0.1)
+        sums = output.loss(DecoderOutput(features), labels, 0.1)
     expected = F.cross_entropy(F.linear(features, output.weight), labels, label_smoothing=0.1, reduction="sum")
     torch.testing.assert_close(sums.loss, expected, atol=0.3, rtol=1e-2)
     into = [features, output.weight]
@@ -67,7 +67,7 @@ def test_gradients_of_confident_predictions_are_as_good_as_others_in_bfloat16(sm
     features = (torch.randn(500, 256) + weight.detach()[labels] / 0.06).bfloat16().float().requires_grad_()
     output = Output(256, vocab_size=2000, tied=torch.nn.Parameter(weight.detach().clone()))
     with torch.autocast("cpu", torch.bfloat16):
-        sums = output.loss(Hidden(features), labels, smoothing)
+        sums = output.loss(DecoderOutput(features), labels, smoothing)
     expected = F.cross_entropy(F.linear(features, weight), labels, label_smoothing=smoothing, reduction="sum")
     (ours,), (theirs,) = (torch.autograd.grad(loss, [features]) for loss in (sums.loss, expected))
     assert sums.nll / 500 < 0.02
@@ -77,7 +77,7 @@ def test_gradients_of_confident_predictions_are_as_good_as_others_in_bfloat16(sm
 def test_no_graph_is_kept_without_gradients():
     output = Output(D, vocab_size=V)
     with torch.no_grad():
-        sums = output.loss(Hidden(torch.randn(M, D)), torch.randint(V, (M,)), 0.1)
+        sums = output.loss(DecoderOutput(torch.randn(M, D)), torch.randint(V, (M,)), 0.1)
     assert not sums.loss.requires_grad
 
 
@@ -87,9 +87,9 @@ def test_no_gradient_is_computed_where_none_is_wanted(monkeypatch, mode):
     monkeypatch.setattr(torch, "mm", lambda *args, mm=torch.mm, **kw: products.append(1) or mm(*args, **kw))
     output, features, labels = Output(D, vocab_size=V), torch.randn(M, D), torch.randint(V, (M,))
     with mode():
-        output.loss(Hidden(features), labels, 0.1)
+        output.loss(DecoderOutput(features), labels, 0.1)
     assert len(products) == 1  # the logits; gradients would take two more
-    output.loss(Hidden(features), labels, 0.1)
+    output.loss(DecoderOutput(features), labels, 0.1)
     assert len(products) == 1 + 3
 
 
@@ -100,7 +100,7 @@ def test_under_float16_the_loss_scale_meets_gradients_that_are_whole(loss_scale)
     output = Output(D, vocab_size=vocabulary)
     features, labels = torch.randn(rows, D, requires_grad=True), torch.randint(vocabulary, (rows,))
     with torch.autocast("cpu", torch.float16):
-        loss = output.loss(Hidden(features), labels, 0.1).loss / rows * loss_scale
+        loss = output.loss(DecoderOutput(features), labels, 0.1).loss / rows * loss_scale
     into = [features, output.weight]
     expected = F.cross_entropy(F.linear(features, output.weight), labels, label_smoothing=0.1)
     for ours, theirs in zip(torch.autograd.grad(loss, into), torch.autograd.grad(expected, into), strict=True):
@@ -117,7 +117,7 @@ def test_a_frequent_label_does_not_overflow_float16():
     with torch.no_grad():
         output.weight.zero_()
     with torch.autocast("cpu", torch.float16):
-        loss = output.loss(Hidden(features), labels, 0.0).loss / rows
+        loss = output.loss(DecoderOutput(features), labels, 0.0).loss / rows
     (gradient,) = torch.autograd.grad(loss, [output.weight])
     expected = torch.full((V, D), 3.0 / V)
     expected[0] -= 3.0

@@ -17,7 +17,7 @@ from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.search.beam import BeamSearch
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.decoder import ModelDecoder
-from seq2seq.search.greedy import walk
+from seq2seq.search.greedy import greedy_search
 from seq2seq.search.hypothesis import Hypothesis
 from seq2seq.search.lengths import length_limits
 from seq2seq.search.search import search
@@ -117,7 +117,7 @@ def test_beam_of_one_is_greedy(model: Seq2Seq, ngram: int) -> None:
     src = pad(sources())
     limits = length_limits((src != 0).sum(1), config)
     beam = BeamSearch(ModelDecoder([model], src), config, VOCABULARY).run(limits)
-    greedy = walk(ModelDecoder([model], src), limits, config, vocabulary=VOCABULARY)
+    greedy = greedy_search(ModelDecoder([model], src), limits, config, vocabulary=VOCABULARY)
     assert_same(beam, greedy)
 
 

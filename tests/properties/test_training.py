@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from seq2seq.data.corpus import CorpusConfig, DataConfig
-from seq2seq.data.loader import BatchStream, StreamConfig
+from seq2seq.data.loader import BatchLoader, LoaderConfig
 from seq2seq.data.prepare import prepare
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import Interrupted, TrainingError, UserError
@@ -105,7 +105,7 @@ def test_every_example_is_seen_once_an_epoch_across_ranks(corpus: Path, tmp_path
     seen: list[int] = []
     tokens = 0
     for rank in range(3):
-        stream = BatchStream(lambda epoch: prepared.train, StreamConfig(200, 2, 256, 256, seed=1, rank=rank, size=3))
+        stream = BatchLoader(lambda epoch: prepared.train, LoaderConfig(200, 2, 256, 256, seed=1, rank=rank, size=3))
         steps = stream.steps(0, 0)
         for step in islice(steps, 1000):
             if step.epoch > 0:

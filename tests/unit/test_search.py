@@ -14,7 +14,7 @@ from seq2seq.search.beam import BeamSearch
 from seq2seq.search.config import LengthNormalization, SearchConfig, SearchPrecision
 from seq2seq.search.constraints import Constraints
 from seq2seq.search.decoder import ModelDecoder, Prediction
-from seq2seq.search.greedy import walk
+from seq2seq.search.greedy import greedy_search
 from seq2seq.search.lengths import length_limits
 from seq2seq.search.sampling import draw, uniforms
 from seq2seq.search.schedule import rows_to_keep
@@ -258,7 +258,7 @@ def test_without_an_end_the_search_stops_at_the_limit() -> None:
     config = SearchConfig(beam_size=2, n_best=2)
     for found in (
         BeamSearch(Fixed([row]), config, VOCABULARY).run(limits),
-        walk(Fixed([row]), limits, SearchConfig(beam_size=1), vocabulary=VOCABULARY),
+        greedy_search(Fixed([row]), limits, SearchConfig(beam_size=1), vocabulary=VOCABULARY),
     ):
         assert found[0][0].ids == [5, 5, 5, 5]
         assert found[1][0].ids == [5, 5]
@@ -312,7 +312,7 @@ def test_the_search_ends_when_nothing_can_go_on() -> None:
 def test_done_sentences_leave(models: list[Seq2Seq]) -> None:
     decoder = Fixed([log_probs(t5=0.9, t6=0.1)])
     limits = torch.tensor([1, 3, 2, 3])
-    walk(decoder, limits, SearchConfig(beam_size=1), vocabulary=VOCABULARY)
+    greedy_search(decoder, limits, SearchConfig(beam_size=1), vocabulary=VOCABULARY)
     assert decoder.kept == [[3, 1, 2], [0, 1]]  # the last takes the place of the first; the others do not move
     assert decoder.time == 3
 

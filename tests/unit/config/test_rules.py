@@ -116,8 +116,8 @@ def test_what_32_bits_hold_is_not_beyond_use() -> None:
     assert parse({"trainer": {"max_steps": 2**31 - 1}}).trainer.max_steps == 2**31 - 1
 
 
-def without_effect(values: dict[str, Any]) -> list[str]:
-    return saved.without_effect(parse(values))
+def unused_keys(values: dict[str, Any]) -> list[str]:
+    return saved.unused_keys(parse(values))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def without_effect(values: dict[str, Any]) -> list[str]:
     ],
 )
 def test_a_key_without_effect_is_named_with_the_reason(values: dict[str, Any], line: str) -> None:
-    assert without_effect(values) == [line]
+    assert unused_keys(values) == [line]
 
 
 # For each key that is not always read: another value of it, and values of the other key with which it is read or not.
@@ -187,16 +187,14 @@ def test_a_key_is_named_where_it_is_not_read_and_only_there(
     model = ["model.family=gru", "model.d_model=512"] if gru else []
     for value in [*read, *unread]:
         settings = OmegaConf.from_dotlist([*model, f"{condition}={value}", setting])
-        named = [line.partition("=")[0] for line in saved.without_effect(parse(settings))]
+        named = [line.partition("=")[0] for line in saved.unused_keys(parse(settings))]
         assert named == ([] if value in read else [key]), value
 
 
 def test_keys_that_are_read_are_not_named() -> None:
-    assert without_effect({}) == []
-    assert without_effect({"search": {"sampling": True, "top_k": 5}}) == []
-    assert (
-        without_effect({"model": {"family": "gru", "coverage": True}, "trainer": {"coverage_loss_weight": 0.5}}) == []
-    )
+    assert unused_keys({}) == []
+    assert unused_keys({"search": {"sampling": True, "top_k": 5}}) == []
+    assert unused_keys({"model": {"family": "gru", "coverage": True}, "trainer": {"coverage_loss_weight": 0.5}}) == []
 
 
 def test_every_rule_is_about_keys_that_there_are() -> None:
@@ -211,4 +209,4 @@ def test_no_experiment_sets_a_key_without_effect(experiment: str) -> None:
     register_schema("train", Config)
     with initialize_config_dir(str(configs_folder()), version_base="1.3"):
         config = parse(compose("train", overrides=["name=test", f"experiment={experiment}"]))
-    assert saved.without_effect(config) == []
+    assert saved.unused_keys(config) == []

@@ -13,7 +13,7 @@ import torch
 from seq2seq.data.batching import EpochPlan, collate, plan_epoch
 from seq2seq.data.corpus import DataConfig, Example
 from seq2seq.data.encode import write_store
-from seq2seq.data.loader import BatchStream, StepBatches, StreamConfig
+from seq2seq.data.loader import BatchLoader, LoaderConfig, StepBatches
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
 from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
@@ -42,11 +42,11 @@ def plan(store: TokenStore, epoch: int) -> EpochPlan:
     return plan_epoch(*lengths, batch_tokens=BUDGET, seed=SEED, epoch=epoch)
 
 
-def config(**changes: Any) -> StreamConfig:
-    return StreamConfig(**{"batch_tokens": BUDGET, "accumulate": 2, "seed": SEED} | CUT | changes)
+def config(**changes: Any) -> LoaderConfig:
+    return LoaderConfig(**{"batch_tokens": BUDGET, "accumulate": 2, "seed": SEED} | CUT | changes)
 
 
-def taken(stream: BatchStream, count: int, *, epoch: int = 0, position: int = 0) -> list[StepBatches]:
+def taken(stream: BatchLoader, count: int, *, epoch: int = 0, position: int = 0) -> list[StepBatches]:
     steps = stream.steps(epoch, position)
     try:
         return list(islice(steps, count))
@@ -58,7 +58,7 @@ def test_each_step_takes_the_next_micro_batches_of_the_epoch_and_then_of_the_nex
     plans = [plan(store, epoch) for epoch in range(3)]
     assert len(plans[0]) % 2 == 1, "the last step of an epoch is a short one"
     expected = [(epoch, start) for epoch, of_epoch in enumerate(plans) for start in range(0, len(of_epoch), 2)]
-    steps = taken(BatchStream(lambda epoch: store, config()), len(expected))
+    steps = taken(BatchLoader(lambda epoch: store, config()), len(expected))
     for step, (epoch, start) in zip(steps, expected, strict=True):
         end = min(start + 2, len(plans[epoch]))
         assert (step.epoch, step.position, step.epoch_size) == (epoch, end, len(plans[epoch]))
@@ -76,7 +76,7 @@ def test_ranks_share_each_step_and_the_last_one_of_an_epoch_is_company(store: To
     size, of_epoch = 4, plan(store, 0)
     count = -(-len(of_epoch) // (2 * size))
     assert len(of_epoch) % (2 * size) in (1, 2, 3), "not even one each in the last step"
-    ranks = [taken(BatchStream(lambda epoch: store, config(rank=rank, size=size)), count) for rank in range(size)]
+    ranks = [taken(BatchLoader(lambda epoch: store, config(rank=rank, size=size)), count) for rank in range(size)]
     for number, steps in enumerate(zip(*ranks, strict=True)):
         start = number * 2 * size
         end = min(start + 2 * size, len(of_epoch))
@@ -98,9 +98,9 @@ def test_ranks_share_each_step_and_the_last_one_of_an_epoch_is_company(store: To
 @pytest.mark.parametrize("behind", [1, 3, 40])
 def test_a_stream_goes_on_from_any_position(store: TokenStore, behind: int) -> None:
     count = 12  # more than an epoch
-    whole = taken(BatchStream(lambda epoch: store, config()), behind + count)
+    whole = taken(BatchLoader(lambda epoch: store, config()), behind + count)
     last = whole[behind - 1]
-    rest = taken(BatchStream(lambda epoch: store, config()), count, epoch=last.epoch, position=last.position)
+    rest = taken(BatchLoader(lambda epoch: store, config()), count, epoch=last.epoch, position=last.position)
     for one, other in zip(rest, whole[behind:], strict=True):
         assert (one.epoch, one.position) == (other.epoch, other.position)
         pairs = zip(one.micro_batches, other.micro_batches, strict=True)
@@ -109,25 +109,27 @@ def test_a_stream_goes_on_from_any_position(store: TokenStore, behind: int) -> N
 
 
 def test_each_epoch_asks_once_for_its_examples(store: TokenStore) -> None:
-    """Also where the heaviest batches were asked for before; and no more than a few steps ahead."""
+    """Also where the largest batches were asked for before; and no more than a few steps ahead."""
     asked: list[int] = []
-    stream = BatchStream(lambda epoch: (asked.append(epoch), store)[1], config(accumulate=1000))
-    stream.heaviest(0)
+    stream = BatchLoader(lambda epoch: (asked.append(epoch), store)[1], config(accumulate=1000))
+    stream.largest_batches(0)
     steps = stream.steps(0, 0)
     assert next(steps).epoch == 0
     time.sleep(0.3)  # for the thread to get as far as it will
     steps.close()
     assert asked == list(range(len(asked)))
-    assert len(asked) <= 1 + BatchStream.AHEAD + 1
+    assert len(asked) <= 1 + BatchLoader.PREFETCH + 1
 
 
 def test_the_heaviest_batches_are_found(store: TokenStore) -> None:
     """By positions, and by the pairs of them that attention computes: what does not fit shows before the first step."""
     of_epoch = plan(store, 0)
     batches = [collate(store, of_epoch[number], **(CUT | {"max_source_length": 50})) for number in range(len(of_epoch))]
-    heaviest = [micro.batch for micro in BatchStream(lambda epoch: store, config(max_source_length=50)).heaviest(0)]
+    largest_batches = [
+        micro.batch for micro in BatchLoader(lambda epoch: store, config(max_source_length=50)).largest_batches(0)
+    ]
     shapes = [(len(batch.src), batch.src.size(1) + batch.tgt_in.size(1)) for batch in batches]
-    found = [(len(batch.src), batch.src.size(1) + batch.tgt_in.size(1)) for batch in heaviest]
+    found = [(len(batch.src), batch.src.size(1) + batch.tgt_in.size(1)) for batch in largest_batches]
     assert max(examples * width for examples, width in found) == max(examples * width for examples, width in shapes)
     assert max(examples * width**2 for examples, width in found) == max(e * width**2 for e, width in shapes)
     assert len(found) <= 2 < len(shapes)
@@ -136,7 +138,7 @@ def test_the_heaviest_batches_are_found(store: TokenStore) -> None:
 def test_a_corpus_without_examples_is_refused() -> None:
     nothing: Any = SimpleNamespace(source_lengths=np.zeros(0, np.int32), target_lengths=np.zeros(0, np.int32))
     with pytest.raises(UserError, match="no example is left"):
-        taken(BatchStream(lambda epoch: nothing, config()), 1)
+        taken(BatchLoader(lambda epoch: nothing, config()), 1)
 
 
 def test_an_error_in_the_thread_is_raised_with_the_place() -> None:
@@ -151,7 +153,7 @@ def test_an_error_in_the_thread_is_raised_with_the_place() -> None:
 
     vanished: Any = Store()
     with pytest.raises(OSError, match="vanished") as caught:
-        taken(BatchStream(lambda epoch: vanished, config(batch_tokens=50)), 1)
+        taken(BatchLoader(lambda epoch: vanished, config(batch_tokens=50)), 1)
     assert caught.value.__notes__ == ["while preparing micro-batch 0 of 3 of epoch 0"]
 
 
@@ -160,12 +162,12 @@ def test_a_thread_that_is_gone_without_a_word_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(threading.Thread, "run", lambda self: None)
     with pytest.raises(RuntimeError, match="has ended"):
-        taken(BatchStream(lambda epoch: store, config()), 1)
+        taken(BatchLoader(lambda epoch: store, config()), 1)
 
 
 def test_no_thread_outlives_its_stream(store: TokenStore) -> None:
     before = threading.active_count()
-    steps = BatchStream(lambda epoch: store, config()).steps(0, 0)
+    steps = BatchLoader(lambda epoch: store, config()).steps(0, 0)
     next(steps)
     assert threading.active_count() == before + 1
     steps.close()

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from seq2seq.inference.oom import Portions
+from seq2seq.inference.oom import BatchSplitter
 
 
-def portions() -> Portions:
-    return Portions(torch.device("cpu"), work="adding")
+def portions() -> BatchSplitter:
+    return BatchSplitter(torch.device("cpu"), work="adding")
 
 
 def no_room_for_more_than(size: int) -> torch.Tensor:
@@ -25,12 +25,12 @@ def test_each_item_is_worked_on_once_and_in_order(room: int, count: int) -> None
 
     parts = portions()
     for _ in range(2):
-        found = list(parts.each(list(range(count)), work, mend=""))
+        found = list(parts.each(list(range(count)), work, fix=""))
         assert [number for numbers, _ in found for number in numbers] == list(range(count))
         assert all(result == [-number for number in numbers] for numbers, result in found)
         failures = parts.failures
     assert (failures > 0) == (count > room)
-    assert list(parts.each(list(range(count)), work, mend="")) == found
+    assert list(parts.each(list(range(count)), work, fix="")) == found
     assert parts.failures == failures  # the second time the size was known
 
 
@@ -39,7 +39,7 @@ def test_arrays_are_cut_as_lists_are() -> None:
         no_room_for_more_than(max(0, len(numbers) - 2))
         return int(numbers.sum())
 
-    assert sum(result for _, result in portions().each(np.arange(10), work, mend="")) == 45
+    assert sum(result for _, result in portions().each(np.arange(10), work, fix="")) == 45
 
 
 def test_other_errors_are_not_taken_for_it() -> None:
@@ -47,4 +47,4 @@ def test_other_errors_are_not_taken_for_it() -> None:
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        list(portions().each([1, 2], work, mend=""))
+        list(portions().each([1, 2], work, fix=""))

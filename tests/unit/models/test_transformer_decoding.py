@@ -8,7 +8,7 @@ import torch
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.transformer import Transformer
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.models.transformer_decoding import KeysAndValues
+from seq2seq.models.transformer_decoding import KVCache
 
 VOCABULARY = Vocabulary(40, 40, joint=True)
 
@@ -18,7 +18,7 @@ def test_entries_and_sentences_survive_growth() -> None:
     """Against tensors put together anew at each step, over several doublings, sentences leaving on the way."""
     torch.manual_seed(0)
     whole = torch.randn(9, 2, 2, 0, 4)
-    cache = KeysAndValues(whole)
+    cache = KVCache(whole)
     for step in range(60):
         entries = torch.randn(whole.size(0), 2, 2, 1 + step % 4, 4)
         cache.append(entries)

@@ -6,7 +6,7 @@ import pytest
 
 from seq2seq.data.corpus import CorpusConfig, DataConfig, Example, read_examples
 from seq2seq.preflight.corpus_quality import Quality, measure, survey
-from seq2seq.preflight.subsample import thinned
+from seq2seq.preflight.subsample import subsampled
 
 
 def examples(pairs: Iterable[tuple[str, str]]) -> list[Example]:
@@ -113,7 +113,7 @@ def test_a_thinned_corpus_has_every_nth_pair(tmp_path) -> None:
     data = DataConfig(root=str(tmp_path), train=CorpusConfig(source="a.en", target="a.de"))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    thin = thinned(data, scratch, every=4)
+    thin = subsampled(data, scratch, every=4)
     assert [(e.source, e.target) for e in read_examples(thin.train, tmp_path, "data.train")] == [
         (f"line {i}", f"Zeile\u2028{i}") for i in (0, 4, 8)
     ]

@@ -10,7 +10,7 @@ import pytest
 from seq2seq.data.corpus import CorpusConfig, DataConfig, Example, read_examples
 from seq2seq.data.report import SideReport, SplitReport
 from seq2seq.preflight.corpus_quality import Corpus, measure, survey
-from seq2seq.preflight.diagnostics import Finding, Severity, of_quality, of_splits, scripts_of
+from seq2seq.preflight.diagnostics import Diagnostic, Severity, of_quality, of_splits, scripts_of
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DATA = DataConfig(source_language="en", target_language="de")
@@ -30,14 +30,14 @@ def demo() -> dict[str, Pairs]:
     return {name: read(folder, CorpusConfig(source=f"{file}.en", target=f"{file}.de")) for name, file in names.items()}
 
 
-def findings(corpora: dict[str, Pairs], data: DataConfig = DATA) -> list[Finding]:
+def diagnostics(corpora: dict[str, Pairs], data: DataConfig = DATA) -> list[Diagnostic]:
     surveys: dict[str, Corpus] = {
         name: survey(Example(source, target, (target,)) for source, target in pairs) for name, pairs in corpora.items()
     }
     return list(of_quality(measure(surveys), data))
 
 
-def serious(found: list[Finding]) -> list[tuple[str, str]]:
+def serious(found: list[Diagnostic]) -> list[tuple[str, str]]:
     return [(f.severity.value, f.key) for f in found if f.severity is not Severity.note]
 
 
@@ -55,8 +55,8 @@ def cyrillic(text: str) -> str:
 
 
 def test_a_clean_corpus_raises_no_alarm(demo: dict[str, Pairs]) -> None:
-    assert findings(demo) == []
-    assert findings(demo, DataConfig()) == []
+    assert diagnostics(demo) == []
+    assert diagnostics(demo, DataConfig()) == []
 
 
 def test_a_clean_corpus_of_summaries_raises_no_alarm() -> None:
@@ -65,8 +65,8 @@ def test_a_clean_corpus_of_summaries_raises_no_alarm() -> None:
         name: read(folder, CorpusConfig(path=file, source_field="document", target_field="summary"))
         for name, file in (("train", "train.jsonl.gz"), ("valid", "valid.jsonl"), ("test.test", "test.jsonl"))
     }
-    assert serious(findings(corpora, DataConfig(source_language="en", target_language="en"))) == []
-    assert serious(findings(corpora, DataConfig())) == []
+    assert serious(diagnostics(corpora, DataConfig(source_language="en", target_language="en"))) == []
+    assert serious(diagnostics(corpora, DataConfig())) == []
 
 
 def test_public_corpora_raise_no_alarm(real_data: Path) -> None:
@@ -74,13 +74,13 @@ def test_public_corpora_raise_no_alarm(real_data: Path) -> None:
         return CorpusConfig(source=f"{name}.en.gz", target=f"{name}.de.gz")
 
     multi30k = {"train": texts("train"), "valid": texts("val"), "test.flickr": texts("test_2016_flickr")}
-    assert serious(findings({name: read(real_data / "multi30k", c) for name, c in multi30k.items()})) == []
+    assert serious(diagnostics({name: read(real_data / "multi30k", c) for name, c in multi30k.items()})) == []
     mails = {
         name: read(real_data / "aeslc", CorpusConfig(path=file, source_field="body", target_field="subject"))
         for name, file in (("train", "train.jsonl.gz"), ("valid", "dev.jsonl.gz"))
     }
-    assert serious(findings(mails, DataConfig(source_language="en", target_language="en"))) == []
-    assert serious(findings(mails, DataConfig())) == []
+    assert serious(diagnostics(mails, DataConfig(source_language="en", target_language="en"))) == []
+    assert serious(diagnostics(mails, DataConfig())) == []
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ def test_public_corpora_raise_no_alarm(real_data: Path) -> None:
 def test_a_fault_of_the_training_set_is_found(
     demo: dict[str, Pairs], fault: Callable[[Pairs], Pairs], expected: list[tuple[str, str]]
 ) -> None:
-    assert serious(findings({"train": fault(demo["train"])})) == expected
+    assert serious(diagnostics({"train": fault(demo["train"])})) == expected
 
 
 def test_the_swapped_share_is_about_right_and_its_first_lines_are(demo: dict[str, Pairs]) -> None:
     swapped = swap_some(demo["train"], 0.3)
     lines = [i + 1 for i, (pair, was) in enumerate(zip(swapped, demo["train"], strict=True)) if pair != was]
-    (found,) = findings({"train": swapped})
+    (found,) = diagnostics({"train": swapped})
     count, first = found.message.split(" of ")[0], found.message.partition("the first are ")[2]
     assert 0.7 * len(lines) < int(count.replace(",", "")) <= len(lines)
     assert set(map(int, first.split(", "))) <= set(lines)
@@ -117,14 +117,14 @@ def test_the_swapped_share_is_about_right_and_its_first_lines_are(demo: dict[str
 
 def test_a_validation_set_with_exchanged_files_is_an_error(demo: dict[str, Pairs]) -> None:
     turned = {**demo, "valid": [(b, a) for a, b in demo["valid"]]}
-    (found,) = findings(turned)
-    assert (found.severity, found.mend) == (Severity.error, "exchange data.valid.source and data.valid.target")
-    assert serious(findings(turned, DataConfig())) == [("error", "data.valid")]
+    (found,) = diagnostics(turned)
+    assert (found.severity, found.fix) == (Severity.error, "exchange data.valid.source and data.valid.target")
+    assert serious(diagnostics(turned, DataConfig())) == [("error", "data.valid")]
 
 
 def test_leakage_of_five_lines_is_found(demo: dict[str, Pairs]) -> None:
     leaky = {**demo, "test.test": demo["test.test"][:100] + demo["train"][40:45] + demo["test.test"][100:]}
-    (found,) = findings(leaky)
+    (found,) = diagnostics(leaky)
     assert (found.severity, found.key) == (Severity.warning, "data.test.test")
     assert "5 of 305 pairs (1.6%)" in found.message
     assert "101, 102, 103, 104, 105" in found.message
@@ -132,12 +132,12 @@ def test_leakage_of_five_lines_is_found(demo: dict[str, Pairs]) -> None:
 
 def test_latin_letters_on_a_russian_side_are_found(demo: dict[str, Pairs]) -> None:
     russian = replace(DATA, target_language="ru")
-    assert ("error", "data.train.target") in serious(findings({"train": demo["train"]}, russian))
+    assert ("error", "data.train.target") in serious(diagnostics({"train": demo["train"]}, russian))
     written = [(a, cyrillic(b)) for a, b in demo["train"]]
-    assert serious(findings({"train": written}, russian)) == []
+    assert serious(diagnostics({"train": written}, russian)) == []
     some = [(a, cyrillic(b) if i % 10 else b) for i, (a, b) in enumerate(demo["train"])]
     for data in (russian, DataConfig()):
-        (found,) = [f for f in findings({"train": some}, data) if f.key == "data.train.target"][:1]
+        (found,) = [f for f in diagnostics({"train": some}, data) if f.key == "data.train.target"][:1]
         assert found.severity is Severity.warning
         assert "10.0% LATIN" in found.message
 
@@ -145,12 +145,12 @@ def test_latin_letters_on_a_russian_side_are_found(demo: dict[str, Pairs]) -> No
 def test_untranslated_targets_are_found(demo: dict[str, Pairs]) -> None:
     pairs = demo["train"]
     others = [(a, pairs[i - 1][0] if i % 20 == 0 else b) for i, (a, b) in enumerate(pairs)]
-    assert serious(findings({"train": others})) == [("warning", "data.train.target")]
+    assert serious(diagnostics({"train": others})) == [("warning", "data.train.target")]
 
 
 def test_filters_that_are_on_silence_what_they_remove(demo: dict[str, Pairs]) -> None:
     pairs = demo["train"] + demo["train"]
-    assert serious(findings({"train": pairs}, replace(DATA, drop_duplicates=True))) == []
+    assert serious(diagnostics({"train": pairs}, replace(DATA, drop_duplicates=True))) == []
 
 
 def test_languages_know_their_scripts() -> None:

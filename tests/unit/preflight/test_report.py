@@ -16,8 +16,8 @@ from seq2seq.data.corpus import Example
 from seq2seq.data.report import SideReport, SplitReport
 from seq2seq.errors import TrainingError
 from seq2seq.preflight.corpus_quality import measure, survey
-from seq2seq.preflight.diagnostics import Finding, Severity
-from seq2seq.preflight.dry_run import Memory, Rehearsal, Speed, rehearse
+from seq2seq.preflight.diagnostics import Diagnostic, Severity
+from seq2seq.preflight.dry_run import DryRun, Memory, Speed, dry_run
 from seq2seq.preflight.report import Preflight, budget, of_machine, text, to_dict
 from seq2seq.training.config import Averaging, TrainerConfig
 
@@ -26,7 +26,7 @@ SPEED = Speed(
     steps=10, step_seconds=0.5, target_tokens=1000.0, steps_per_epoch=200,
     evaluation_seconds=30.0, save_seconds=2.0, checkpoint_bytes=100 * 2**20,
 )  # fmt: skip
-REHEARSAL = Rehearsal(123_456, Memory([(8, 50, 60)], needed=GIB, room=4 * GIB, measured=True, splits=0), SPEED)
+REHEARSAL = DryRun(123_456, Memory([(8, 50, 60)], needed=GIB, room=4 * GIB, measured=True, splits=0), SPEED)
 TRAINER = TrainerConfig(max_steps=1000, eval_every=100, save_every=50)
 
 
@@ -44,7 +44,7 @@ def report(**changes: Any) -> Preflight:
         "free_disk": 100 * GIB,
         "splits": {"train": SplitReport(10, 9, {"too long": 1}, side, side)},
         "qualities": measure({"train": survey([Example("a", "b", ("b",))] * 10)}),
-        "rehearsal": REHEARSAL,
+        "dry_run": REHEARSAL,
     }
     return Preflight(**{**values, **changes})
 
@@ -86,8 +86,8 @@ def test_the_disk_holds_the_checkpoints_that_are_kept_and_the_one_being_written(
     ],
 )
 def test_memory_is_compared_with_what_is_there(memory: dict[str, Any], expected: list[Severity]) -> None:
-    rehearsal = replace(REHEARSAL, memory=replace(REHEARSAL.memory, **memory))
-    assert [f.severity for f in of_machine(TRAINER, report(rehearsal=rehearsal))] == expected
+    dry_run = replace(REHEARSAL, memory=replace(REHEARSAL.memory, **memory))
+    assert [f.severity for f in of_machine(TRAINER, report(dry_run=dry_run))] == expected
 
 
 @pytest.mark.parametrize(
@@ -105,36 +105,36 @@ def test_disk_is_compared_with_what_is_there(free: int, cached: int, expected: l
 
 
 def test_the_text_is_narrow_plain_and_ends_with_the_verdict() -> None:
-    notes = [Finding(Severity.note, "trainer.a", "word " * 60), Finding(Severity.warning, "data.b", "b", "mend")]
-    shown = text(report(findings=notes), TRAINER)
+    notes = [Diagnostic(Severity.note, "trainer.a", "word " * 60), Diagnostic(Severity.warning, "data.b", "b", "fix")]
+    shown = text(report(diagnostics=notes), TRAINER)
     assert shown.isascii()
     assert "9 of 10 pairs (dropped: 1 too long)" in shown
     assert max(map(len, shown.split("\n"))) <= 118
     assert len(shown.split("\n")) < 30
-    assert shown.index("data.b: b -> mend") < shown.index("trainer.a")  # by severity
+    assert shown.index("data.b: b -> fix") < shown.index("trainer.a")  # by severity
     assert shown.endswith("ready to train: seq2seq train name=run")
-    broken = report(findings=[*notes, Finding(Severity.error, "data.c", "is bad", "repair it")])
-    assert text(broken, TRAINER).endswith("not ready to train: mend the errors above first")
+    broken = report(diagnostics=[*notes, Diagnostic(Severity.error, "data.c", "is bad", "repair it")])
+    assert text(broken, TRAINER).endswith("not ready to train: fix the errors above first")
     assert broken.verdict() == "not ready to train: data.c: is bad -> repair it"
 
 
 def test_a_report_that_broke_off_is_shown_too() -> None:
     early = report(
-        splits={}, qualities={}, rehearsal=None, findings=[Finding(Severity.error, "data", "data.x is gone")]
+        splits={}, qualities={}, dry_run=None, diagnostics=[Diagnostic(Severity.error, "data", "data.x is gone")]
     )
     assert "1 error" in text(early, TRAINER)
     assert to_dict(early, TRAINER)["budget"] is None
 
 
 def test_json_holds_all_figures() -> None:
-    made = report(cached_bytes=5, thinned=3)
+    made = report(cached_bytes=5, subsampled=3)
     values = json.loads(json.dumps(to_dict(made, TRAINER), allow_nan=False))
     renamed = {"command": "verdict", "splits": "data", "qualities": "quality"}
     assert {renamed.get(entry.name, entry.name) for entry in fields(made)} <= values.keys()
-    plain = ("name", "folder", "environment", "free_disk", "cached_bytes", "thinned")
+    plain = ("name", "folder", "environment", "free_disk", "cached_bytes", "subsampled")
     assert {key: values[key] for key in plain} == {key: getattr(made, key) for key in plain}
     assert values["ready"] is True
-    assert values["rehearsal"]["speed"]["steps_per_epoch"] == 200
+    assert values["dry_run"]["speed"]["steps_per_epoch"] == 200
     assert values["budget"]["hours"] == pytest.approx(840 / 3600)
     assert values["quality"]["train"]["repeated"] == 9
     assert values["data"]["train"]["kept"] == 9
@@ -155,7 +155,7 @@ def trial_disturbed(folder: Path, blow: Callable[[psutil.Process], None]) -> Non
     striker.start()
     try:
         larger_than_a_pipe = bytes(1 << 20)
-        rehearse(Config(cache_root=str(folder)), larger_than_a_pipe, room=GIB)  # type: ignore[arg-type]
+        dry_run(Config(cache_root=str(folder)), larger_than_a_pipe, room=GIB)  # type: ignore[arg-type]
     finally:
         striker.join()
 

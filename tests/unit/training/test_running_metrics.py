@@ -7,16 +7,16 @@ from torch import Tensor
 
 from seq2seq.errors import UserError
 from seq2seq.system.distributed import World
-from seq2seq.training.running_metrics import Figures, Window
+from seq2seq.training.running_metrics import Figures, RunningMetrics
 
 CPU = torch.device("cpu")
 LOSSES = ([8.0, 7.0, 2.0, 4.0, 1.0], [3.0, 2.5, 1.0, 2.0, 0.5], [5.0, 4.0, 0.0, 3.0, 0.0])
 NORMS = (1.5, 0.5, 4.0)
 
 
-def window(skipped: tuple[bool, ...] = ()) -> Window:
+def window(skipped: tuple[bool, ...] = ()) -> RunningMetrics:
     """Of the steps above, some of them skipped."""
-    made = Window(CPU)
+    made = RunningMetrics(CPU)
     for losses, norm, skip in zip(LOSSES, NORMS, skipped, strict=False):
         made.add(torch.tensor(losses), torch.tensor(norm), torch.tensor(skip))
     return made
@@ -63,11 +63,11 @@ def test_after_a_log_nothing_is_left() -> None:
     cleared.seconds, cleared.padding = 3.0, 0.25
     cleared.clear()
     assert (cleared.steps, cleared.seconds, cleared.padding) == (0, 0.0, 0.0)
-    assert cleared.read(World()) == Window(CPU).read(World())
+    assert cleared.read(World()) == RunningMetrics(CPU).read(World())
 
 
 def test_a_window_goes_on_after_json_as_if_it_had_not_been_away() -> None:
-    here, there = window((False, True)), Window(CPU)
+    here, there = window((False, True)), RunningMetrics(CPU)
     here.seconds, here.padding = 3.0, 0.25
     there.restore(json.loads(json.dumps(here.to_json())))
     for each in (here, there):
@@ -80,6 +80,6 @@ def test_a_window_goes_on_after_json_as_if_it_had_not_been_away() -> None:
 @pytest.mark.parametrize("change", [{"sums": [0.0] * 3}, {"skipped": "no"}, {"steps": None, "sums": None}])
 def test_figures_of_another_version_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"state\.json"):
-        Window(CPU).restore(window().to_json() | change)
+        RunningMetrics(CPU).restore(window().to_json() | change)
     with pytest.raises(UserError, match=r"state\.json"):
-        Window(CPU).restore({})
+        RunningMetrics(CPU).restore({})

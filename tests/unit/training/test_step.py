@@ -149,7 +149,7 @@ def test_one_example_that_does_not_fit_ends_the_run(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Transformer, "encode", greedy)
     with pytest.raises(TrainingError, match=r"single example of 5 source and 5 target tokens.*data\.max_source_length"):
-        train_step(model()).rehearse([MicroBatch(batch(3), 1.0)])
+        train_step(model()).warm_up_memory([MicroBatch(batch(3), 1.0)])
 
 
 def test_several_ranks_end_together_instead(little_memory: list[int]) -> None:
@@ -166,7 +166,7 @@ def test_several_ranks_end_together_instead(little_memory: list[int]) -> None:
 
 def test_a_rehearsal_changes_nothing() -> None:
     rehearsed, plain = train_step(model()), train_step(model())
-    rehearsed.rehearse([MicroBatch(batch(5), 1.0)])
+    rehearsed.warm_up_memory([MicroBatch(batch(5), 1.0)])
     for step in (rehearsed, plain):
         step.run(step_of(batch(3)), step=0, lr=0.01)
     got, expected = tensors(rehearsed), tensors(plain)

@@ -59,7 +59,7 @@ class Stream:
         self.signal_after = signal_after
         self.begun: list[tuple[int, int]] = []
 
-    def heaviest(self, epoch: int) -> list[MicroBatch]:
+    def largest_batches(self, epoch: int) -> list[MicroBatch]:
         return []
 
     def steps(self, epoch: int, position: int) -> Iterator[StepBatches]:
