@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -374,16 +375,21 @@ def test_a_signal_is_acted_on_while_the_tokenizer_is_trained():
     def stop(number, frame):
         raise StoppedError
 
-    def texts():
-        for i in range(60_000):
-            yield f"{WORDS[i % 150]}{i * 7919 % 9973} {WORDS[i * 7 % 150]}{i * 31 % 997}"
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR2)).start()
+    def training():
+        return [thread for thread in threading.enumerate() if thread.name == "tokenizer training"]
 
+    def kill():
+        while not training():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    texts = [f"{WORDS[i % 150]}{i * 7919 % 9973} {WORDS[i * 7 % 150]}{i * 31 % 997}" for i in range(60_000)]
+    threading.Thread(target=kill).start()
     before = signal.signal(signal.SIGUSR2, stop)
     try:
         with pytest.raises(StoppedError):
-            train(texts(), [], vocab_size=8000)
-        (training,) = [thread for thread in threading.enumerate() if thread.name == "tokenizer training"]
-        training.join()
+            train(texts, [], vocab_size=8000)
+        (thread,) = training()
+        thread.join()
     finally:
         signal.signal(signal.SIGUSR2, before)
