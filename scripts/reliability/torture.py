@@ -32,7 +32,7 @@ from run_contents import contents, differences
 
 NAME = "run"
 _LOG_LINE = re.compile(r"(?P<kind>step|valid) (?P<step>\d+)  |(?P<start>training on)|(?P<end>training is complete)")
-_RESUMED = re.compile(r"going on from step (\d+)")
+_RESUMED = re.compile(r"resuming from step (\d+)")
 _POLL_SECONDS = 0.0005
 _SAVE_SECONDS = 0.03  # saves of small models last about this long; a kill falls somewhere inside
 

@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> None:
     for folder in sorted(swept):
         print(report.sweep_table(folder))
     if failed:
-        raise TrainingError(f"jobs that could not go on (their train.log says why): {', '.join(map(str, failed))}")
+        raise TrainingError(f"jobs that failed (their train.log says why): {', '.join(map(str, failed))}")
 
 
 def _job(values: DictConfig, swept: set[Path], *, failed: list[Path], at_end: ExitStack) -> float:

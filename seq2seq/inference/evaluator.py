@@ -73,7 +73,7 @@ class Evaluator:
         self._runtime = runtime
         self._world = world or World()
         self.loss_splitter = BatchSplitter(runtime.device, work="computing the loss of")
-        self.search_splitter = BatchSplitter(runtime.device, work="searching the outputs of")
+        self.search_splitter = BatchSplitter(runtime.device, work="decoding")
 
     @torch.inference_mode()
     def loss(self, model: Seq2Seq, store: TokenStore) -> dict[str, float]:

@@ -89,7 +89,7 @@ class Generator:
         self.seed = seed
         self.truncated = 0
         self.unknown = 0
-        self.splitter = BatchSplitter(device, work="searching the outputs of")
+        self.splitter = BatchSplitter(device, work="decoding")
 
     def generate(self, texts: Sequence[str]) -> list[str]:
         """The best output of each text, in order."""

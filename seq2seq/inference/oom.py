@@ -54,7 +54,7 @@ class BatchSplitter:
                 if not is_out_of_memory(error):
                     raise
                 if len(portion) == 1:
-                    raise TrainingError(f"out of memory while {self._work} one example alone; {fix}") from error
+                    raise TrainingError(f"out of memory {self._work} one example alone; {fix}") from error
             else:
                 yield portion, result
                 done += len(portion)
@@ -66,7 +66,7 @@ class BatchSplitter:
     def _shrink(self, tried: int) -> None:
         if not self.failures:
             LOGGER.warning(
-                "out of memory while %s %d examples at once: going on with %d, and with fewer if that is too many",
+                "out of memory %s %d examples at once; continuing with %d, or fewer if that is still too many",
                 self._work,
                 tried,
                 -(-tried // 2),

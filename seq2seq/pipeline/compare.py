@@ -140,7 +140,7 @@ def _complete_run(path: str, key: str) -> RunFolder:
     folder = require_run(path, key=key)
     if folder.read_results() is None:
         raise UserError(
-            f"{key}={path} is not complete: the `seq2seq train` command that began it goes on with it; or compare "
+            f"{key}={path} is not complete: run its `seq2seq train` command again to resume it; or compare "
             "files of outputs with hyp=, other= and ref="
         )
     return folder

@@ -94,7 +94,7 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
             optim_config=config.optim, context=context,
         )  # fmt: skip
         if checkpoint is not None:
-            LOGGER.info("going on from step %d (%s)", checkpoint.step, checkpoint.path)
+            LOGGER.info("resuming from step %d (%s)", checkpoint.step, checkpoint.path)
             trainer.restore(checkpoint)
         else:
             tracker.hparams(saved.hyper_parameters(config), [config.trainer.metric])

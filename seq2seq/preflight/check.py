@@ -148,7 +148,7 @@ def folder_state(config: Config, folder: RunFolder) -> tuple[str, bool]:
         return "new", False
     if objective_if_complete(config, folder) is not None:
         return "holds this run, complete: there is nothing to train", False
-    return "holds this run, not complete: training would go on with it", True
+    return "holds this run, not complete: training would resume it", True
 
 
 def _has_checkpoint(config: Config, folder: RunFolder, prepared: Prepared) -> bool:

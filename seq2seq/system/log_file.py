@@ -110,7 +110,7 @@ class LogFile:
     def _warn(self, error: OSError) -> None:
         if not self._warned:
             self._warned = True  # first, because the warning may be logged to this very file
-            logger.warning("%s cannot be written, training goes on without: %s", self.path, error)
+            logger.warning("%s cannot be written, training continues without: %s", self.path, error)
 
 
 class LogFileHandler(logging.Handler):

@@ -82,7 +82,7 @@ class Checkpointing:
             if self._config.save_failure is SaveFailure.stop:
                 raise
             self._unsaved = error
-            LOGGER.warning("%s; training goes on without it (trainer.save_failure=warn)", error)
+            LOGGER.warning("%s; training continues without it (trainer.save_failure=warn)", error)
             return
         self._unsaved = None
 

@@ -217,7 +217,7 @@ class TrainStep:
         tensors = checkpoint.tensors
         needed = {"model", "optimizer"} | ({"training", "ema"} if self._ema is not None else set())
         if missing := sorted(needed - tensors.keys()):
-            raise UserError(f"{checkpoint.path} lacks {', '.join(missing)}: training cannot go on from it")
+            raise UserError(f"{checkpoint.path} lacks {', '.join(missing)}: training cannot resume from it")
         try:
             self.model.load_state_dict(tensors.get("training", tensors["model"]))
         except RuntimeError as error:

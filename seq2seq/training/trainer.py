@@ -175,7 +175,7 @@ class Trainer:
         if not code and not late:
             return seconds, None
         why = signal_name(int(code)) if code else f"trainer.stop_after_minutes={limit}"
-        message = f"stopped by {why} after step {self.state.step}; the same command goes on"
+        message = f"stopped by {why} after step {self.state.step}; run the same command again to resume"
         return seconds, Interrupted(message, int(code) or RESUMABLE)
 
     def _learning_rate(self) -> float:
@@ -277,7 +277,9 @@ class Trainer:
             with self._step.weights_for_use(), request.abandoning(alone):
                 found = self._validator.run(self.model)
         except Abandoned:
-            LOGGER.info("the evaluation at step %d is abandoned; the same command begins with it", self.state.step)
+            LOGGER.info(
+                "the evaluation at step %d is abandoned; run the same command again to begin with it", self.state.step
+            )
             return
         values = self._context.world.broadcast(found.values)
         watched = values.get(self._config.metric, math.nan)  # absent if the loss is not a finite number
@@ -314,9 +316,9 @@ class Trainer:
         self.state = TrainState.from_json(checkpoint.state)
         self._step.restore(checkpoint, self.state.scaler)
         self._alarms = Alarms(self.state.alarms)
-        changed = [f"{key} {old} then, {here[key]} now" for key, old in self.state.machine.items() if old != here[key]]
+        changed = [f"{key} {old} -> {here[key]}" for key, old in self.state.machine.items() if old != here[key]]
         if changed:
-            LOGGER.warning("going on with %s: not bit for bit what it would have been", "; ".join(changed))
+            LOGGER.warning("resuming with %s: results will not be bit-identical", "; ".join(changed))
         self.state.machine = here
         world, windows = self._context.world, self.state.windows
         if len(windows) == world.size:

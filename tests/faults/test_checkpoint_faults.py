@@ -84,7 +84,7 @@ def test_a_run_whose_newest_checkpoint_is_damaged_ends_as_if_it_were_not(
     assert go_on(run, train_run, "trainer.keep_last=1") == 0
     errors = capsys.readouterr().err
     assert "step-00000012/optimizer.safetensors: damaged" in errors
-    assert "going on from step 8" in errors
+    assert "resuming from step 8" in errors
     assert (run / "checkpoints" / "last").resolve() == final
     assert {path.name: path.read_bytes() for path in final.glob("*.safetensors")} == expected
 
@@ -333,7 +333,7 @@ assert not [path for path in store.root.iterdir() if ".tmp-" in path.name]
 subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
 done = subprocess.run(train, capture_output=True, text=True)
 assert done.returncode == 0, done.stderr
-assert f"going on from step {found.step}" in done.stderr
+assert f"resuming from step {found.step}" in done.stderr
 sys.stdout.buffer.write((disk / "run" / "checkpoints" / "last" / "model.safetensors").read_bytes().hex().encode())
 """
 

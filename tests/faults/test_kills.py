@@ -1,4 +1,4 @@
-"""SIGKILL at chosen moments: the same command goes on, and all that the run leaves behind is bit for bit the same."""
+"""SIGKILL at chosen moments: the same command resumes, and all that the run leaves behind is bit for bit the same."""
 
 from pathlib import Path
 

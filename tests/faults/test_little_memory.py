@@ -40,16 +40,16 @@ def test_the_loss_is_of_all_examples_whatever_fits(outcome: dict[str, Any]) -> N
 
 
 def test_a_shrunken_batch_is_said_once(outcome: dict[str, Any]) -> None:
-    for work in ("searching the outputs of", "computing the loss of"):
-        lines = [line for line in outcome["log"] if f"out of memory while {work}" in line]
+    for work in ("decoding", "computing the loss of"):
+        lines = [line for line in outcome["log"] if f"out of memory {work}" in line]
         assert lines == [
-            f"out of memory while {work} 1500 examples at once: going on with 750, and with fewer if that is too many"
+            f"out of memory {work} 1500 examples at once; continuing with 750, or fewer if that is still too many"
         ]
 
 
 def test_one_source_that_does_not_fit_alone_names_the_keys(outcome: dict[str, Any]) -> None:
     assert outcome["long"]["error"] == (
-        "out of memory while searching the outputs of one example alone; lower search.beam_size=2, "
+        "out of memory decoding one example alone; lower search.beam_size=2, "
         "search.max_length=3 or data.max_source_length=50000"
     )
 

@@ -58,7 +58,7 @@ def test_changed_data_are_refused_and_moved_data_are_not(
     assert "name=NAME" in refusal
     source.write_text(before, encoding="utf-8")
     assert train(tmp_path, [*settings, *elsewhere]) == 0, messages(tmp_path)
-    assert "going on from step 3" in messages(tmp_path)
+    assert "resuming from step 3" in messages(tmp_path)
 
 
 def test_deterministic_refuses_an_operation_that_is_not() -> None:

@@ -87,7 +87,7 @@ def test_fp16_that_overflows_at_every_step_advises(train_run: Any, tmp_path: Pat
 
 def test_a_diverged_job_does_not_end_the_sweep(train_run: Any, tmp_path: Path) -> None:
     jobs = ("optim.lr=1e30,0.002", "trainer.max_skipped_steps=2", "trainer.max_steps=6", "-m")
-    with pytest.raises(TrainingError, match="jobs that could not go on"):
+    with pytest.raises(TrainingError, match="jobs that failed"):
         train_run(tmp_path, *jobs)
     rates = {path.parent: "lr: 0.002\n" in path.read_text() for path in (tmp_path / "run").glob("*/config.yaml")}
     assert {folder: (folder / "results.json").exists() for folder in rates} == rates
@@ -202,7 +202,7 @@ def test_a_full_disk_at_a_save_may_be_survived(
     with pytest.raises(TrainingError, match="cannot write"):
         train_run(tmp_path / "stop")
     warned = train_run(tmp_path / "warn", "trainer.save_failure=warn")
-    assert "training goes on without it" in warned.log
+    assert "training continues without it" in warned.log
     assert_ended_alike(warned, whole)
     monkeypatch.setattr(CheckpointStore, "save", save)
     assert_ended_alike(train_run(tmp_path / "stop"), whole)
@@ -354,7 +354,7 @@ def test_another_machine_is_allowed_and_said(train_run: Any, tmp_path: Path) -> 
     with pytest.raises(Interrupted):
         train_run(tmp_path, "trainer.stop_after_minutes=1e-9", "trainer.eval_examples=0")
     run = train_run(tmp_path, "trainer.threads=2", "trainer.max_steps=4", "trainer.eval_examples=0")
-    assert "going on with threads 1 then, 2 now: not bit for bit" in run.log
+    assert "resuming with threads 1 -> 2: results will not be bit-identical" in run.log
     assert run.results["complete"]
 
 
@@ -369,7 +369,7 @@ def test_another_number_of_processes_is_allowed_and_said(train_run: Any, tmp_pat
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     run = train_run.at(tmp_path)
-    assert "going on with ranks 1 then, 2 now: not bit for bit" in run.log
+    assert "resuming with ranks 1 -> 2: results will not be bit-identical" in run.log
     assert run.results["train"]["steps"] == 12
 
 

@@ -107,7 +107,7 @@ def test_what_is_in_the_run_folder_is_told(tmp_path: Path) -> None:
     assert folder_state(config, folder) == ("new", False)
     folder.config.write_text(saved.to_yaml(config))
     words, resumes = folder_state(config, folder)
-    assert "would go on" in words
+    assert "would resume" in words
     assert resumes
     other = Config(name="x", model=GRUConfig(), seed=2)
     with pytest.raises(UserError, match="seed: 1 there, 2 now"):

@@ -199,7 +199,7 @@ def test_a_raised_limit_goes_on(seq2seq: Command, home: Path, trained: Path, ove
     shutil.copytree(trained, home / "outputs" / "longer", symlinks=True)
     done = seq2seq("train", "name=longer", *overrides, "trainer.max_steps=33")
     assert done.returncode == 0, done.stderr
-    assert "going on from step 30" in done.stderr
+    assert "resuming from step 30" in done.stderr
     assert json.loads((home / "outputs/longer/results.json").read_text())["train"]["steps"] == 33
 
 

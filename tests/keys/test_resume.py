@@ -188,7 +188,7 @@ def test_a_run_goes_on_with_what_may_change(train_run: Any, interrupted: Path, c
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights.items())
     assert sorted(run.curve("train/loss")) == [3, 6]
     assert (whole.checkpoints(), run.checkpoints()) == ([6], [4, 5, 6])
-    assert "going on from step 1" in run.log
+    assert "resuming from step 1" in run.log
     assert set(run.results["test"]) == {"back", "more"}
     assert "chrf" in run.results["test"]["more"]
     assert "bleu" not in run.results["test"]["more"]
@@ -228,7 +228,7 @@ def test_the_same_command_resumes_a_run_whose_defaults_have_changed(
     finally:
         monkeypatch.undo()
         parse_module._types.cache_clear()
-    assert "going on from step 1" in resumed.log
+    assert "resuming from step 1" in resumed.log
     weights, expected = resumed.weights(), whole.weights()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights.items())
     assert any(not torch.equal(tensor, expected[name]) for name, tensor in changed.weights().items())

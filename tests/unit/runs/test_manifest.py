@@ -85,7 +85,7 @@ def test_a_newer_version_is_told_apart_from_damage(store: CheckpointStore, folde
     write_sound(folder, format_version=2, files="as it will be")
     with pytest.raises(NewerFormatError, match=r"manifest\.json: checkpoint format 2 is newer than .*: update it"):
         store.load("7")
-    with pytest.raises(NewerFormatError):  # going on from step 3 would throw away what was trained since
+    with pytest.raises(NewerFormatError):  # resuming from step 3 would throw away what was trained since
         store.latest_valid()
 
 
