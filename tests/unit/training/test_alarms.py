@@ -140,3 +140,13 @@ def test_a_resumed_run_says_what_an_uninterrupted_one_says(killed_after: int, ca
     follow(Alarms(second), range(killed_after + 1, 61))
     assert caplog.messages == expected
     assert second == whole
+
+
+def test_half_of_a_batch_may_be_padding() -> None:
+    alarms, state = warmed_up()
+    for padding in (0.5, 0.5, 0.5, 0.5):
+        alarms.training(300, figures(300, padding=padding))
+    assert state.raised == []
+    for _ in range(3):
+        alarms.training(400, figures(400, padding=0.51))
+    assert state.raised == ["padding"]
