@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -98,6 +99,8 @@ def test_a_state_survives_json() -> None:
     assert again.history[0] == (3, 1.5)
     assert again.history[1][0] == 6
     assert math.isnan(again.history[1][1])
+    for state in (TrainState(), TrainState(seconds=sys.float_info.max, step=2**63 - 1)):
+        assert TrainState.from_json(json.loads(json.dumps(state.to_json()))) == state, "at either end"
 
 
 @pytest.mark.parametrize(
