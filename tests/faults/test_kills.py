@@ -101,6 +101,7 @@ def test_a_run_that_dies_stage_by_stage_ends_as_if_it_had_not(
     finish_and_compare(tmp_path, "transformer", undisturbed)
 
 
+@pytest.mark.slow
 def test_a_kill_in_a_save_leaves_the_checkpoint_before_it(tmp_path: Path, undisturbed: Undisturbed) -> None:
     """The half-written one is in nobody's way, and gone after the next start; with fp16, copying, early stopping."""
     arguments = undisturbed.arguments("gru")

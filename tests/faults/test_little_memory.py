@@ -27,6 +27,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads(done.stdout) | {"log": done.stderr.splitlines()}
 
 
+@pytest.mark.slow
 def test_search_halves_its_batches_until_they_fit(outcome: dict[str, Any]) -> None:
     search = outcome["search"]
     assert search["failures"] >= 2
@@ -34,11 +35,13 @@ def test_search_halves_its_batches_until_they_fit(outcome: dict[str, Any]) -> No
     assert search["found"] == pytest.approx(search["expected"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_loss_is_of_all_examples_whatever_fits(outcome: dict[str, Any]) -> None:
     assert outcome["loss"]["failures"] >= 2
     assert outcome["loss"]["found"] == pytest.approx(outcome["loss"]["expected"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_shrunken_batch_is_said_once(outcome: dict[str, Any]) -> None:
     for work in ("decoding", "computing the loss of"):
         lines = [line for line in outcome["log"] if f"out of memory {work}" in line]
@@ -47,6 +50,7 @@ def test_a_shrunken_batch_is_said_once(outcome: dict[str, Any]) -> None:
         ]
 
 
+@pytest.mark.slow
 def test_one_source_that_does_not_fit_alone_names_the_keys(outcome: dict[str, Any]) -> None:
     assert outcome["long"]["error"] == (
         "out of memory decoding one example alone; lower search.beam_size=2, "

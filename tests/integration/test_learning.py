@@ -98,7 +98,7 @@ def accuracy_of(words: Collection[str], run: Any, test_set: str, targets: Sequen
     return sum(hits) / len(hits)
 
 
-@pytest.mark.parametrize("family", BACKWARDS)
+@pytest.mark.parametrize("family", ["gru", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_sequences_are_written_backwards(family: str, train_run: Any, tmp_path: Path, record_property: Any) -> None:
     """None of them is in training; how it goes with one more token than in training is only told."""
     corpus = Corpus(tmp_path, backwards=True)

@@ -35,7 +35,7 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
             )
 
 
-@pytest.mark.parametrize("model", ["transformer", "copying"])
+@pytest.mark.parametrize("model", ["copying", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_stop_and_resume_equals_training_through(train_run: Any, tmp_path: Path, model: str) -> None:
     """A signal after some steps, then the same command: final weights and curves bit for bit, dropout on."""
     whole = train_run(tmp_path / "whole", "trainer.max_steps=6", model=model)
@@ -52,6 +52,7 @@ def test_stop_and_resume_equals_training_through(train_run: Any, tmp_path: Path,
     assert whole.curves() == parts.curves()
 
 
+@pytest.mark.slow  # tests/faults/test_kills.py has faster ones
 def test_killed_run_goes_on_bit_for_bit(train_run: Any, tmp_path: Path) -> None:
     """SIGKILL somewhere in the middle: the last checkpoint is enough, curves have no gap and no double."""
     overrides = ("trainer.max_steps=40", "trainer.eval_every=10")
@@ -79,7 +80,7 @@ def test_micro_batches_equal_one_batch(train_run: Any, tmp_path: Path, model: st
     assert_equal(one.weights(), many.weights(), tolerance=1e-5)
 
 
-@pytest.mark.parametrize("model", ["transformer", "copying"])
+@pytest.mark.parametrize("model", ["copying", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_two_ranks_equal_one_process(train_run: Any, tmp_path: Path, model: str) -> None:
     """Two gloo processes that share each step's micro-batches against one that accumulates them."""
     still = (*STILL, "trainer.eval_every=6")
