@@ -1,9 +1,11 @@
 """Configurations as runs keep them: written, read, compared."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict
 from enum import Enum
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -95,25 +97,16 @@ def resumed(run: Config, now: Config, *, given: Collection[str]) -> Config:
     def is_given(key: str) -> bool:
         return any(each in ("", key) or key.startswith(f"{each}.") for each in given)
 
-    kept, values = flatten(to_mapping(run)), flatten(to_mapping(now))
+    values, kept = to_mapping(now), flatten(to_mapping(run))
     if is_given("model.family"):
         kept = {key: value for key, value in kept.items() if not key.startswith("model.")}
     else:
-        values = {key: value for key, value in values.items() if not key.startswith("model.") or key in kept}
-    own = {key: value for key, value in kept.items() if not _is_free(key) and not is_given(key)}
-    return parse(_nested(values | own))
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``flatten`` made flat."""
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        *sections, last = key.split(".")
-        place = nested
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = value
-    return nested
+        values["model"] = {key: value for key, value in values["model"].items() if is_given(f"model.{key}")}
+    for key, value in kept.items():
+        if not _is_free(key) and not is_given(key):
+            *sections, last = key.split(".")  # names of the user's, which may have dots, are below keys that may change
+            reduce(getitem, sections, values)[last] = value
+    return parse(values)
 
 
 def _is_free(key: str) -> bool:

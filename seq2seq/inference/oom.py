@@ -24,7 +24,7 @@ class BatchSplitter:
         work: What it is, for messages.
 
     Attributes:
-        count: BatchSplitter that a batch is cut into.
+        count: Portions that a batch is cut into.
         failures: How often memory ran out.
     """
 

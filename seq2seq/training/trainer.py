@@ -76,7 +76,7 @@ class Trainer:
         self.model = step.model
         self.state = TrainState(machine=_machine(context))
         self._step = step
-        self._stream = loader
+        self._loader = loader
         self._validator = validator
         self._config = config
         self._optim = optim_config
@@ -110,12 +110,12 @@ class Trainer:
         if beside is not None:
             self._background.submit(beside)
         try:
-            self._step.warm_up_memory(self._stream.largest_batches(state.epoch))
+            self._step.warm_up_memory(self._loader.largest_batches(state.epoch))
         except Exception:
             self._background.wait()  # if that fails, too, it tells why
             raise
         progress = Progress(state.step, config.max_steps, enabled=self._context.world.is_main)
-        steps = self._stream.steps(state.epoch, state.position)
+        steps = self._loader.steps(state.epoch, state.position)
         with stop_requests() as request, progress, self._background, closing(steps):
             reason = finished(state, config)
             if state.step and (self._every(config.eval_every) or reason) and not state.evaluated:

@@ -40,14 +40,19 @@ def test_keys_that_nobody_types_keep_the_values_of_the_run(folder: RunFolder) ->
 
 
 def test_keys_that_may_change_are_those_of_now(folder: RunFolder) -> None:
-    found = resumed(folder, {"trainer": {"patience": 3}, "data": {"test": {"b": {"path": "b.tsv"}}}})
+    found = resumed(folder, {"trainer": {"patience": 3}, "data": {"test": {"b.2": {"path": "b.tsv"}}}})
     assert (found.trainer.patience, found.trainer.max_steps) == (3, parse({}).trainer.max_steps)
-    assert list(found.data.test) == ["b"]
+    assert list(found.data.test) == ["b.2"]
 
 
 def test_what_is_typed_anew_stands_against_the_run(folder: RunFolder) -> None:
     found = resumed(folder, {"optim": {"lr": 0.1}}, "optim.lr=0.1")
     assert saved.diff(saved.load(folder.config), found) == {"optim.lr": (0.5, 0.1)}
+
+
+def test_one_key_of_the_model_that_is_typed_anew_stands_alone_against_the_run(folder: RunFolder) -> None:
+    found = resumed(folder, {"model": {"dropout": 0.4, "d_ff": 99}}, "model.dropout=0.4")
+    assert saved.diff(saved.load(folder.config), found) == {"model.dropout": (0.1, 0.4)}
 
 
 @pytest.mark.parametrize("override", ["optim=adamw", "experiment=large", "+optim.eps=1e-8", "~optim"])
