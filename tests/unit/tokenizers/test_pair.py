@@ -376,7 +376,9 @@ def test_a_signal_is_acted_on_while_the_tokenizer_is_trained():
         raise StoppedError
 
     def training():
-        return [thread for thread in threading.enumerate() if thread.name == "tokenizer training"]
+        # `enumerate` lists a thread before it has started: a signal at that moment would keep it from starting.
+        named = [thread for thread in threading.enumerate() if thread.name == "tokenizer training"]
+        return [thread for thread in named if thread.is_alive()]
 
     def kill():
         while not training():
