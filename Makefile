@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# The environment's interpreter, by place and version, and the one that PYTHON names; if it names none, any is kept.
+# The environment's interpreter (path and version), and the one that PYTHON names; without PYTHON, any is kept.
 WHICH := import os, sys; print(os.path.realpath(sys.base_prefix), sys.hexversion)
 FOUND := $(shell $(BIN)/python -c 'import pip; $(WHICH)' 2>/dev/null)
 WANTED := $(if $(filter file,$(origin PYTHON)),$(FOUND),$(shell $(PYTHON) -c '$(WHICH)' 2>/dev/null))
@@ -19,7 +19,7 @@ help: ## show the targets
 
 setup: $(STAMP) ## create .venv with the exact versions of constraints.txt
 
-# Only where there is none, or one of another interpreter than the named one.
+# Runs only if there is no environment, or it has another interpreter than the one PYTHON names.
 environment:
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "seq2seq needs Python 3.11 to 3.13; name one with: make PYTHON=python3.12" >&2; exit 1; }
@@ -35,17 +35,17 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev,sweep]'
 	@touch $@
 
-demo: setup ## train on the bundled corpus, translate three sentences, say what next
+demo: setup ## train on the bundled corpus, translate three sentences, print the next steps
 	PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo.sh
 
-# A file's tests share runs, so one worker has them all.
+# The tests of a file share runs, so one worker runs all of them.
 test: setup ## the test suite without its slow part
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m 'not slow and not gpu' $(PYTEST_ARGS)
 
-test-all: setup ## all tests; those marked gpu run where there is one
+test-all: setup ## all tests; those marked gpu run if there is a GPU
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: setup ## linter, formatter and type checker
@@ -53,7 +53,7 @@ lint: setup ## linter, formatter and type checker
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
-format: setup ## put the code into its format
+format: setup ## format the code and fix what the linter can
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 

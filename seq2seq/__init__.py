@@ -20,7 +20,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Imports a public name, and torch with it where it needs torch, only when somebody asks for it."""
+    """Imports a public name on first use, so that importing the package does not import torch."""
     if name in _MODULES:
         import importlib
 

@@ -1,4 +1,4 @@
-"""`python -m seq2seq` is the command `seq2seq`; `torchrun -m seq2seq` starts several of it."""
+"""Runs the command line: `python -m seq2seq` is the same program as `seq2seq`, also under `torchrun`."""
 
 from seq2seq.cli.main import main
 

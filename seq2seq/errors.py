@@ -1,22 +1,22 @@
-"""The errors that are not bugs: each carries one message for the user and an exit code."""
+"""Errors that are not bugs: each carries a message for the user and an exit code."""
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: a key, a value, a file.
+    """An error in the user's input: a key, a value, a file.
 
     The message names the full config key or the file (and line), what was found, and what to do.
-    The command line prints it without a traceback and ends with code 2.
+    The command line prints it without a traceback and exits with code 2.
     """
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on (non-finite numbers, out of memory, disk full); what was saved stays good. Exit code 3."""
+    """Training cannot continue (non-finite numbers, out of memory, disk full); saved files stay valid. Exit code 3."""
 
 
 class Interrupted(BaseException):
-    """The run stopped in order before its end and can be resumed.
+    """The run stopped cleanly before its end and can be resumed.
 
-    Like KeyboardInterrupt no ``Exception``: a signal may come while a library tries something and forgives failures.
+    Like KeyboardInterrupt not an ``Exception``: a signal may arrive inside a library that swallows exceptions.
 
     Attributes:
         exit_code: 75 (SIGUSR1, ``trainer.stop_after_minutes``), 130 (Ctrl-C) or 143 (SIGTERM).

@@ -1,10 +1,10 @@
-"""What training is measured against: the loop that one writes by hand in PyTorch, with no application around it.
+"""The baseline for training speed: a hand-written PyTorch training loop with no framework around it.
 
-The modules are those of torch, and of the sizes of the model section that they are compared with: a post-norm
-Transformer on `scaled_dot_product_attention` (Vaswani et al. 2017, arXiv:1706.03762), or a GRU with attention (Luong et
-al. 2015, arXiv:1508.04025) on `nn.GRU`, and on `nn.GRUCell` step by step with input feeding. All that such a loop does
-about speed is done: batches of examples of alike lengths are built beforehand, the loss sees no padding, the optimizer
-is fused, nothing waits for a figure, and matrix products run in bfloat16 by autocast if that is asked for.
+It uses torch's own modules, in the sizes of the model section that it is compared with: a post-norm Transformer on
+`scaled_dot_product_attention` (Vaswani et al. 2017, arXiv:1706.03762), or a GRU with attention (Luong et al. 2015,
+arXiv:1508.04025) on `nn.GRU`, or step by step on `nn.GRUCell` with input feeding. It has the usual optimizations:
+batches of similar lengths are built beforehand, padding is excluded from the loss, the optimizer is fused, no step
+waits for a metric, and matrix products optionally run in bfloat16 under autocast.
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ PAD, BOS = 0, 2
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What is to be trained on what; the same for all that are compared.
+class TrainingTask:
+    """Model, data and settings of a training benchmark, the same for all contenders.
 
     Attributes:
         model: The model section, with `family` transformer or gru.
-        vocab_size: Of one vocabulary for both sides.
-        batches: Source and target ids of the examples of each step of a turn, each sequence ended by EOS.
-        label_smoothing: Of the loss.
+        vocab_size: Size of the vocabulary, shared by both sides.
+        batches: For each step of a turn, the source and target ids of its examples, each ending with EOS.
+        label_smoothing: For the loss.
         optim: The optimizer section.
-        seed: Of weights and dropout.
+        seed: For weights and dropout.
     """
 
     model: dict[str, Any]
@@ -47,9 +47,9 @@ class BareBatch:
     Attributes:
         src: [B, S] int64.
         src_lengths: [B] int64, on the CPU.
-        tgt_in: [B, T] int64, from BOS on.
-        rows: [M] places in B*T that are no padding.
-        labels: [M] targets at these places.
+        tgt_in: [B, T] int64, starting with BOS.
+        rows: [M] indices into B*T that are not padding.
+        labels: [M] targets at these indices.
     """
 
     src: Tensor
@@ -60,7 +60,7 @@ class BareBatch:
 
 
 def build_batch(examples: Sequence[tuple[list[int], list[int]]]) -> BareBatch:
-    """The tensors of one step."""
+    """Builds the tensors of one step."""
     sources, targets = [source for source, _ in examples], [target for _, target in examples]
     labels = _padded(targets)
     tgt_in = torch.where(labels == PAD, PAD, labels.roll(1, dims=1))
@@ -75,7 +75,7 @@ def _padded(sequences: Sequence[list[int]]) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention on torch's fused kernel."""
+    """Multi-head attention with torch's fused kernel."""
 
     def __init__(self, size: int, heads: int):
         super().__init__()
@@ -85,7 +85,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(size, size)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None, *, causal: bool = False) -> Tensor:
-        """Queries of `x` [B, T, D] over `memory` [B, S, D] under `mask` [B, 1, 1, S]."""
+        """Attends from `x` [B, T, D] to `memory` [B, S, D] under `mask` [B, 1, 1, S]."""
         q, k, v = (self._split(y) for y in (self.q(x), *self.kv(memory).chunk(2, dim=-1)))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
@@ -95,7 +95,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """A post-norm layer: self-attention, attention to the source in a decoder, feed-forward."""
+    """A post-norm layer: self-attention, cross-attention in a decoder, feed-forward."""
 
     def __init__(self, model: dict[str, Any], *, decoder: bool):
         super().__init__()
@@ -107,7 +107,7 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(model["dropout"])
 
     def forward(self, x: Tensor, mask: Tensor | None, memory: Tensor | None, memory_mask: Tensor | None) -> Tensor:
-        """[B, T, D] to the same; a decoder layer has a memory and is causal."""
+        """Maps [B, T, D] to [B, T, D]; a decoder layer has a memory and is causal."""
         x = self.norms[0](x + self.dropout(self.self_attention(x, x, mask, causal=memory is not None)))
         if self.source_attention is not None and memory is not None:
             x = self.norms[1](x + self.dropout(self.source_attention(x, memory, memory_mask)))
@@ -115,15 +115,15 @@ class Layer(nn.Module):
 
 
 class BareTransformer(nn.Module):
-    """Encoder and decoder over one table of embeddings; gives the features that are multiplied with it."""
+    """Encoder and decoder with one shared embedding table; returns the features before the output projection."""
 
     def __init__(self, model: dict[str, Any], vocab_size: int):
         super().__init__()
         size = model["d_model"]
         self.embedding = nn.Embedding(vocab_size, size, padding_idx=PAD)
         nn.init.normal_(self.embedding.weight, std=size**-0.5)
-        rates = 10000.0 ** (-torch.arange(0, size, 2) / size)
-        angles = torch.arange(model["max_positions"]).unsqueeze(1) * rates
+        frequencies = 10000.0 ** (-torch.arange(0, size, 2) / size)
+        angles = torch.arange(model["max_positions"]).unsqueeze(1) * frequencies
         self.register_buffer("positions", torch.cat([angles.sin(), angles.cos()], dim=1))
         self.encoder = nn.ModuleList(Layer(model, decoder=False) for _ in range(model["encoder_layers"]))
         self.decoder = nn.ModuleList(Layer(model, decoder=True) for _ in range(model["decoder_layers"]))
@@ -149,21 +149,21 @@ class BareTransformer(nn.Module):
 class BareGRU(nn.Module):
     """A bidirectional encoder and a decoder with attention.
 
-    Without input feeding the decoder reads the whole target, and then all positions attend at once by a matrix; with it
-    a cell reads a position at a time, together with what the attention of the last one has given, and attends by a
-    hidden layer (Bahdanau et al. 2015, arXiv:1409.0473).
+    Without input feeding the decoder reads the whole target at once, then all positions attend together. With input
+    feeding a GRU cell reads one position at a time, concatenated with the attentional state of the previous one.
+    Attention is multiplicative, or additive (Bahdanau et al. 2015, arXiv:1409.0473).
     """
 
     def __init__(self, model: dict[str, Any], vocab_size: int):
         super().__init__()
         size, embedded, memory = model["d_model"], model["embedding_size"], 2 * model["encoder_size"]
-        self.feeds = model["input_feeding"]
+        self.input_feeding = model["input_feeding"]
         self.embedding = nn.Embedding(vocab_size, embedded, padding_idx=PAD)
         nn.init.normal_(self.embedding.weight, std=embedded**-0.5)
         self.encoder = nn.GRU(embedded, model["encoder_size"], batch_first=True, bidirectional=True)
         self.bridge = nn.Linear(memory, size)
         self.decoder: nn.GRU | nn.GRUCell = nn.GRU(embedded, size, batch_first=True)
-        if self.feeds:
+        if self.input_feeding:
             self.decoder = nn.GRUCell(embedded + size, size)
         additive = model["attention"] == "additive"
         self.keys = nn.Linear(memory, model["attention_size"] if additive else size, bias=additive)
@@ -185,10 +185,10 @@ class BareGRU(nn.Module):
             states, _ = self.decoder(targets, hidden.unsqueeze(0))
             features = self._attend(states, memory, self.keys(memory), mask)
         else:
-            features = self._fed(targets, hidden, memory, mask)
+            features = self._decode_with_input_feeding(targets, hidden, memory, mask)
         return self.project(self.dropout(features))  # type: ignore[no-any-return]
 
-    def _fed(self, targets: Tensor, hidden: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+    def _decode_with_input_feeding(self, targets: Tensor, hidden: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         keys, feed, features = self.keys(memory), torch.zeros_like(hidden), []
         for embedded in targets.unbind(dim=1):
             hidden = self.decoder(torch.cat([embedded, feed], dim=-1), hidden)
@@ -206,23 +206,23 @@ class BareGRU(nn.Module):
 
 
 class BareLoop:
-    """Trains on the same batches, turn after turn.
+    """Trains on the same batches in every turn.
 
     Args:
-        problem: What on what.
-        precision: Of matrix products, bf16 or fp32.
+        task: Model, data and settings.
+        precision: Of the matrix products, bf16 or fp32.
     """
 
-    def __init__(self, problem: Problem, precision: str):
-        torch.manual_seed(problem.seed)
-        family = BareTransformer if problem.model["family"] == "transformer" else BareGRU
-        self.model = family(problem.model, problem.vocab_size).train()
+    def __init__(self, task: TrainingTask, precision: str):
+        torch.manual_seed(task.seed)
+        family = BareTransformer if task.model["family"] == "transformer" else BareGRU
+        self.model = family(task.model, task.vocab_size).train()
         for module in self.model.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-        self.batches = [build_batch(examples) for examples in problem.batches]
-        self._problem, self._bf16 = problem, precision == "bf16"
-        optim = problem.optim
+        self.batches = [build_batch(examples) for examples in task.batches]
+        self._task, self._bf16 = task, precision == "bf16"
+        optim = task.optim
         self._optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=optim["lr"], betas=tuple(optim["betas"]), eps=optim["eps"],
             weight_decay=optim["weight_decay"], fused=True,
@@ -230,17 +230,17 @@ class BareLoop:
         self._step = 0
 
     def loss(self, batch: BareBatch) -> Tensor:
-        """Mean cross-entropy with label smoothing of the tokens that are no padding."""
+        """Returns the mean cross-entropy with label smoothing over all tokens except padding."""
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._bf16):
             features = self.model(batch).flatten(0, 1)[batch.rows]
             logits = F.linear(features, self.model.embedding.weight)
-            smoothing = self._problem.label_smoothing
+            smoothing = self._task.label_smoothing
             return F.cross_entropy(logits, batch.labels, ignore_index=PAD, label_smoothing=smoothing)
 
     def turn(self) -> float:
-        """An update on each batch; returns the mean of their losses."""
+        """Makes one update per batch; returns the mean of their losses."""
         losses = torch.zeros(())
-        optim = self._problem.optim
+        optim = self._task.optim
         for batch in self.batches:
             self._step += 1
             for group in self._optimizer.param_groups:
@@ -253,22 +253,22 @@ class BareLoop:
             losses += loss.detach()
         return float(losses) / len(self.batches)
 
-    def facts(self) -> dict[str, Any]:
-        """Counts of a turn: target tokens, share of padding on both sides, parameters."""
-        places = sum(batch.src.numel() + batch.tgt_in.numel() for batch in self.batches)
+    def stats(self) -> dict[str, Any]:
+        """Returns counts of a turn: target tokens, share of padding on both sides, parameters."""
+        padded = sum(batch.src.numel() + batch.tgt_in.numel() for batch in self.batches)
         used = sum(int(batch.src_lengths.sum()) + batch.labels.numel() for batch in self.batches)
         return {
             "tokens": sum(batch.labels.numel() for batch in self.batches),
-            "padding_share": 1 - used / places,
+            "padding_share": 1 - used / padded,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
         }
 
     def flops(self) -> int:
-        """Floating-point operations of a turn's matrix products, forward and backward, as torch counts them."""
+        """Counts the floating-point operations of a turn's matrix products, forward and backward, as torch does."""
         from torch.nn.attention import SDPBackend, sdpa_kernel
         from torch.utils.flop_counter import FlopCounterMode
 
-        # The CPU's fused attention is unknown to the counter; the plain products that it stands for are counted.
+        # The counter does not know the CPU's fused attention, so count the plain matrix products instead.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             for batch in self.batches:
                 self.loss(batch).backward()  # type: ignore[no-untyped-call]

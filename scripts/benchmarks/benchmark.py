@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures this package against others that do the same work on this machine, in turns.
+"""Compares the speed of this package with others that do the same work on this machine.
 
     python scripts/benchmarks/benchmark.py train                                    # on generated data
     python scripts/benchmarks/benchmark.py train experiment=multi30k_transformer
@@ -8,9 +8,8 @@
     python scripts/benchmarks/benchmark.py data --pairs 200000
     python scripts/benchmarks/benchmark.py startup
 
-Each contender runs in a process of its own, and never two at a time: one works for a turn, then the next, round by
-round. Figures are medians over the rounds; ratios are medians of each round's ratio. `docs/speed.md` says what the
-columns mean.
+Each contender runs in its own process, and only one works at a time: in each round, every contender takes one turn.
+Results are medians over the rounds; ratios are medians of the per-round ratios. `docs/speed.md` explains the columns.
 """
 
 import argparse
@@ -21,88 +20,100 @@ from typing import Any
 
 LOOPS = ["ours-bf16", "ours-fp32", "bare-bf16", "bare-fp32", "hf-bf16", "hf-fp32"]
 SEARCHES = ["ours-fp32", "ours-bf16", "hf-fp32", "hf-bf16", "ct2-fp32", "ct2-bf16", "ct2-int8"]
-_PROFILE = "a folder for a trace and the top operators of a turn of each"
+_PROFILE = "folder for a trace and the top operators of one turn of each contender"
 
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
-    """Training steps beside those of a bare loop."""
+    """Compare training steps with those of a bare PyTorch loop."""
     import benchmark_training
 
     return benchmark_training.compare(options)
 
 
 def generate(options: argparse.Namespace) -> dict[str, Any]:
-    """Greedy and beam search with a run's weights beside those of Hugging Face and CTranslate2."""
+    """Compare greedy and beam search with Hugging Face and CTranslate2 on the weights of a run."""
     import benchmark_decoding
 
     return benchmark_decoding.compare(options)
 
 
 def data(options: argparse.Namespace) -> dict[str, Any]:
-    """`seq2seq prepare` beside SentencePiece's own batch encoder over the same lines."""
+    """Compare `seq2seq prepare` with SentencePiece's own batch encoder on the same lines."""
     import benchmark_commands
 
-    return benchmark_commands.compare_preparing(options)
+    return benchmark_commands.compare_prepare(options)
 
 
 def startup(options: argparse.Namespace) -> dict[str, Any]:
-    """`seq2seq train` on a prepared corpus, from its launch to its first step."""
+    """Measure the time from launching `seq2seq train` on a prepared corpus to its first step."""
     import benchmark_commands
 
-    return benchmark_commands.compare_starts(options)
+    return benchmark_commands.compare_startup(options)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Builds the parser of the command line."""
     main = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = main.add_subparsers(dest="verb", required=True)
-    verb = _add_verb(verbs, "train", train, rounds=5)
-    verb.add_argument("--contenders", nargs="+", default=LOOPS[:4],
+    commands = main.add_subparsers(dest="command", required=True)
+    command = _add_command(commands, "train", train, rounds=5)
+    command.add_argument("--contenders", nargs="+", default=LOOPS[:4],
                       choices=LOOPS, metavar="NAME", help=", ".join(LOOPS))  # fmt: skip
-    verb.add_argument("--steps", type=int, default=8, help="updates of a turn")
-    verb.add_argument("--batch-tokens", type=int, default=4400, help="trainer.batch_tokens, padding counted")
-    verb.add_argument("--pairs", type=int, default=29_000, help="of the generated corpus")
-    verb.add_argument("--profile", type=Path, help=_PROFILE)
-    verb = _add_verb(verbs, "generate", generate, rounds=3)
-    verb.add_argument(
-        "--run", dest="run_folder", type=Path, required=True, help="a run folder; others need a plain Transformer"
+    command.add_argument("--steps", type=int, default=8, help="updates per turn")
+    command.add_argument("--batch-tokens", type=int, default=4400, help="trainer.batch_tokens, including padding")
+    command.add_argument("--pairs", type=int, default=29_000, help="sentence pairs in the generated corpus")
+    command.add_argument("--profile", type=Path, help=_PROFILE)
+    command = _add_command(commands, "generate", generate, rounds=3)
+    command.add_argument(
+        "--run",
+        dest="run_folder",
+        type=Path,
+        required=True,
+        help="a run folder; the other contenders need a plain Transformer",
     )
-    verb.add_argument("--input", type=Path, required=True, help="a file of sources, a line each, or .gz")
-    verb.add_argument("--contenders", nargs="+", default=["ours-fp32", "ours-bf16", "hf-fp32", "ct2-fp32", "ct2-int8"],
-                      choices=SEARCHES, metavar="NAME", help=", ".join(SEARCHES))  # fmt: skip
-    verb.add_argument("--beams", nargs="+", type=int, default=[1, 5], help="beam sizes; 1 is greedy search")
-    verb.add_argument("--sentences", type=int, default=1000, help="of the input, from its beginning")
-    verb.add_argument("--max-length", type=int, default=50, help="most tokens of an output")
-    verb.add_argument("--profile", type=Path, help=_PROFILE)
-    verb = _add_verb(verbs, "data", data, rounds=3)
-    verb.add_argument("--pairs", type=int, default=200_000, help="of the generated corpus")
-    verb = _add_verb(verbs, "startup", startup, rounds=5)
-    verb.add_argument("--pairs", type=int, default=29_000, help="of the generated corpus")
+    command.add_argument("--input", type=Path, required=True, help="file of sources, one per line; may be .gz")
+    command.add_argument(
+        "--contenders",
+        nargs="+",
+        default=["ours-fp32", "ours-bf16", "hf-fp32", "ct2-fp32", "ct2-int8"],
+        choices=SEARCHES,
+        metavar="NAME",
+        help=", ".join(SEARCHES),
+    )
+    command.add_argument("--beams", nargs="+", type=int, default=[1, 5], help="beam sizes; 1 is greedy search")
+    command.add_argument("--sentences", type=int, default=1000, help="use only the first N lines of the input")
+    command.add_argument("--max-length", type=int, default=50, help="maximum tokens per output")
+    command.add_argument("--profile", type=Path, help=_PROFILE)
+    command = _add_command(commands, "data", data, rounds=3)
+    command.add_argument("--pairs", type=int, default=200_000, help="sentence pairs in the generated corpus")
+    command = _add_command(commands, "startup", startup, rounds=5)
+    command.add_argument("--pairs", type=int, default=29_000, help="sentence pairs in the generated corpus")
     return main
 
 
-def _add_verb(
-    verbs: Any, name: str, run: Callable[[argparse.Namespace], dict[str, Any]], *, rounds: int
+def _add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], dict[str, Any]], *, rounds: int
 ) -> argparse.ArgumentParser:
-    verb: argparse.ArgumentParser = verbs.add_parser(name, help=run.__doc__, description=run.__doc__)
-    verb.set_defaults(run=run)
-    verb.add_argument("--rounds", type=int, default=rounds, help="turns of each that count")
-    verb.add_argument("--warmup", type=int, default=1, help="turns of each before these")
-    verb.add_argument("--threads", type=int, default=2, help="of each process")
-    verb.add_argument("--folder", type=Path, default=Path("outputs/benchmark"), help="generated data, caches, runs")
-    verb.add_argument("--json", type=Path, help="a file for all figures")
-    verb.add_argument(
-        "overrides", nargs="*", help="KEY=VALUE, as for seq2seq train; --pairs is ignored where they name data"
+    command: argparse.ArgumentParser = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+    command.set_defaults(run=run)
+    command.add_argument("--rounds", type=int, default=rounds, help="measured turns per contender")
+    command.add_argument("--warmup", type=int, default=1, help="warm-up turns per contender")
+    command.add_argument("--threads", type=int, default=2, help="threads per process")
+    command.add_argument(
+        "--folder", type=Path, default=Path("outputs/benchmark"), help="folder for generated data, caches and runs"
     )
-    return verb
+    command.add_argument("--json", type=Path, help="file to write all results to")
+    command.add_argument(
+        "overrides", nargs="*", help="KEY=VALUE, as for seq2seq train; if they name data, --pairs is ignored"
+    )
+    return command
 
 
 def main() -> None:
     """Measures and prints a Markdown table."""
     options = parser().parse_args()
-    figures = options.run(options)
+    results = options.run(options)
     if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The corpus that benchmarks run on unless they are given another one, and how a configuration is composed for them."""
+"""The generated corpus that benchmarks use by default, and the composition of their configuration."""
 
 from pathlib import Path
 
@@ -12,23 +12,23 @@ SIDES = ("source", "target")
 
 
 def write_corpus(folder: Path, pairs: int, *, words: int, seed: int = 1) -> None:
-    """Writes train and valid files of random words, as long as Multi30k's sentences are in 8,000 subwords.
+    """Writes train and valid files of random words with the sentence lengths of Multi30k in 8,000 subwords.
 
-    Sources have 13 tokens in the mean and targets 14, both with a long tail and correlated; words of one to four
-    syllables are drawn by Zipf's law. Files that are there already stay.
+    Sources have 13 tokens on average and targets 14, long-tailed and correlated; words of one to four syllables are
+    drawn by Zipf's law. Existing files are kept.
 
     Args:
-        folder: Where.
-        pairs: Of the training set; the validation set has a thousand at most.
-        words: Different ones.
-        seed: Of everything random.
+        folder: Where to write.
+        pairs: Sentence pairs in the training set; the validation set has at most a thousand.
+        words: Number of distinct words.
+        seed: For everything random.
     """
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    spelt = {"".join(random.choice(SYLLABLES, random.integers(1, 5))) for _ in range(3 * words)}
-    lexicon = np.array(sorted(spelt, key=lambda word: (len(word), word))[:words], dtype=object)
-    chances = 1 / np.arange(1, len(lexicon) + 1)
-    chances /= chances.sum()
+    spellings = {"".join(random.choice(SYLLABLES, random.integers(1, 5))) for _ in range(3 * words)}
+    lexicon = np.array(sorted(spellings, key=lambda word: (len(word), word))[:words], dtype=object)
+    probs = 1 / np.arange(1, len(lexicon) + 1)
+    probs /= probs.sum()
     for split, count in (("valid", min(pairs, 1000)), ("train", pairs)):
         files = [folder / f"{split}.{side}" for side in SIDES]
         if all(path.exists() for path in files):
@@ -36,18 +36,18 @@ def write_corpus(folder: Path, pairs: int, *, words: int, seed: int = 1) -> None
         source = np.exp(random.normal(2.5, 0.33, count)).round().clip(3, 60).astype(int)
         target = (source * np.exp(random.normal(0.05, 0.2, count))).round().clip(3, 70).astype(int)
         for path, lengths in zip(files, (source, target), strict=True):
-            drawn = np.split(random.choice(lexicon, lengths.sum(), p=chances), lengths.cumsum()[:-1])
+            drawn = np.split(random.choice(lexicon, lengths.sum(), p=probs), lengths.cumsum()[:-1])
             path.write_text("".join(f"{' '.join(line)}\n" for line in drawn), encoding="utf-8")
 
 
 def corpus_overrides(folder: Path, pairs: int, overrides: list[str], *, tokenizer: str = "word") -> list[str]:
-    """The user's overrides, and before them those for generated data, which is written, unless they name data.
+    """Returns the user's overrides; unless they name data, generates a corpus and puts its overrides before them.
 
     Args:
         folder: Receives the corpus, the cache and runs.
-        pairs: Of the generated training set.
-        overrides: The user's.
-        tokenizer: Of the generated data: one of words, which makes a token of each, or one of subwords.
+        pairs: Sentence pairs in the generated training set.
+        overrides: The user's overrides.
+        tokenizer: For the generated data: `word`, which makes each word a token, or one of subwords.
     """
     if any(override.partition("=")[0] in ("experiment", "data") for override in overrides):
         return overrides
@@ -61,8 +61,8 @@ def corpus_overrides(folder: Path, pairs: int, overrides: list[str], *, tokenize
     ]  # fmt: skip
 
 
-def composed(overrides: list[str]) -> Config:
-    """The configuration that `seq2seq train` would compose of these overrides."""
+def compose_config(overrides: list[str]) -> Config:
+    """Composes the configuration as `seq2seq train` would with these overrides."""
     from hydra import compose, initialize_config_dir
 
     register_schema("train", Config)

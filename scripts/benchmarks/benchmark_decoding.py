@@ -1,4 +1,4 @@
-"""`benchmark.py generate`: this package's search beside those of others, on the weights of one run."""
+"""`benchmark.py generate`: compares this package's search with others, on the weights of one run."""
 
 import argparse
 import gzip
@@ -9,21 +9,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmark_overrides import refuse
-from benchmark_turns import Contender, Measured, table, take_turns
+from benchmark_overrides import check_overrides
+from benchmark_turns import Contender, Timings, table, take_turns
 from peers import (
     BATCH,
     LENGTH_PENALTY,
     CTranslate2Search,
     HuggingFaceSearch,
-    Task,
+    SearchTask,
     best_weights,
-    comparable,
-    convert,
+    convert_to_ctranslate2,
+    supported_contenders,
 )
 
-# How a search is computed; the other keys decide what it finds.
-COMPUTING = ("search.batch_size", "search.batch_tokens")
+# Keys that affect only the speed of a search, not its results.
+ALLOWED_KEYS = ("search.batch_size", "search.batch_tokens")
 _OPTIONS = {
     "search.beam_size": "--beams",
     "search.max_length": "--max-length",
@@ -31,7 +31,7 @@ _OPTIONS = {
     "trainer.precision": "--contenders, such as ours-bf16",
     "trainer.threads": "--threads",
 }
-# What all contenders do, whatever the run's own search does.
+# The settings of all contenders, regardless of the run's own search.
 _FIXED = {
     "search.length_normalization": "average",
     "search.length_penalty": LENGTH_PENALTY,
@@ -43,60 +43,60 @@ _FIXED = {
     "search.no_repeat_ngram": 0,
     "trainer.device": "cpu",
 }
-_OF_SAMPLING = ("search.temperature", "search.top_k", "search.top_p", "search.seed")
-SETTLED = {
+_SAMPLING_KEYS = ("search.temperature", "search.top_k", "search.top_p", "search.seed")
+FIXED_KEYS = {
     **{key: f"give {option}" for key, option in _OPTIONS.items()},
     **{key: f"it is fixed at {value}" for key, value in _FIXED.items()},
-    **dict.fromkeys(_OF_SAMPLING, "it is of sampling, and none of them draws tokens"),
-    "data.max_source_length": "it is that of the run",
+    **dict.fromkeys(_SAMPLING_KEYS, "it only affects sampling, which no contender uses"),
+    "data.max_source_length": "it is the value of the run",
 }
 
 
-def our_settings(task: Task, precision: str) -> list[str]:
-    """All that decides what our search finds, as overrides of the run's configuration."""
+def search_overrides(task: SearchTask, precision: str) -> list[str]:
+    """Returns everything that affects the results of our search, as overrides of the run's configuration."""
     keys = {"search.beam_size": task.beam_size, "search.max_length": task.max_length, "search.precision": precision,
             "data.max_source_length": task.max_source_length, **_FIXED}  # fmt: skip
     return [f"{key}={value}" for key, value in keys.items()]
 
 
 class OurSearch:
-    """What `seq2seq generate` does between reading and writing lines."""
+    """This package: what `seq2seq generate` does between reading and writing lines."""
 
-    def __init__(self, task: Task, overrides: list[str], precision: str):
+    def __init__(self, task: SearchTask, overrides: list[str], precision: str):
         from seq2seq.pipeline import load as api
         from seq2seq.search.config import SearchConfig
         from seq2seq.system.device import set_threads
 
         set_threads(task.threads)
         self._texts = task.texts
-        computing = [f"search.batch_size={BATCH}", f"search.batch_tokens={SearchConfig().batch_tokens}"]
-        self._generator = api.load(task.run, overrides=[*computing, *overrides, *our_settings(task, precision)])
+        batching = [f"search.batch_size={BATCH}", f"search.batch_tokens={SearchConfig().batch_tokens}"]
+        self._generator = api.load(task.run, overrides=[*batching, *overrides, *search_overrides(task, precision)])
 
     def turn(self) -> list[str]:
-        """The outputs, in order."""
+        """Returns the outputs, in order."""
         return self._generator.generate(self._texts)
 
-    def facts(self) -> dict[str, Any]:
-        """Nothing beyond what is measured."""
+    def stats(self) -> dict[str, Any]:
+        """Returns nothing beyond what is measured."""
         return {}
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """Measures, for each beam size, those that `options.contenders` names; prints tables and returns all figures."""
+    """Measures the contenders for each beam size; prints tables and returns all results."""
     from seq2seq.config import saved
 
-    refuse(options.overrides, SETTLED, allowed=COMPUTING)
+    check_overrides(options.overrides, FIXED_KEYS, allowed=ALLOWED_KEYS)
     config = saved.load(options.run_folder / "config.yaml")
     model = asdict(config.model)
-    names = comparable(options.contenders, model)
+    names = supported_contenders(options.contenders, model)
     texts = _lines(options.input)[: options.sentences]
-    figures: dict[str, Any] = {"sentences": len(texts), "overrides": options.overrides}
+    results: dict[str, Any] = {"sentences": len(texts), "overrides": options.overrides}
     with tempfile.TemporaryDirectory() as folder:
         converted = Path(folder) / "ctranslate2"
         if any(name.startswith("ct2-") for name in names):
-            convert(best_weights(options.run_folder), model, converted)
+            convert_to_ctranslate2(best_weights(options.run_folder), model, converted)
         for beam_size in options.beams:
-            task = Task(
+            task = SearchTask(
                 options.run_folder.resolve(), texts, beam_size, options.max_length, config.data.max_source_length,
                 options.threads,
             )  # fmt: skip
@@ -104,17 +104,17 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
                       "ct2": (CTranslate2Search, converted)}  # fmt: skip
             contenders = []
             for name in names:
-                who, _, precision = name.partition("-")
-                build, own = builds[who]
-                contenders.append(Contender(name, build, (task, own, precision)))
+                framework, _, precision = name.partition("-")
+                build, argument = builds[framework]
+                contenders.append(Contender(name, build, (task, argument, precision)))
             measured = take_turns(
                 contenders, rounds=options.rounds, warmup=options.warmup, threads=options.threads,
                 profiles=options.profile and options.profile / f"beam-{beam_size}",
             )  # fmt: skip
-            rows = figures[f"beam_size={beam_size}"] = summary(measured, sentences=len(texts))
+            rows = results[f"beam_size={beam_size}"] = summarize(measured, sentences=len(texts))
             print(f"\n{'greedy' if beam_size == 1 else f'beam {beam_size}'}, {len(texts):,} sentences\n")
             print(_table(rows))
-    return figures
+    return results
 
 
 def _lines(path: Path) -> list[str]:
@@ -122,14 +122,14 @@ def _lines(path: Path) -> list[str]:
     return content.decode().removesuffix("\n").split("\n")
 
 
-def summary(measured: Mapping[str, Measured], *, sentences: int) -> dict[str, dict[str, Any]]:
-    """The figures of each contender; equal outputs and ratios are those to the first one's."""
+def summarize(measured: Mapping[str, Timings], *, sentences: int) -> dict[str, dict[str, Any]]:
+    """Returns the results of each contender; equal outputs and ratios are relative to the first contender."""
     first = next(iter(measured.values()))
     return {
         name: {
             "sentences_per_sec": sentences / search.median(),
-            "first_times": first.times_faster(search),
-            "first_times_cpu": first.times_less_cpu(search),
+            "first_times": first.speedup_over(search),
+            "first_times_cpu": first.cpu_speedup_over(search),
             "peak_mb": search.peak_mb,
             "equal": statistics.mean(a == b for a, b in zip(search.results[-1], first.results[-1], strict=True)),
             "spread": search.spread(),

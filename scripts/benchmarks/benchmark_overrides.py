@@ -1,4 +1,4 @@
-"""Which keys overrides of a benchmark may change: those that all contenders follow."""
+"""Checks the overrides of a benchmark: they may only change keys that affect all contenders."""
 
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -8,28 +8,28 @@ from seq2seq.config.parse import configs_folder
 from seq2seq.config.rules import flatten
 
 
-def refuse(overrides: list[str], settled: Mapping[str, str], *, allowed: Collection[str] | None = None) -> None:
-    """Ends the program at the first override that changes one contender and leaves the others as they are.
+def check_overrides(overrides: list[str], fixed: Mapping[str, str], *, allowed: Collection[str] | None = None) -> None:
+    """Exits at the first override that would change one contender but not the others.
 
     Args:
-        overrides: As Hydra reads them.
-        settled: Keys that are not for overrides, and how they are set for all contenders.
-        allowed: The only keys that may be changed; None allows all that are not `settled`.
+        overrides: In Hydra's syntax.
+        fixed: Keys that overrides must not change, and how they are set for all contenders.
+        allowed: The only keys that may be changed; None allows all except `fixed`.
     """
     for override in overrides:
-        keys = keys_of(override)
+        keys = override_keys(override)
         for key in keys:
-            for name, how in settled.items():
+            for name, how in fixed.items():
                 if name == key or name.startswith(f"{key}."):
                     sys.exit(f"{override}: {name} is the same for all contenders: {how}")
         if allowed is not None and not (keys and set(keys) <= set(allowed)):
             sys.exit(f"{override}: only {' and '.join(allowed)} can be changed here")
 
 
-def keys_of(override: str) -> list[str]:
-    """The keys that an override sets, adds or deletes; for a group's option those that its file sets.
+def override_keys(override: str) -> list[str]:
+    """Returns the keys that an override sets, adds or deletes; for an option of a group, those that its file sets.
 
-    An experiment sets none: what is settled for all contenders prevails over it.
+    An experiment counts as setting none: the fixed settings take precedence over it.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -43,12 +43,12 @@ def keys_of(override: str) -> list[str]:
         return [f"{key}.{inner}" for inner in flatten({str(name): inner for name, inner in value.items()})]
     if (configs_folder() / key).is_dir() and value is not None:
         options = value if isinstance(value, list) else [value]
-        return [f"{key}.{inner}" for option in options for inner in _keys_of_option(key, str(option))]
+        return [f"{key}.{inner}" for option in options for inner in _option_keys(key, str(option))]
     return [key]
 
 
-def _keys_of_option(group: str, option: str) -> Iterator[str]:
-    """What a file of a group sets, with those that it builds on."""
+def _option_keys(group: str, option: str) -> Iterator[str]:
+    """Yields the keys that an option's file sets, including those of its base files."""
     from omegaconf import OmegaConf
 
     path = configs_folder() / group / f"{option}.yaml"
@@ -57,5 +57,5 @@ def _keys_of_option(group: str, option: str) -> Iterator[str]:
     content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False) or {}
     for base in content.pop("defaults", []):
         if isinstance(base, str):
-            yield from _keys_of_option(group, base)
+            yield from _option_keys(group, base)
     yield from flatten(content)

@@ -1,4 +1,4 @@
-"""`benchmark.py train`: this package's training step beside the bare loop's, and the rate of matrix products."""
+"""`benchmark.py train`: compares this package's training step with other loops and with the matrix product rate."""
 
 import argparse
 import statistics
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bare_loop import BareLoop, Problem
-from benchmark_corpus import composed, corpus_overrides
-from benchmark_overrides import refuse
-from benchmark_turns import Contender, Measured, table, take_turns
+from bare_loop import BareLoop, TrainingTask
+from benchmark_corpus import compose_config, corpus_overrides
+from benchmark_overrides import check_overrides
+from benchmark_turns import Contender, Timings, table, take_turns
 from matrix_products import MatrixProducts
-from peers import comparable
+from peers import supported_contenders
 
 from seq2seq.config.schema import Config
-from seq2seq.data.prepare import Prepared, prepare
+from seq2seq.data.prepare import PreparedData, prepare
 from seq2seq.pipeline.build import build_loader, build_training
 from seq2seq.system.config import Precision
 from seq2seq.system.device import build_runtime, keep_freed_memory, set_threads
@@ -27,19 +27,19 @@ from seq2seq.tokenizers.base import EOS_ID
 from seq2seq.training import optim
 from seq2seq.training.optim_config import resolve_horizon
 
-# What the other loops do, whatever an experiment says; as many threads as --threads are torch's choice.
+# The settings of the other loops, regardless of an experiment; null threads means that --threads applies.
 _FIXED = {"trainer.device": "cpu", "trainer.threads": "null", "optim.name": "adamw", "optim.schedule": "constant",
           "optim.ema_decay": 0.0}  # fmt: skip
 _OPTIONS = {"trainer.precision": "--contenders, such as ours-bf16", "trainer.threads": "--threads",
             "trainer.batch_tokens": "--batch-tokens"}  # fmt: skip
-SETTLED = {
+FIXED_KEYS = {
     **{key: f"it is fixed at {value}" for key, value in _FIXED.items()},
     **{key: f"give {option}" for key, option in _OPTIONS.items()},
 }
 
 
-def prepared_data(config: Config) -> Prepared:
-    """Tokenizers and stores, from the cache if they are there."""
+def prepare_data(config: Config) -> PreparedData:
+    """Prepares tokenizers and stores, or loads them from the cache."""
     return prepare(
         config.data,
         config.tokenizer,
@@ -50,38 +50,37 @@ def prepared_data(config: Config) -> Prepared:
 
 
 class OurLoop:
-    """What `seq2seq train` does in its steps: batches made in a thread ahead, updates, figures for the log.
+    """The training steps of `seq2seq train`: batches prefetched by a thread, updates, metrics for the log.
 
-    Each turn begins at the start of the first epoch, so that its examples are the same.
+    Each turn starts at the beginning of the first epoch, so that all turns train on the same examples.
     """
 
     def __init__(self, overrides: list[str], precision: str, steps: int):
         fixed = [f"{key}={value}" for key, value in {**_FIXED, "trainer.precision": precision}.items()]
-        self._config = config = composed([*overrides, *fixed])
+        self._config = config = compose_config([*overrides, *fixed])
         set_threads(config.trainer.threads)
         keep_freed_memory()
         runtime = build_runtime(config.trainer.device, Precision(precision))
         self._world = world_from_environment()
-        data = prepared_data(config)
+        data = prepare_data(config)
         self._step, self._stream = build_training(config, data, runtime=runtime, world=self._world)
         self._steps, self._done = steps, 0
         self._horizon = resolve_horizon(config.optim, max_steps=config.trainer.max_steps)
         self._step.warm_up_memory(self._stream.largest_batches(0))
 
     def turn(self) -> float:
-        """The steps of a turn; returns the mean loss of a token."""
-        window = self._step.window
+        """Runs the steps of a turn; returns the mean loss per token."""
         for batches in islice(self._stream.steps(0, 0), self._steps):
             lr = optim.learning_rate(self._done + 1, self._config.optim, horizon=self._horizon)
             self._step.run(batches, step=self._done, lr=lr)
             self._done += 1
             self._world.max([0.0, 0, False])
-        figures = window.read(self._world)
-        window.clear()
-        return figures.loss / figures.tokens
+        metrics = self._step.metrics.compute(self._world)
+        self._step.metrics.reset()
+        return metrics.loss / metrics.tokens
 
-    def facts(self) -> dict[str, Any]:
-        """Counts of a turn."""
+    def stats(self) -> dict[str, Any]:
+        """Returns counts of a turn."""
         batches = list(islice(self._stream.steps(0, 0), self._steps))
         return {
             "tokens": sum(step.target_tokens for step in batches),
@@ -90,21 +89,21 @@ class OurLoop:
         }
 
 
-def problem_of(overrides: list[str], steps: int) -> Problem:
-    """What our loop trains in a turn, for loops that know nothing of this package."""
-    config = composed(overrides)
-    data = prepared_data(config)
+def training_task(overrides: list[str], steps: int) -> TrainingTask:
+    """Describes what our loop trains in a turn, for loops that do not use this package."""
+    config = compose_config(overrides)
+    data = prepare_data(config)
     batches = [
         np.concatenate([micro.batch.indices.numpy() for micro in step.micro_batches]).tolist()
         for step in islice(build_loader(config, lambda epoch: data.train).steps(0, 0), steps)
     ]
     train = data.train
-    return Problem(
+    return TrainingTask(
         model=asdict(config.model),
         vocab_size=data.tokenizers.target.vocab_size,
         batches=[
-            [([*train.source(n).tolist(), EOS_ID], [*train.target(n).tolist(), EOS_ID]) for n in numbers]
-            for numbers in batches
+            [([*train.source(i).tolist(), EOS_ID], [*train.target(i).tolist(), EOS_ID]) for i in indices]
+            for indices in batches
         ],
         label_smoothing=config.trainer.label_smoothing,
         optim=asdict(config.optim),
@@ -113,61 +112,61 @@ def problem_of(overrides: list[str], steps: int) -> Problem:
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """Measures the loops that `options.contenders` names, in turns; prints a table and returns all figures."""
-    refuse(options.overrides, SETTLED)
+    """Measures the loops in `options.contenders`; prints a table and returns all results."""
+    check_overrides(options.overrides, FIXED_KEYS)
     overrides = corpus_overrides(
         options.folder, options.pairs, [f"trainer.batch_tokens={options.batch_tokens}", *options.overrides]
     )
-    problem = problem_of(overrides, options.steps)
-    options.contenders = comparable(options.contenders, problem.model)
+    task = training_task(overrides, options.steps)
+    options.contenders = supported_contenders(options.contenders, task.model)
     precisions = sorted({name.partition("-")[2] for name in options.contenders})
-    contenders = [_contender(name, problem, overrides) for name in options.contenders]
-    contenders += [Contender(f"products-{p}", MatrixProducts, (problem, p)) for p in precisions]
+    contenders = [_contender(name, task, overrides) for name in options.contenders]
+    contenders += [Contender(f"products-{p}", MatrixProducts, (task, p)) for p in precisions]
     measured = take_turns(
         contenders, rounds=options.rounds, warmup=options.warmup, threads=options.threads, profiles=options.profile
     )
     require_equal_work([measured[name] for name in options.contenders])
-    rows = {name: _figures(name, measured, problem) for name in options.contenders}
+    rows = {name: _results(name, measured, task) for name in options.contenders}
     rates = {p: statistics.median(measured[f"products-{p}"].results) for p in precisions}
     print(_table(rows))
-    rated = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {precision}" for precision, rate in rates.items())
-    print(f"\n{options.steps} steps a turn; matrix products alone: {rated}")
+    formatted_rates = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {precision}" for precision, rate in rates.items())
+    print(f"\n{options.steps} steps per turn; matrix products alone: {formatted_rates}")
     return {"contenders": rows, "flops_per_second": rates, "steps": options.steps, "overrides": overrides}
 
 
-def _contender(name: str, problem: Problem, overrides: list[str]) -> Contender:
-    who, _, precision = name.partition("-")
-    if who == "ours":
-        return Contender(name, OurLoop, (overrides, precision, len(problem.batches)))
-    if who == "hf":
+def _contender(name: str, task: TrainingTask, overrides: list[str]) -> Contender:
+    framework, _, precision = name.partition("-")
+    if framework == "ours":
+        return Contender(name, OurLoop, (overrides, precision, len(task.batches)))
+    if framework == "hf":
         from hugging_face_loop import HuggingFaceLoop
 
-        return Contender(name, HuggingFaceLoop, (problem, precision))
-    return Contender(name, BareLoop, (problem, precision))
+        return Contender(name, HuggingFaceLoop, (task, precision))
+    return Contender(name, BareLoop, (task, precision))
 
 
-def require_equal_work(measured: Sequence[Measured]) -> None:
-    """Ends the program if the loops did not train models of one size on the same tokens."""
+def require_equal_work(measured: Sequence[Timings]) -> None:
+    """Exits if the loops did not train models of the same size on the same tokens."""
     for key, tolerance in (("parameters", 0.01), ("tokens", 0.0)):
-        counts = [loop.facts[key] for loop in measured]
+        counts = [loop.stats[key] for loop in measured]
         if max(counts) > (1 + tolerance) * min(counts):
-            sys.exit(f"not the same work: {key} {', '.join(f'{loop.name} {loop.facts[key]:,}' for loop in measured)}")
+            sys.exit(f"not the same work: {key} {', '.join(f'{loop.name} {loop.stats[key]:,}' for loop in measured)}")
 
 
-def _figures(name: str, measured: Mapping[str, Measured], problem: Problem) -> dict[str, Any]:
-    """The figures of a loop; its ratios are those to the fastest bare one, if there is one."""
+def _results(name: str, measured: Mapping[str, Timings], task: TrainingTask) -> dict[str, Any]:
+    """Returns the results of a loop, with ratios relative to the fastest bare loop if there is one."""
     loop, products = measured[name], measured[f"products-{name.partition('-')[2]}"]
-    bare = min((m for key, m in measured.items() if key.startswith("bare-")), key=Measured.median, default=None)
-    flops = products.facts["flops"] / loop.median()
+    bare = min((m for key, m in measured.items() if key.startswith("bare-")), key=Timings.median, default=None)
+    flops = products.stats["flops"] / loop.median()
     return {
-        "target_tokens_per_sec": loop.facts["tokens"] / loop.median(),
-        "sentences_per_sec": sum(map(len, problem.batches)) / loop.median(),
-        "times_bare": bare and loop.times_faster(bare),
-        "times_bare_cpu": bare and loop.times_less_cpu(bare),
+        "target_tokens_per_sec": loop.stats["tokens"] / loop.median(),
+        "sentences_per_sec": sum(map(len, task.batches)) / loop.median(),
+        "times_bare": bare and loop.speedup_over(bare),
+        "times_bare_cpu": bare and loop.cpu_speedup_over(bare),
         "peak_mb": loop.peak_mb,
         "matmul_share": flops / statistics.median(products.results),
         "spread": loop.spread(),
-        **loop.facts,
+        **loop.stats,
         "losses": loop.results,
         "seconds": loop.seconds,
         "cpu_seconds": loop.cpu_seconds,

@@ -1,27 +1,27 @@
-"""How fast this machine multiplies the matrices of a model: what a loop's operations a second are compared with."""
+"""The rate of bare matrix products on this machine, to compare the FLOP/s of a training loop with."""
 
 import time
 from typing import Any
 
 import torch
-from bare_loop import BareLoop, Problem
+from bare_loop import BareLoop, TrainingTask
 
-_SECONDS = 1.0  # of a turn
+_SECONDS = 1.0  # per turn
 
 
 class MatrixProducts:
-    """The products of a step's positions with each matrix of the bare model, and nothing else.
+    """Multiplies the positions of a step with each weight matrix of the bare model, and does nothing else.
 
     Args:
-        problem: Gives model and positions.
-        precision: bf16 or fp32, of factors and results.
+        task: Determines the matrices and the number of positions.
+        precision: bf16 or fp32, for factors and results.
     """
 
-    def __init__(self, problem: Problem, precision: str):
-        loop = BareLoop(problem, "fp32")
+    def __init__(self, task: TrainingTask, precision: str):
+        loop = BareLoop(task, "fp32")
         self._flops = loop.flops()
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        positions = sum(len(target) for batch in problem.batches for _, target in batch) // len(problem.batches)
+        positions = sum(len(target) for batch in task.batches for _, target in batch) // len(task.batches)
         matrices = [p.detach().to(dtype) for p in loop.model.parameters() if p.ndim == 2 and min(p.shape) > 1]
         self._products = [
             (
@@ -33,14 +33,14 @@ class MatrixProducts:
         ]
 
     def turn(self) -> float:
-        """Multiplies for about a second; returns floating-point operations a second."""
-        done, began = 0, time.perf_counter()
-        while (seconds := time.perf_counter() - began) < _SECONDS:
+        """Multiplies for about a second; returns floating-point operations per second."""
+        flops, start = 0, time.perf_counter()
+        while (seconds := time.perf_counter() - start) < _SECONDS:
             for x, matrix, result in self._products:
                 torch.mm(x, matrix, out=result)
-                done += 2 * x.numel() * matrix.size(1)
-        return done / seconds
+                flops += 2 * x.numel() * matrix.size(1)
+        return flops / seconds
 
-    def facts(self) -> dict[str, Any]:
-        """Operations of the products in a turn of training: those of the bare loop, as torch counts them."""
+    def stats(self) -> dict[str, Any]:
+        """Returns the floating-point operations of a training turn of the bare loop, as torch counts them."""
         return {"flops": self._flops}

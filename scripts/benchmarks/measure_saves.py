@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Measures what a save costs a run: how long training stands still for it, and how long the writing behind it takes.
+"""Measures the cost of saving a checkpoint: how long training waits for it and how long the background write takes.
 
     python scripts/benchmarks/measure_saves.py --folder /tmp/saves
     python scripts/benchmarks/measure_saves.py --folder /tmp/saves --device cuda --batch-tokens 25000
 
-Trains Transformers of about 1, 10 and 60 million parameters on random tokens, with Adam as in a run. Printed for each:
-a step's time; the copy that training waits for; the write in the background, flushed to the disk; how much slower steps
-are meanwhile; and what that costs in all, as a share of the time between two saves (`trainer.save_every`).
+Trains Transformers of about 1, 10 and 60 million parameters on random tokens, with Adam as in a run. For each, prints
+the time per step; the copy that training waits for; the background write, flushed to the disk; how much slower steps
+are during the write; and the total cost as a share of the time between two saves (`trainer.save_every`).
 """
 
 import argparse
@@ -42,7 +42,7 @@ SIZES = {
 
 
 def random_batch(vocabulary: int, tokens: int) -> StepBatches:
-    """One micro-batch of sentences of `LENGTH` tokens, without padding."""
+    """Builds one micro-batch of sentences of `LENGTH` tokens, without padding."""
     shape = (max(1, tokens // LENGTH), LENGTH)
     src, tgt = (torch.randint(4, vocabulary, shape) for _ in range(2))
     batch = Batch(src, tgt, torch.arange(tgt.numel()), tgt.flatten(), torch.arange(shape[0]))
@@ -50,7 +50,7 @@ def random_batch(vocabulary: int, tokens: int) -> StepBatches:
 
 
 def seconds(work: Callable[[], object], runtime: Runtime) -> float:
-    """How long a call takes, with what it leaves the device to do."""
+    """Returns how long a call takes, including the work that it queues on the device."""
     began = time.perf_counter()
     work()
     if runtime.device.type == "cuda":
@@ -58,15 +58,15 @@ def seconds(work: Callable[[], object], runtime: Runtime) -> float:
     return time.perf_counter() - began
 
 
-def write_timed(store: CheckpointStore, number: int, tensors: dict[str, dict[str, Tensor]], times: list[float]) -> None:
-    """Saves a checkpoint and notes how many seconds it took."""
+def timed_save(store: CheckpointStore, step: int, tensors: dict[str, dict[str, Tensor]], times: list[float]) -> None:
+    """Saves a checkpoint and appends the seconds it took to `times`."""
     began = time.perf_counter()
-    store.save(number, tensors, {})
+    store.save(step, tensors, {})
     times.append(time.perf_counter() - began)
 
 
 def measure(vocabulary: int, config: TransformerConfig, options: argparse.Namespace, *, runtime: Runtime) -> list[str]:
-    """The cells of a row."""
+    """Measures one model; returns the cells of a row."""
     model = build_model(config, Vocabulary(vocabulary, vocabulary, joint=True)).to(runtime.device)
     step = TrainStep(model, TrainerConfig(), OptimConfig(), runtime=runtime, world=World(), seed=1)
     batches = random_batch(vocabulary, options.batch_tokens)
@@ -79,13 +79,13 @@ def measure(vocabulary: int, config: TransformerConfig, options: argparse.Namesp
     writes: list[float] = []
     slowed: list[float] = []
     with Background() as background:
-        for number in range(options.saves):
-            tensors = step.tensors()  # the second one is timed: the first may have to ask for memory
+        for save in range(options.saves):
+            tensors = step.tensors()  # the second call is timed: the first may allocate memory
             copies.append(seconds(step.tensors, runtime))
-            background.submit(partial(write_timed, store, number, tensors, writes))
-            while len(writes) == number:
+            background.submit(partial(timed_save, store, save, tensors, writes))
+            while len(writes) == save:
                 slowed.append(seconds(update, runtime))
-            store.prune([number])
+            store.prune([save])
     copy, write, meanwhile = (statistics.median(values) for values in (copies, writes, slowed))
     delay = copy + write * (1 - plain / max(meanwhile, plain))
     size = sum(file.stat().st_size for file in store.resolve(str(options.saves - 1)).iterdir())
@@ -99,10 +99,12 @@ def measure(vocabulary: int, config: TransformerConfig, options: argparse.Namesp
 def main() -> None:
     """Measures and prints a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where checkpoints go: on the disk to be measured")
+    parser.add_argument("--folder", type=Path, required=True, help="where to write checkpoints: on the disk to measure")
     parser.add_argument("--device", type=Device, choices=list(Device), default=Device.cpu)
-    parser.add_argument("--batch-tokens", type=int, default=512, help="source tokens of a step, and as many of targets")
-    parser.add_argument("--steps", type=int, default=10, help="steps timed without a save")
+    parser.add_argument(
+        "--batch-tokens", type=int, default=512, help="source tokens per step, and as many target tokens"
+    )
+    parser.add_argument("--steps", type=int, default=10, help="number of steps timed without a save")
     parser.add_argument("--saves", type=int, default=3)
     parser.add_argument("--save-every", type=int, default=TrainerConfig.save_every)
     options = parser.parse_args()

@@ -3,10 +3,9 @@
 
     python scripts/benchmarks/measure_scale.py --pairs 2000000 --folder /tmp/scale
 
-Writes pairs of random sentences over a vocabulary with Zipf's distribution, runs the commands as a user would, and
-prints, for each, seconds, those of processors, and peak resident memory of its process: `prepare` (tokenizer, then all
-ids; with the tokenizer cached; with all cached), the first 100 steps of `train`, and how long `train` takes from the
-command to its first step once the store exists.
+Writes pairs of random sentences whose words follow Zipf's law, runs the commands as a user would, and prints the wall
+time, CPU time and peak resident memory of each: `prepare` (nothing cached; the tokenizer cached; everything cached),
+the first 100 steps of `train`, and the time from launching `train` to its first step once the store exists.
 """
 
 import argparse
@@ -23,7 +22,7 @@ SYLLABLES = [c + v for c in "bdfgklmnprstvwz" for v in ("a", "e", "i", "o", "u",
 
 
 def write_corpus(folder: Path, pairs: int, *, seed: int = 1) -> None:
-    """Writes train and valid files: sentences of 4 to 24 words, the target in another spelling and reversed order."""
+    """Writes train and valid files: sentences of 4 to 24 words; targets are respelled and in reversed order."""
     random = np.random.default_rng(seed)
     words = np.array(
         sorted({"".join(random.choice(SYLLABLES, random.integers(1, 5))) for _ in range(60_000)}), dtype=object
@@ -40,7 +39,7 @@ def write_corpus(folder: Path, pairs: int, *, seed: int = 1) -> None:
 
 
 def measure(*arguments: str) -> tuple[float, float, float]:
-    """Runs the command to its end; seconds, those of processors, and peak resident memory in MiB of its process."""
+    """Runs a command to its end; returns its seconds, CPU seconds and peak resident memory in MiB."""
     began = time.time()
     process = subprocess.Popen([sys.executable, "-m", "seq2seq", *arguments], stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -54,8 +53,8 @@ def main() -> None:
     """Measures and prints a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=2_000_000)
-    parser.add_argument("--folder", type=Path, required=True, help="where the corpus, cache and run go")
-    parser.add_argument("overrides", nargs="*", help="more keys for the commands")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for the corpus, the cache and the run")
+    parser.add_argument("overrides", nargs="*", help="overrides for the commands")
     options = parser.parse_args()
     if not (options.folder / "train.tgt").exists():
         write_corpus(options.folder, options.pairs)
@@ -68,19 +67,19 @@ def main() -> None:
     ]  # fmt: skip
     size = sum((options.folder / f"train.{side}").stat().st_size for side in ("src", "tgt")) / 2**20
     print(f"{options.pairs:,} pairs, {size:,.0f} MiB of text\n")
-    print("| work | seconds | of processors | peak MiB |\n| --- | --- | --- | --- |")
+    print("| command | seconds | CPU seconds | peak MiB |\n| --- | --- | --- | --- |")
     row = "| {} | {:.1f} | {:.1f} | {:,.0f} |"
     print(row.format("`prepare`, nothing cached", *measure("prepare", *common)))
     tokenizer_cached = measure("prepare", *common, "data.max_source_length=255")
     print(row.format("`prepare`, tokenizer cached", *tokenizer_cached))
-    print(row.format("`prepare`, all cached", *measure("prepare", *common)), flush=True)
+    print(row.format("`prepare`, everything cached", *measure("prepare", *common)), flush=True)
     began = time.time()
     limits = ["trainer.max_steps=100", "optim.warmup_steps=10", "trainer.log_every=1", "trainer.eval_examples=0"]
     trained = measure("train", *common, *limits, "overwrite=true")
     lines = (options.folder / "outputs/scale/metrics.jsonl").read_text(encoding="utf-8").splitlines()
     first = next(json.loads(line) for line in lines)
-    print(row.format("first 100 steps of `train`, with its evaluation", *trained))
-    print(f"| command to the end of the first step, store cached | {first['wall_time'] - began:.1f} | | |")
+    print(row.format("first 100 steps of `train`, including evaluation", *trained))
+    print(f"| `train`, from launch to the end of the first step, store cached | {first['wall_time'] - began:.1f} | | |")
 
 
 if __name__ == "__main__":

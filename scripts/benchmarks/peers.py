@@ -1,8 +1,8 @@
-"""Other programs that search with a run's weights: Hugging Face transformers and CTranslate2.
+"""Other programs that decode with a run's weights: Hugging Face transformers and CTranslate2.
 
-Both take a Transformer as it is by default: post-norm, sinusoids, scaled attention, one table of embeddings, no
-copying. transformers has this layout under the name of Marian, CTranslate2 has a description of layers to fill in.
-Texts go in and come out, so that every contender does the work of its tokenizer too.
+Both support the default Transformer: post-norm, sinusoidal positions, scaled dot-product attention, one embedding
+table, no copying. In transformers this is the Marian architecture; for CTranslate2 a `TransformerSpec` is filled in.
+Inputs and outputs are texts, so that the time of every contender includes tokenization.
 """
 
 import importlib.util
@@ -16,12 +16,12 @@ from typing import Any
 from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers
 
-BATCH = 128  # sentences at once, as many as ours by default
-LENGTH_PENALTY = 1.0  # all rank beams by log-probability / length ^ this, the end of sentence counted
+BATCH = 128  # sentences per batch, the default of this package
+LENGTH_PENALTY = 1.0  # all rank by log-probability / length ^ this, with the end of sentence counted in the length
 
 _CT2_TYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 _PACKAGES = {"hf": ("transformers", "accelerate"), "ct2": ("ctranslate2",)}
-# Parts of a layer: ours, Marian's.
+# Parts of a layer: our name, Marian's name.
 _MARIAN_NAMES = {
     "self_attn_residual.norm": "self_attn_layer_norm",
     "encoder_attn_residual.norm": "encoder_attn_layer_norm",
@@ -33,16 +33,16 @@ Weights = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is to be searched.
+class SearchTask:
+    """Inputs and settings of a decoding benchmark.
 
     Attributes:
         run: The run folder.
         texts: The sources.
         beam_size: 1 is greedy search.
-        max_length: Most tokens of an output, end of sentence counted.
-        max_source_length: Tokens of a source that are read, end of sentence counted.
-        threads: Of a process.
+        max_length: Maximum tokens per output, including the end of sentence.
+        max_source_length: Length that sources are truncated to, in tokens, including the end of sentence.
+        threads: Threads per process.
     """
 
     run: Path
@@ -53,60 +53,60 @@ class Task:
     threads: int
 
 
-def unmovable(model: Mapping[str, Any], who: str = "hf") -> str | None:
-    """The key of a model section for which a contender has no counterpart; None if there is none."""
-    wanted: dict[str, tuple[Any, ...]] = {"tie_embeddings": ("all",), "copy": (False,)}
-    if who == "bare" and model["family"] == "gru":
-        wanted |= {"encoder_layers": (1,), "decoder_layers": (1,), "attention": ("additive", "general"),
+def unsupported_key(model: Mapping[str, Any], framework: str = "hf") -> str | None:
+    """Returns the first key=value of a model section that a contender does not support; None if there is none."""
+    supported: dict[str, tuple[Any, ...]] = {"tie_embeddings": ("all",), "copy": (False,)}
+    if framework == "bare" and model["family"] == "gru":
+        supported |= {"encoder_layers": (1,), "decoder_layers": (1,), "attention": ("additive", "general"),
                    "coverage": (False,)}  # fmt: skip
     else:
-        wanted = {"family": ("transformer",), "norm": ("post",), "positions": ("sinusoidal",),
-                  "attention": ("scaled_dot",), **wanted}  # fmt: skip
-    if who == "bare" and model["family"] == "transformer":
-        wanted |= {"activation": ("relu",), "attention_dropout": (0.0,), "activation_dropout": (0.0,)}
-    wrong = next((key for key, values in wanted.items() if model[key] not in values), None)
-    return wrong and f"model.{wrong}={getattr(model[wrong], 'value', model[wrong])}"
+        supported = {"family": ("transformer",), "norm": ("post",), "positions": ("sinusoidal",),
+                  "attention": ("scaled_dot",), **supported}  # fmt: skip
+    if framework == "bare" and model["family"] == "transformer":
+        supported |= {"activation": ("relu",), "attention_dropout": (0.0,), "activation_dropout": (0.0,)}
+    key = next((key for key, values in supported.items() if model[key] not in values), None)
+    return key and f"model.{key}={getattr(model[key], 'value', model[key])}"
 
 
-def comparable(contenders: Sequence[str], model: Mapping[str, Any]) -> list[str]:
-    """Those, `hf-fp32` for instance, that are installed and have this kind of model; says who is left out."""
-    kept = []
+def supported_contenders(contenders: Sequence[str], model: Mapping[str, Any]) -> list[str]:
+    """Returns the contenders, such as `hf-fp32`, that are installed and support this model; reports those left out."""
+    supported = []
     for contender in contenders:
-        who = contender.partition("-")[0]
-        key = None if who == "ours" else unmovable(model, who)
-        if any(importlib.util.find_spec(package) is None for package in _PACKAGES.get(who, ())):
-            print(f"without {contender}: pip install 'seq2seq[benchmark]'", file=sys.stderr)
+        framework = contender.partition("-")[0]
+        key = None if framework == "ours" else unsupported_key(model, framework)
+        if any(importlib.util.find_spec(package) is None for package in _PACKAGES.get(framework, ())):
+            print(f"skipping {contender}: it needs pip install 'seq2seq[benchmark]'", file=sys.stderr)
         elif key is not None:
-            print(f"without {contender}: it has no counterpart of {key}", file=sys.stderr)
+            print(f"skipping {contender}: it does not support {key}", file=sys.stderr)
         else:
-            kept.append(contender)
-    if not kept:
+            supported.append(contender)
+    if not supported:
         sys.exit("no contender is left")
-    return kept
+    return supported
 
 
 def best_weights(run: Path) -> Weights:
-    """The tensors of a run's best checkpoint by their names."""
+    """Returns the named tensors of a run's best checkpoint."""
     from seq2seq.runs.checkpoint import CheckpointStore
 
     return CheckpointStore(run / "checkpoints").load("best", files=["model"]).tensors["model"]
 
 
-def encoded(task: Task, tokenizers: Tokenizers) -> list[list[int]]:
-    """Source ids of each text, ended by EOS."""
-    most = task.max_source_length - 1
-    return [[*ids[:most], EOS_ID] for ids in tokenizers.source.encode_batch(task.texts)]
+def encode_sources(task: SearchTask, tokenizers: Tokenizers) -> list[list[int]]:
+    """Returns the source ids of each text, ending with EOS."""
+    max_ids = task.max_source_length - 1
+    return [[*ids[:max_ids], EOS_ID] for ids in tokenizers.source.encode_batch(task.texts)]
 
 
-def marian(model: Mapping[str, Any], vocab_size: int) -> Any:
-    """A `MarianMTModel` of the sizes of a model section, with random weights."""
+def build_marian(model: Mapping[str, Any], vocab_size: int) -> Any:
+    """Builds a `MarianMTModel` with the sizes of a model section and random weights."""
     import torch
     from transformers import MarianConfig, MarianMTModel
 
     sizes = {
-        f"{side}_{theirs}": model[own.format(side)]
+        f"{side}_{marian_name}": model[our_name.format(side)]
         for side in ("encoder", "decoder")
-        for theirs, own in (("layers", "{}_layers"), ("ffn_dim", "d_ff"), ("attention_heads", "num_heads"))
+        for marian_name, our_name in (("layers", "{}_layers"), ("ffn_dim", "d_ff"), ("attention_heads", "num_heads"))
     }
     dropouts = {name: model[name] for name in ("dropout", "attention_dropout", "activation_dropout")}
     config = MarianConfig(
@@ -114,40 +114,40 @@ def marian(model: Mapping[str, Any], vocab_size: int) -> Any:
         max_position_embeddings=1024, scale_embedding=True, decoder_start_token_id=BOS_ID, bos_token_id=BOS_ID,
         eos_token_id=EOS_ID, pad_token_id=PAD_ID, forced_eos_token_id=None,
     )  # fmt: skip
-    theirs: Any = MarianMTModel(config)
+    marian: Any = MarianMTModel(config)
     with torch.no_grad():
-        for stack in (theirs.model.encoder, theirs.model.decoder):
+        for stack in (marian.model.encoder, marian.model.decoder):
             stack.embed_positions.weight.copy_(stack.embed_positions.create_weight())
-    return theirs
+    return marian
 
 
-def fill_marian(theirs: Any, weights: Weights) -> None:
-    """Gives it a run's weights."""
-    named = {"model.shared.weight": weights["source_embedding.weight"]}
+def load_marian_weights(marian: Any, weights: Weights) -> None:
+    """Loads a run's weights into a Marian model."""
+    state_dict = {"model.shared.weight": weights["source_embedding.weight"]}
     for name, tensor in weights.items():
         if name.startswith(("encoder.", "decoder.")):
-            for own, other in _MARIAN_NAMES.items():
-                name = name.replace(own, other)
+            for our_name, marian_name in _MARIAN_NAMES.items():
+                name = name.replace(our_name, marian_name)
             stack, rest = name.split(".", 1)
-            named[f"model.{stack}.layers.{rest}"] = tensor
-    left = theirs.load_state_dict(named, strict=False)
+            state_dict[f"model.{stack}.layers.{rest}"] = tensor
+    incompatible = marian.load_state_dict(state_dict, strict=False)
     derived = ("embed_tokens", "embed_positions", "lm_head", "final_logits_bias")
-    missing = [name for name in left.missing_keys if not any(part in name for part in derived)]
-    if missing or left.unexpected_keys:
-        raise ValueError(f"not Marian's layout: {missing} are missing, {left.unexpected_keys} are unknown")
-    theirs.tie_weights()
+    missing = [name for name in incompatible.missing_keys if not any(part in name for part in derived)]
+    if missing or incompatible.unexpected_keys:
+        raise ValueError(f"not Marian's layout: missing {missing}, unexpected {incompatible.unexpected_keys}")
+    marian.tie_weights()
 
 
-def hugging_face_settings(task: Task) -> dict[str, Any]:
-    """Keywords for `generate` of transformers, whose own are greedy search and no limits but of length."""
+def hugging_face_settings(task: SearchTask) -> dict[str, Any]:
+    """Returns the keyword arguments for `generate` of transformers; by default it searches greedily."""
     return {
         "num_beams": task.beam_size, "max_new_tokens": task.max_length, "min_new_tokens": 0, "do_sample": False,
         "num_return_sequences": 1, "length_penalty": LENGTH_PENALTY, "no_repeat_ngram_size": 0,
     }  # fmt: skip
 
 
-def ctranslate2_settings(task: Task) -> dict[str, Any]:
-    """Keywords for `translate_batch`, whose own would cut off sources and want one token at least."""
+def ctranslate2_settings(task: SearchTask) -> dict[str, Any]:
+    """Returns the keyword arguments for `translate_batch`; its defaults truncate sources and require one token."""
     return {
         "beam_size": task.beam_size, "max_decoding_length": task.max_length, "min_decoding_length": 0,
         "sampling_topk": 1, "num_hypotheses": 1, "length_penalty": LENGTH_PENALTY, "coverage_penalty": 0.0,
@@ -156,47 +156,48 @@ def ctranslate2_settings(task: Task) -> dict[str, Any]:
 
 
 class HuggingFaceSearch:
-    """`generate` of transformers, over batches sorted by length."""
+    """`generate` of transformers on batches sorted by length."""
 
-    def __init__(self, task: Task, model: Mapping[str, Any], precision: str):
+    def __init__(self, task: SearchTask, model: Mapping[str, Any], precision: str):
         import torch
 
         torch.set_num_threads(task.threads)
         self._task = task
         self._tokenizers = load_tokenizers(task.run / "tokenizer")
-        self._model = marian(model, self._tokenizers.target.vocab_size).eval()
-        fill_marian(self._model, best_weights(task.run))
+        self._model = build_marian(model, self._tokenizers.target.vocab_size).eval()
+        load_marian_weights(self._model, best_weights(task.run))
         if precision == "bf16":
             self._model = self._model.to(torch.bfloat16)
 
     def turn(self) -> list[str]:
-        """The outputs, in order."""
+        """Returns the outputs, in order."""
         import torch
 
-        sources = encoded(self._task, self._tokenizers)
-        order = sorted(range(len(sources)), key=lambda number: -len(sources[number]))
+        sources = encode_sources(self._task, self._tokenizers)
+        order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
         texts = [""] * len(sources)
         for start in range(0, len(order), BATCH):
-            places = order[start : start + BATCH]
-            rows = [torch.tensor(sources[place]) for place in places]
-            src = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD_ID)
+            indices = order[start : start + BATCH]
+            src = torch.nn.utils.rnn.pad_sequence(
+                [torch.tensor(sources[i]) for i in indices], batch_first=True, padding_value=PAD_ID
+            )
             with torch.inference_mode():
-                found = self._model.generate(
+                outputs = self._model.generate(
                     input_ids=src, attention_mask=(src != PAD_ID).long(), **hugging_face_settings(self._task)
                 )
-            for place, ids in zip(places, found.tolist(), strict=True):
-                texts[place] = self._tokenizers.target.decode(list(takewhile(lambda i: i != EOS_ID, ids[1:])))
+            for i, ids in zip(indices, outputs.tolist(), strict=True):
+                texts[i] = self._tokenizers.target.decode(list(takewhile(lambda token: token != EOS_ID, ids[1:])))
         return texts
 
-    def facts(self) -> dict[str, Any]:
-        """Nothing beyond what is measured."""
+    def stats(self) -> dict[str, Any]:
+        """Returns nothing beyond what is measured."""
         return {}
 
 
 class CTranslate2Search:
-    """CTranslate2's batch translation, one worker with all threads."""
+    """`translate_batch` of CTranslate2, one worker with all threads."""
 
-    def __init__(self, task: Task, converted: Path, precision: str):
+    def __init__(self, task: SearchTask, converted: Path, precision: str):
         import ctranslate2
 
         self._task = task
@@ -207,18 +208,18 @@ class CTranslate2Search:
         )  # fmt: skip
 
     def turn(self) -> list[str]:
-        """The outputs, in order; it sorts by length itself."""
-        tokens = [[str(token) for token in ids] for ids in encoded(self._task, self._tokenizers)]
-        found = self._translator.translate_batch(tokens, **ctranslate2_settings(self._task))
-        return [self._tokenizers.target.decode([int(token) for token in one.hypotheses[0]]) for one in found]
+        """Returns the outputs, in order; CTranslate2 sorts by length itself."""
+        tokens = [[str(token) for token in ids] for ids in encode_sources(self._task, self._tokenizers)]
+        results = self._translator.translate_batch(tokens, **ctranslate2_settings(self._task))
+        return [self._tokenizers.target.decode([int(token) for token in result.hypotheses[0]]) for result in results]
 
-    def facts(self) -> dict[str, Any]:
-        """Nothing beyond what is measured."""
+    def stats(self) -> dict[str, Any]:
+        """Returns nothing beyond what is measured."""
         return {}
 
 
-def convert(weights: Weights, model: Mapping[str, Any], folder: Path) -> None:
-    """Writes a run's weights as a model of CTranslate2, whose tokens are the ids as words."""
+def convert_to_ctranslate2(weights: Weights, model: Mapping[str, Any], folder: Path) -> None:
+    """Converts a run's weights to a CTranslate2 model whose tokens are the ids as text."""
     import ctranslate2
     import torch
     from ctranslate2.specs import TransformerSpec
@@ -245,20 +246,20 @@ def convert(weights: Weights, model: Mapping[str, Any], folder: Path) -> None:
         target.gamma, target.beta = (weights[f"{name}.norm.{part}"].numpy() for part in ("weight", "bias"))
 
     for stack, side in (("encoder", spec.encoder), ("decoder", spec.decoder)):
-        for number, layer in zip(count(), side.layer, strict=False):
-            own = f"{stack}.{number}"
-            inner = layer.self_attention
-            fill(inner.linear[0], *(f"{own}.self_attn.{part}_proj" for part in "qkv"))
-            fill(inner.linear[1], f"{own}.self_attn.out_proj")
-            fill_norm(inner.layer_norm, f"{own}.self_attn_residual")
+        for index, layer in zip(count(), side.layer, strict=False):
+            prefix = f"{stack}.{index}"
+            self_attention = layer.self_attention
+            fill(self_attention.linear[0], *(f"{prefix}.self_attn.{part}_proj" for part in "qkv"))
+            fill(self_attention.linear[1], f"{prefix}.self_attn.out_proj")
+            fill_norm(self_attention.layer_norm, f"{prefix}.self_attn_residual")
             if stack == "decoder":
-                fill(layer.attention.linear[0], f"{own}.encoder_attn.q_proj")
-                fill(layer.attention.linear[1], *(f"{own}.encoder_attn.{part}_proj" for part in "kv"))
-                fill(layer.attention.linear[2], f"{own}.encoder_attn.out_proj")
-                fill_norm(layer.attention.layer_norm, f"{own}.encoder_attn_residual")
-            fill(layer.ffn.linear_0, f"{own}.feed_forward.fc1")
-            fill(layer.ffn.linear_1, f"{own}.feed_forward.fc2")
-            fill_norm(layer.ffn.layer_norm, f"{own}.feed_forward_residual")
+                fill(layer.attention.linear[0], f"{prefix}.encoder_attn.q_proj")
+                fill(layer.attention.linear[1], *(f"{prefix}.encoder_attn.{part}_proj" for part in "kv"))
+                fill(layer.attention.linear[2], f"{prefix}.encoder_attn.out_proj")
+                fill_norm(layer.attention.layer_norm, f"{prefix}.encoder_attn_residual")
+            fill(layer.ffn.linear_0, f"{prefix}.feed_forward.fc1")
+            fill(layer.ffn.linear_1, f"{prefix}.feed_forward.fc2")
+            fill_norm(layer.ffn.layer_norm, f"{prefix}.feed_forward_residual")
     words = [str(token) for token in range(len(table))]
     spec.register_source_vocabulary(words)
     spec.register_target_vocabulary(words)

@@ -4,9 +4,8 @@
     python scripts/corpora/fetch_aeslc.py --from path/to/AESLC      # a clone, or its folder enron_subject_line
 
 The Annotated Enron Subject Line Corpus: Zhang and Tetreault 2019 (arXiv:1906.03497). Home:
-https://github.com/ryanzhumich/AESLC. Licence CC BY-NC-SA 4.0. There, an e-mail is one `.subject` file: the
-body, a line `@subject`, the subject, and in dev and test `@ann0` to `@ann2` with further subjects that people
-wrote.
+https://github.com/ryanzhumich/AESLC. Licence CC BY-NC-SA 4.0. An e-mail is one `.subject` file: the body, a line
+`@subject`, the subject, and in dev and test `@ann0` to `@ann2` with additional, human-written subjects.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import download
 
 URL = "https://github.com/ryanzhumich/AESLC/archive/HEAD.tar.gz"
 SPLITS = ("train", "dev", "test")
-# of the JSON lines before compression: what a gzip file's own bytes are depends on the zlib at hand
+# of the uncompressed JSON lines: the bytes of the gzip file depend on the zlib version
 CONTENT_SHA256 = {
     "train": "03a30f8748de48dbb2f8687243c6166a22b17de6c69c7af5013fe79d07bbc209",
     "dev": "e9e05b54b38ea612eb035e29a9d59a994f3051368c712235e29edfc47b4414cf",
@@ -38,23 +37,23 @@ Emails = Iterator[tuple[str, str, bytes]]  # split, id, content
 
 
 def record(name: str, text: str) -> dict[str, object]:
-    """An e-mail as {id, body, subject} and, where people wrote further subjects, annotations.
+    """Parses an e-mail into {id, body, subject} and, if there are additional subjects, annotations.
 
     Raises:
-        DownloadError: the file has no `@subject`.
+        DownloadError: the file has no `@subject` line.
     """
     body, *rest = _MARK.split(text)
     parts = dict(zip(rest[::2], (part.strip() for part in rest[1::2]), strict=True))
     if "subject" not in parts:
         raise download.DownloadError(f"{name}.subject: no line @subject")
-    found: dict[str, object] = {"id": name, "body": body.strip(), "subject": parts.pop("subject")}
+    email: dict[str, object] = {"id": name, "body": body.strip(), "subject": parts.pop("subject")}
     if parts:
-        found["annotations"] = [parts[key] for key in sorted(parts)]
-    return found
+        email["annotations"] = [parts[key] for key in sorted(parts)]
+    return email
 
 
 def emails_in_archive(archive: Path) -> Emails:
-    """The e-mails in the archive of the corpus's repository."""
+    """Yields the e-mails in the archive of the corpus's repository."""
     members = download.read_members(archive, _MEMBER, max_bytes=_MAX_UNPACKED_BYTES, max_member_bytes=_MAX_EMAIL_BYTES)
     for name, content in members:
         match = _MEMBER.fullmatch(name)
@@ -63,10 +62,10 @@ def emails_in_archive(archive: Path) -> Emails:
 
 
 def emails_in_folder(folder: Path) -> Emails:
-    """The e-mails in a clone, or in its folder enron_subject_line.
+    """Yields the e-mails in a clone, or in its folder enron_subject_line.
 
     Raises:
-        DownloadError: a split's folder is missing.
+        DownloadError: the folder of a split is missing.
     """
     nested = folder / "enron_subject_line"
     root = nested if nested.is_dir() else folder
@@ -78,7 +77,7 @@ def emails_in_folder(folder: Path) -> Emails:
 
 
 def convert(emails: Emails, output: Path) -> None:
-    """Writes the e-mails as JSON lines, sorted by id; all three splits or none."""
+    """Writes the e-mails as JSON lines sorted by id: all three splits or none."""
     splits: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS}
     for split, name, content in emails:
         try:
@@ -87,7 +86,7 @@ def convert(emails: Emails, output: Path) -> None:
             raise download.DownloadError(f"{split}/{name}.subject: not UTF-8 ({error})") from error
         splits[split].append((name, json.dumps(record(name, text), ensure_ascii=False)))
     if empty := [split for split in SPLITS if not splits[split]]:
-        raise download.DownloadError(f"no e-mails found for {', '.join(empty)}: the corpus's layout has changed")
+        raise download.DownloadError(f"no e-mails found for {', '.join(empty)}: the layout of the corpus has changed")
     with download.all_or_none([output / f"{split}.jsonl.gz" for split in SPLITS]) as paths:
         for split, path in zip(SPLITS, paths, strict=True):
             lines = "".join(line + "\n" for _, line in sorted(splits[split]))
@@ -101,17 +100,17 @@ def _report(split: str, lines: str) -> None:
     known = CONTENT_SHA256.get(split)
     count = lines.count("\n")
     if known == digest:
-        download.note(f"{split}: {count} e-mails, as they should be")
+        download.note(f"{split}: {count} e-mails, checksum ok")
     elif known is None:
         download.note(f"warning: {split}: {count} e-mails, no checksum to compare with; sha256 is {digest}")
     else:
-        download.note(f"warning: {split}: {count} e-mails, other than expected (sha256 {digest}, not {known})")
+        download.note(f"warning: {split}: {count} e-mails, not the expected content (sha256 {digest}, not {known})")
 
 
 def build(output: Path, *, url: str, sha256: str | None, folder: Path | None) -> None:
-    """Fills the folder, from the web or from a copy on disk; does nothing when all files are there."""
+    """Writes the corpus, downloaded or from a local copy; does nothing if all files exist."""
     if all((output / f"{split}.jsonl.gz").exists() for split in SPLITS):
-        download.note(f"{output}: already there")
+        download.note(f"{output}: already exists")
         return
     if folder is not None:
         convert(emails_in_folder(folder), output)
@@ -123,12 +122,12 @@ def build(output: Path, *, url: str, sha256: str | None, folder: Path | None) ->
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Fetch and convert the AESLC corpus.")
     parser.add_argument("--output", type=Path, default=Path("data/aeslc"))
     parser.add_argument("--from", dest="folder", type=Path, help="a clone of the corpus's repository")
-    parser.add_argument("--url", default=URL, help="another address of the repository's .tar.gz")
-    parser.add_argument("--sha256", help="what the archive's sha256 must be")
+    parser.add_argument("--url", default=URL, help="another URL of the repository's .tar.gz")
+    parser.add_argument("--sha256", help="expected sha256 of the archive")
     options = parser.parse_args(arguments)
     return download.run(lambda: build(options.output, url=options.url, sha256=options.sha256, folder=options.folder))
 

@@ -37,7 +37,7 @@ SHA256 = {
 
 
 def build(output: Path, *, home: str, clone: Path | None, languages: list[str]) -> None:
-    """Fills the folder with the files of these languages, downloaded or copied from a clone."""
+    """Writes the files of the given languages, downloaded or copied from a clone."""
     for name, sha256 in SHA256.items():
         if name.split(".")[1] not in languages:
             continue
@@ -47,30 +47,30 @@ def build(output: Path, *, home: str, clone: Path | None, languages: list[str]) 
         elif download.fetch(download.Remote(f"{home}/{name}", sha256, _MAX_BYTES), target):
             download.note(f"{target}: written")
         else:
-            download.note(f"{target}: already there")
+            download.note(f"{target}: already exists")
 
 
 def _copy(clone: Path, name: str, target: Path) -> None:
     nested = clone / "data" / "task1" / "raw" / name
     source = nested if nested.exists() else clone / name
     if not source.exists() and name.startswith("test_2017"):
-        download.note(f"warning: {source}: not there; going on without this further test set")
+        download.note(f"warning: {source}: not found; continuing without this additional test set")
         return
     download.copy_checked(source, target, SHA256[name])
     download.note(f"{target}: written")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Fetch the Multi30k corpus.")
     parser.add_argument("--output", type=Path, default=Path("data/multi30k"))
-    parser.add_argument("--from", dest="clone", type=Path, help="folder with the corpus's files or its clone")
-    parser.add_argument("--base-url", default=HOME, help="another folder on the web with the same files")
+    parser.add_argument("--from", dest="clone", type=Path, help="folder with the files of the corpus, or a clone of it")
+    parser.add_argument("--base-url", default=HOME, help="another URL of a folder with the same files")
     parser.add_argument("--languages", default="en,de,fr", help="comma-separated (default: en,de,fr)")
     options = parser.parse_args(arguments)
     languages = options.languages.split(",")
     if unknown := set(languages) - {"en", "de", "fr"}:
-        parser.error(f"--languages: {', '.join(sorted(unknown))}: there are en, de and fr")
+        parser.error(f"--languages: {', '.join(sorted(unknown))}: choose from en, de and fr")
     home = options.base_url.rstrip("/")
     return download.run(lambda: build(options.output, home=home, clone=options.clone, languages=languages))
 

@@ -1,10 +1,10 @@
-"""Write the two demonstration corpora: translation (plain aligned files) and summarisation (JSON lines).
+"""Writes the two demo corpora: translation (plain aligned files) and summarization (JSON lines).
 
     python scripts/corpora/make_demo_corpora.py --output data
     python scripts/corpora/make_demo_corpora.py --task translation --pairs 2000000 --output /tmp/large
 
-The same seed writes the same bytes. Which split an example belongs to is decided by a hash of its target, so
-that no text of the validation and test sets, on either side, is in the training set, however long it is.
+The same seed writes the same bytes. A hash of the target assigns each example to a split, so that no text of the
+validation and test sets, on either side, is in the training set, whatever its size.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from typing import Any, TextIO, TypeVar
 from demo import summarization, translation
 
 SPLITS = ("train", "valid", "test")
-_WINDOW = 200_000  # repeats are dropped among at most this many recent examples, so that memory stays flat
+_MAX_RECENT = 200_000  # drop repeats among this many recent examples only, to bound memory
 _FINGERPRINT_BYTES = 8
 
-Example = TypeVar("Example", bound=tuple[Any, ...])  # source, target, and what else belongs to it
+Example = TypeVar("Example", bound=tuple[Any, ...])  # source, target and any further fields
 
 
 class RecentlySeen:
-    """Remembers the latest texts by a short hash, in bounded memory."""
+    """The set of the `limit` latest texts, as short hashes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._seen: OrderedDict[bytes, None] = OrderedDict()
 
     def add(self, text: str) -> bool:
-        """Whether the text is new; remembers it."""
+        """Adds a text; returns whether it is new."""
         key = hashlib.blake2b(text.encode(), digest_size=_FINGERPRINT_BYTES).digest()
         if key in self._seen:
             return False
@@ -50,15 +50,15 @@ class RecentlySeen:
 
 
 def split_of(text: str) -> str:
-    """The split that a target text belongs to: 1/8 test, 1/8 validation, the rest training."""
+    """Returns the split of a target text: 1/8 test, 1/8 validation, the rest training."""
     bucket = hashlib.blake2b(text.encode(), digest_size=1).digest()[0]
     return "test" if bucket < 32 else "valid" if bucket < 64 else "train"
 
 
-def distinct(stream: Iterator[Example]) -> Iterator[tuple[str, Example]]:
-    """The examples with the split of each, without recent repeats of either side."""
-    sources, targets = RecentlySeen(_WINDOW), RecentlySeen(_WINDOW)
-    for example in stream:
+def distinct(examples: Iterator[Example]) -> Iterator[tuple[str, Example]]:
+    """Yields (split, example), without recent repeats of either side."""
+    sources, targets = RecentlySeen(_MAX_RECENT), RecentlySeen(_MAX_RECENT)
+    for example in examples:
         source, target = example[:2]
         if sources.add(source) and targets.add(target):
             yield split_of(target), example
@@ -68,13 +68,13 @@ def _words(text: str) -> list[str]:
     return text.strip(".?").replace(",", " ").replace(".", " ").split()
 
 
-def _known(text: str, vocabulary: set[str], open_class: frozenset[str]) -> bool:
-    """Whether each word was seen in training or is of an open class: a name, a number in digits."""
+def _in_vocabulary(text: str, vocabulary: set[str], open_class: frozenset[str]) -> bool:
+    """Whether each word occurs in training or is of an open class: a name, a number in digits."""
     return all(word in vocabulary or word in open_class or any(c.isdigit() for c in word) for word in _words(text))
 
 
 class AtomicText:
-    """A UTF-8 text file, gzipped if its name says so, that appears under its name only when complete."""
+    """Writes a UTF-8 text file, gzipped if named ``.gz``, that appears under its name only when complete."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -83,7 +83,7 @@ class AtomicText:
     def __enter__(self) -> TextIO:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._raw = self._temporary.open("wb")
-        # no name and time in the gzip header: equal content is equal bytes
+        # no name and time in the gzip header: equal content gives equal bytes
         self._inner = gzip.GzipFile("", "wb", 9, self._raw, 0) if self._path.suffix == ".gz" else self._raw
         self._text = io.TextIOWrapper(self._inner, encoding="utf-8", newline="\n")
         return self._text
@@ -98,7 +98,7 @@ class AtomicText:
 
 
 def write_translation(folder: Path, seed: int, train: int, held_out: int) -> None:
-    """Streams the parallel corpus to {train,valid,test}.{en,de}; the held-out sets use trained words."""
+    """Writes the parallel corpus to {train,valid,test}.{en,de}; held-out sets use words of the training set only."""
     stream = distinct(translation.pairs(seed))
     vocabulary: set[str] = set()
     candidates: dict[str, list[tuple[str, str]]] = {"valid": [], "test": []}
@@ -107,7 +107,7 @@ def write_translation(folder: Path, seed: int, train: int, held_out: int) -> Non
         english, german = (files.enter_context(AtomicText(folder / f"train.{x}")) for x in ("en", "de"))
         for split, (source, target) in stream:
             if split != "train":
-                # in reserve: some have a word that the training set happens to lack
+                # Collect more than needed: some contain a word that the training set lacks.
                 if len(candidates[split]) < 3 * held_out:
                     candidates[split].append((source, target))
                 continue
@@ -125,22 +125,23 @@ def write_translation(folder: Path, seed: int, train: int, held_out: int) -> Non
                 file.writelines(pair[side] + "\n" for pair in kept)
 
 
-def _take_known(found: list[tuple[str, str]], vocabulary: set[str], limit: int) -> list[tuple[str, str]]:
+def _take_known(pairs: list[tuple[str, str]], vocabulary: set[str], limit: int) -> list[tuple[str, str]]:
+    """Returns the first `limit` pairs whose words are all in the vocabulary or of an open class."""
     open_class = translation.OPEN_CLASS
-    known = (p for p in found if all(_known(text, vocabulary, open_class) for text in p))
+    known = (pair for pair in pairs if all(_in_vocabulary(text, vocabulary, open_class) for text in pair))
     return list(islice(known, limit))
 
 
 def write_summarization(folder: Path, seed: int, train: int, held_out: int) -> None:
-    """Streams the reports to train.jsonl.gz, valid.jsonl and test.jsonl: id, document, summary and, held out, facts."""
+    """Writes the reports to {train,valid,test}.jsonl[.gz]: id, document, summary and, if held out, facts."""
     names = {"train": "train.jsonl.gz", "valid": "valid.jsonl", "test": "test.jsonl"}
-    wanted = {"train": train, "valid": held_out, "test": held_out}
+    sizes = {"train": train, "valid": held_out, "test": held_out}
     counts = dict.fromkeys(SPLITS, 0)
     with ExitStack() as stack:
         files = {s: stack.enter_context(AtomicText(folder / name)) for s, name in names.items()}
         for split, report in distinct(summarization.reports(seed)):
-            if counts[split] == wanted[split]:
-                if counts == wanted:
+            if counts[split] == sizes[split]:
+                if counts == sizes:
                     break
                 continue
             record: dict[str, object] = {"id": f"{split}-{counts[split]}", **report._asdict()}
@@ -157,8 +158,8 @@ TASKS: dict[str, tuple[Callable[[Path, int, int, int], None], int, int]] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Write the demonstration corpora.")
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description="Write the demo corpora.")
     parser.add_argument("--output", type=Path, default=Path("data"), help="folder to write demo_<task>/ into")
     parser.add_argument("--task", choices=[*TASKS, "all"], default="all")
     parser.add_argument("--pairs", type=int, help="training examples (default: 4500 pairs, 7000 reports)")

@@ -4,13 +4,13 @@
     python scripts/corpora/score_facts.py outputs/with_copying outputs/without --test-set test
     python scripts/corpora/score_facts.py summaries.txt --records data/demo_summarization/test.jsonl
 
-Each record lists under `facts` the names and numbers of its reference summary as they are written there; those with a
-digit count as numbers, the others as names. Printed with 95 % bootstrap intervals over the records:
+Each record lists under `facts` the names and numbers of its reference summary, verbatim; those with a digit count as
+numbers, the others as names. Prints, with 95 % bootstrap intervals over the records:
 
-- right: the share of the facts that the output holds verbatim;
+- right: the share of the facts that the output contains verbatim;
 - precise: the share of the words of names and numbers in the output that belong to the record's facts. Such a word has
-  a digit or a capital letter and is in none of the reference summaries but as a part of a fact. The wrong ones are
-  divided into those that the document holds (the wrong fact was chosen) and those it does not (misspelt or made up).
+  a digit or a capital letter and occurs in reference summaries only as part of a fact. Wrong words are divided into
+  those that occur in the document (the wrong fact was selected) and those that do not (misspelled or made up).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Record:
-    """One example of a test set: what the model read, the reference, and the reference's names and numbers."""
+    """One example of a test set: document, reference summary, and the names and numbers of the latter."""
 
     document: str
     summary: str
@@ -47,7 +47,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Counts:
-    """What one output gets right and wrong of one kind, names or numbers."""
+    """Counts of one output for one kind of fact, names or numbers."""
 
     facts: int = 0
     right: int = 0
@@ -56,63 +56,64 @@ class Counts:
     misplaced: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        """The sums of the counts."""
+        """Adds the counts field by field."""
         return Counts(*(a + b for a, b in zip(self.row(), other.row(), strict=True)))
 
     def row(self) -> tuple[int, int, int, int, int]:
-        """The counts in the order of the fields."""
+        """Returns the counts in the order of the fields."""
         return self.facts, self.right, self.words, self.precise, self.misplaced
 
 
 def kind_of(text: str) -> str:
-    """Whether a fact or a word is one of the "numbers", which have a digit, or of the "names"."""
+    """Returns "numbers" for a fact or word with a digit, else "names"."""
     return "numbers" if any(c.isdigit() for c in text) else "names"
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text without the punctuation around them; 1,200, 3-1 and O'Nal are one word each."""
+    """Returns the words of a text without surrounding punctuation; 1,200, 3-1 and O'Nal are one word each."""
     return [word.removesuffix("'s") for word in _WORD.findall(text)]
 
 
 def holds(text: str, fact: str) -> bool:
-    """Whether the fact stands in the text as it is, not as a part of a longer word or number."""
+    """Whether the text contains the fact verbatim, not as part of a longer word or number."""
     before = r"(?<!\d[.,:-])" if fact[:1].isdigit() else ""
     after = r"(?![.,:-]\d)" if fact[-1:].isdigit() else ""
     return re.search(rf"(?<!\w){before}{re.escape(fact)}(?!\w){after}", text) is not None
 
 
 def ordinary_words(records: Sequence[Record]) -> frozenset[str]:
-    """The words of the reference summaries that belong to no fact, such as the capitalised first one."""
-    found: set[str] = set()
+    """Returns the words of the reference summaries outside of facts, such as a capitalized first word."""
+    words: set[str] = set()
     for record in records:
         rest = record.summary
         for fact in sorted(record.facts, key=len, reverse=True):
             rest = rest.replace(fact, " ")
-        found.update(words_of(rest))
-    return frozenset(found)
+        words.update(words_of(rest))
+    return frozenset(words)
 
 
 def count(output: str, record: Record, ordinary: frozenset[str]) -> dict[str, Counts]:
-    """The counts of one output for each kind."""
+    """Counts right and wrong facts of one output, by kind."""
     counts = dict.fromkeys(KINDS, Counts())
     for fact in record.facts:
         counts[kind_of(fact)] += Counts(facts=1, right=int(holds(output, fact)))
     expected = Counter(word for fact in record.facts for word in words_of(fact))
-    written = set(words_of(record.document))
+    document_words = set(words_of(record.document))
     for word in words_of(output):
         if word in ordinary or (word == word.lower() and kind_of(word) == "names"):
             continue
-        precise = expected[word] > 0  # a word that comes more often than in the facts is wrong the second time
+        precise = expected[word] > 0  # a word repeated more often than in the facts counts as wrong
         expected[word] -= 1
-        counts[kind_of(word)] += Counts(words=1, precise=int(precise), misplaced=int(not precise and word in written))
+        misplaced = not precise and word in document_words
+        counts[kind_of(word)] += Counts(words=1, precise=int(precise), misplaced=int(misplaced))
     return counts
 
 
 def share(part: Sequence[int], whole: Sequence[int], *, seed: int) -> str:
-    """The ratio of two sums over the records in percent, with its 95 % interval.
+    """Formats the ratio of two sums over the records in percent, with its 95 % interval.
 
-    The interval is the bootstrap's percentile interval (Efron and Tibshirani 1993, "An introduction to the bootstrap",
-    section 13.3): records are drawn with replacement and the ratio of the sums is computed anew.
+    This is the percentile bootstrap interval (Efron and Tibshirani 1993, "An introduction to the bootstrap", section
+    13.3): records are drawn with replacement and the ratio of the sums is recomputed.
     """
     if not sum(whole):
         return "-"
@@ -125,19 +126,19 @@ def share(part: Sequence[int], whole: Sequence[int], *, seed: int) -> str:
 
 
 def table(outputs: Sequence[str], records: Sequence[Record], *, seed: int) -> str:
-    """The scores as a Markdown table.
+    """Formats the scores as a Markdown table.
 
     Args:
-        outputs: One text for each record.
+        outputs: One text per record.
         records: The records, in the same order.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Raises:
-        UserError: Their numbers differ, or there are none.
+        UserError: The numbers of outputs and records differ, or there are none.
     """
     if len(outputs) != len(records) or not records:
         raise UserError(
-            f"{len(outputs)} outputs for {len(records)} records: there must be one for each, and at least one"
+            f"{len(outputs)} outputs for {len(records)} records: there must be one output per record, and at least one"
         )
     ordinary = ordinary_words(records)
     counts = [count(output, record, ordinary) for output, record in zip(outputs, records, strict=True)]
@@ -158,41 +159,41 @@ def table(outputs: Sequence[str], records: Sequence[Record], *, seed: int) -> st
 
 
 def read_facts(path: Path, *, document: str = "document", summary: str = "summary") -> list[Record]:
-    """The records of a JSONL file.
+    """Reads the records of a JSONL file.
 
     Args:
         path: The file.
-        document: The field of the document.
-        summary: The field of the summary.
+        document: Name of the document field.
+        summary: Name of the summary field.
 
     Raises:
-        UserError: The file can't be read, or a record lacks a field.
+        UserError: The file cannot be read, or a record lacks a field.
     """
-    found = []
-    for number, record in read_records(path):
-        place = f"{path}:{number}"
-        texts = text_field(record, document, place), text_field(record, summary, place)
-        found.append(Record(*texts, _facts(record, place)))
-    return found
+    records = []
+    for line_number, record in read_records(path):
+        location = f"{path}:{line_number}"
+        texts = text_field(record, document, location), text_field(record, summary, location)
+        records.append(Record(*texts, _facts(record, location)))
+    return records
 
 
-def _facts(record: dict[str, Any], place: str) -> tuple[str, ...]:
+def _facts(record: dict[str, Any], location: str) -> tuple[str, ...]:
     facts = record.get("facts")
     if not isinstance(facts, list) or not all(isinstance(fact, str) and fact for fact in facts):
-        raise UserError(f"{place}: field 'facts' must list the names and numbers of the summary; found {facts!r}")
+        raise UserError(f"{location}: field 'facts' must list the names and numbers of the summary; found {facts!r}")
     return tuple(facts)
 
 
 def read_run(run: Path, test_set: str | None) -> tuple[list[str], list[Record]]:
-    """The outputs of a run on a test set, with its records.
+    """Reads the outputs of a run on a test set, and the records of the test set.
 
     Args:
         run: The run folder.
-        test_set: One of `data.test`; None is its only one.
+        test_set: One of `data.test`; may be None if there is only one.
 
     Raises:
-        UserError: The run has no such test set, or several and none was named; it is no file of records; a file is
-            missing.
+        UserError: The run has no such test set, or several and none was named; the test set is not a JSONL file; a
+            file is missing.
     """
     data = saved.load(run / "config.yaml").data
     names = ", ".join(data.test)
@@ -202,25 +203,25 @@ def read_run(run: Path, test_set: str | None) -> tuple[list[str], list[Record]]:
     key = f"data.test.{name}"
     files = corpus_files(data.test[name], resolve_root(data.root), key)
     if f"{key}.path" not in files:
-        raise UserError(f"{key} of {run}: facts are read from records; these are aligned files")
+        raise UserError(f"{key} of {run}: needs a JSONL file with facts, not two aligned files")
     fields = {"document": data.test[name].source_field or "source", "summary": data.test[name].target_field or "target"}
     return list(read_lines(run / "generations" / f"{name}.txt")), read_facts(files[f"{key}.path"], **fields)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns its exit code."""
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("outputs", nargs="+", type=Path, help="run folders, or files with a summary a line")
+    parser.add_argument("outputs", nargs="+", type=Path, help="run folders, or files with one summary per line")
     parser.add_argument("--records", type=Path, help="JSONL with document, summary and facts, for files")
-    parser.add_argument("--test-set", help="which test set of a run (default: its only one)")
-    parser.add_argument("--seed", type=int, default=1, help="of the bootstrap")
+    parser.add_argument("--test-set", help="test set of a run (default: its only one)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the bootstrap")
     options = parser.parse_args(arguments)
     try:
         for path in options.outputs:
             if path.is_dir():
                 outputs, records = read_run(path, options.test_set)
             elif options.records is None:
-                parser.error(f"{path} is no run folder: --records must name the file of its records")
+                parser.error(f"{path} is not a run folder: give the file of its records with --records")
             else:
                 outputs, records = list(read_lines(path)), read_facts(options.records)
             print(f"{path}\n\n{table(outputs, records, seed=options.seed)}\n")

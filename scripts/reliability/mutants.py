@@ -1,7 +1,7 @@
-"""One-line changes to Python source, of the kind that people make by mistake.
+"""Mutants: one-line changes to Python source, of the kind that people make by mistake.
 
-Left out is what makes no difference by definition: annotations, text, what an assert states, the `strict` of a `zip`
-(both state what always holds), the indentation of JSON, and the order of arguments where it is free.
+Changes without effect by definition are left out: annotations, strings, the condition of an assert and the `strict` of
+a `zip` (both always hold), the indentation of JSON, and the order of arguments of symmetric functions.
 """
 
 import ast
@@ -28,11 +28,11 @@ class Mutant:
 
     Attributes:
         path: The file, relative to the root.
-        line: Where the change is, from 1.
-        kind: What kind of change.
-        before: The text that is replaced.
-        after: What replaces it.
-        start: Where in the file's bytes it begins.
+        line: Line number of the change, from 1.
+        kind: Kind of change.
+        before: The replaced text.
+        after: Its replacement.
+        start: Byte offset of the change in the file.
     """
 
     path: str
@@ -43,7 +43,7 @@ class Mutant:
     start: int
 
     def apply(self, source: bytes) -> bytes:
-        """The changed file."""
+        """Returns the content of the changed file."""
         end = self.start + len(self.before.encode())
         assert source[self.start : end].decode() == self.before
         return source[: self.start] + self.after.encode() + source[end:]
@@ -54,13 +54,13 @@ class Mutant:
 
 
 def mutants_of(root: Path, path: Path) -> list[Mutant]:
-    """All mutants of a file, in the order of their places."""
-    found = _Finder(path.relative_to(root).as_posix(), path.read_bytes()).mutants()
+    """Returns all mutants of a file, ordered by their offsets."""
+    found = _MutantFinder(path.relative_to(root).as_posix(), path.read_bytes()).mutants()
     return sorted(set(found), key=lambda mutant: (mutant.start, mutant.kind, mutant.after))
 
 
 def compiles(mutant: Mutant, root: Path) -> bool:
-    """Whether the changed file is Python."""
+    """Whether the changed file is valid Python."""
     try:
         compile(mutant.apply((root / mutant.path).read_bytes()), mutant.path, "exec", dont_inherit=True)
     except SyntaxError:
@@ -68,7 +68,7 @@ def compiles(mutant: Mutant, root: Path) -> bool:
     return True
 
 
-class _Finder:
+class _MutantFinder:
     def __init__(self, path: str, source: bytes):
         self._path = path
         self._source = source
@@ -81,7 +81,7 @@ class _Finder:
 
     def _visit(self, node: ast.AST) -> Iterator[Mutant]:
         if isinstance(node, ast.JoinedStr):
-            return  # before Python 3.12, the places of what is inside are not told
+            return  # before Python 3.12, nodes inside have no positions
         yield from self._changes(node)
         for name, value in ast.iter_fields(node):
             if name in ("annotation", "returns", "decorator_list", "bases", "type_params"):
@@ -89,7 +89,7 @@ class _Finder:
             if isinstance(node, ast.Assert) or (isinstance(node, ast.Call) and name == "args" and _is_typing(node)):
                 continue
             for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST) and not _is_free(node, child):
+                if isinstance(child, ast.AST) and not _is_arbitrary(node, child):
                     yield from self._visit(child)
 
     def _changes(self, node: ast.AST) -> Iterator[Mutant]:
@@ -136,12 +136,12 @@ class _Finder:
             gap = self._source[self._span(first)[1] : self._span(second)[0]].decode()
             if self._text(first) != self._text(second):
                 yield self._make(start, end, self._text(second) + gap + self._text(first), "arguments swapped")
-        everything = [*node.args, *node.keywords]
+        arguments = [*node.args, *node.keywords]
         for keyword in node.keywords:
-            if keyword.arg is None or _is_free(node, keyword):
+            if keyword.arg is None or _is_arbitrary(node, keyword):
                 continue
             start, end = self._span(keyword)
-            others = [self._span(each) for each in everything if each is not keyword]
+            others = [self._span(each) for each in arguments if each is not keyword]
             before = [last for _, last in others if last <= start]
             after = [first for first, _ in others if first >= end]
             if after:
@@ -150,11 +150,11 @@ class _Finder:
                 yield self._make(max(before, default=start), end, "", "keyword removed")
 
     def _between(self, left: ast.AST, right: ast.AST, words: tuple[str, str], kind: str) -> Iterator[Mutant]:
-        """The operator between two operands, which may stand in brackets of their own."""
+        """Replaces the operator between two operands, which may be in parentheses."""
         start, end = self._span(left)[1], self._span(right)[0]
-        at = self._source[start:end].find(words[0].encode())
-        if at >= 0:
-            yield self._make(start + at, start + at + len(words[0].encode()), words[1], kind)
+        offset = self._source[start:end].find(words[0].encode())
+        if offset >= 0:
+            yield self._make(start + offset, start + offset + len(words[0].encode()), words[1], kind)
 
     def _replace(self, node: ast.AST, after: str, kind: str) -> Mutant:
         return self._make(*self._span(node), after, kind)
@@ -178,15 +178,15 @@ class _Finder:
 
 
 def _name(call: ast.Call) -> str:
-    """The last part of the name of what is called."""
+    """Returns the last part of the name of the called function."""
     match call.func:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
     return ""
 
 
-def _is_free(node: ast.AST, child: ast.AST) -> bool:
-    """Whether an argument may have another value, or be left out."""
+def _is_arbitrary(node: ast.AST, child: ast.AST) -> bool:
+    """Whether an argument may have another value, or be omitted, without effect."""
     argument = getattr(child, "arg", None)
     return isinstance(node, ast.Call) and (argument == "indent" or (argument == "strict" and _name(node) == "zip"))
 

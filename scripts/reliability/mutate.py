@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Draws one-line changes to the package by a seed, and tells which of them no test notices.
+"""Mutation testing: draws one-line changes to the package by a seed, and reports those that no test detects.
 
     python scripts/reliability/mutate.py --seed 1 --count 300 --json outputs/mutants-1.json
     python scripts/reliability/mutate.py --seed 2 --count 100 seq2seq/search seq2seq/models
-    python scripts/reliability/mutate.py --again outputs/mutants-1.json       # those that survived there
+    python scripts/reliability/mutate.py --again outputs/mutants-1.json       # the survivors of that run
 
 Each mutant runs in a copy of the working tree against the fast tests that execute its line, the narrowest first, until
-one fails. One that takes far longer than the tests did counts as killed and is listed. The fast tests run once before,
-to learn which lines each executes and how long it takes; `--coverage FILE` keeps that for further draws on the same
-tree.
+one fails. A mutant that takes far longer than the tests took before counts as killed and is listed. The fast tests run
+once at the start, to record which lines each executes and how long it takes; `--coverage FILE` stores that for further
+draws on the same tree.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from xml.etree import ElementTree
 from mutants import Mutant, compiles, mutants_of
 
 ROOT = Path(__file__).resolve().parents[2]
-# Shells, displays and reports are left to the tests of the command line.
+# Command-line shells, plots and reports are covered by the tests of the command line.
 SCOPE = [
     "seq2seq/config", "seq2seq/training", "seq2seq/inference", "seq2seq/search", "seq2seq/models", "seq2seq/data",
     "seq2seq/tokenizers", "seq2seq/metrics", "seq2seq/pipeline/build.py", "seq2seq/pipeline/load.py",
@@ -45,23 +45,23 @@ SCOPE = [
     "seq2seq/system/distributed.py", "seq2seq/system/files.py",
 ]  # fmt: skip
 FAST = "not slow and not gpu"
-_OF_RUNS = ("tests/faults/", "tests/integration/")
-# Imported once by the process that the others are forked from: torch alone takes longer than most tests.
+_TRAINING_TESTS = ("tests/faults/", "tests/integration/")
+# Imported once by the fork server: torch alone takes longer than most tests.
 _PRELOADED = ["torch", "torch.distributed", "torch.utils._python_dispatch", "numpy", "hydra", "omegaconf", "sacrebleu",
               "sentencepiece", "safetensors.torch", "hypothesis", "pytest", "matplotlib.figure",
               "torch.utils.tensorboard"]  # fmt: skip
-_SLACK = 30.0  # seconds that a mutant's tests may take beyond three times what they took before
+_SLACK = 30.0  # seconds that the tests of a mutant may take beyond three times their normal duration
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a mutant.
+    """The outcome of testing a mutant.
 
     Attributes:
         status: ``killed``, ``timeout``, ``survived``, or ``uncovered`` if no test executes its line.
         test: The test that failed.
-        tests: How many tests execute the line.
-        seconds: Until it was known.
+        tests: Number of tests selected for its line.
+        seconds: Duration.
     """
 
     status: str
@@ -71,13 +71,13 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Covered:
-    """Which tests execute which line, and how long each takes.
+class LineCoverage:
+    """The tests that execute each line, and the duration of each test.
 
     Attributes:
         lines: Tests by path and line.
-        imported: Lines by path that run as the module is imported, whichever test comes first.
-        seconds: By test.
+        imported: Lines by path that run when the module is imported, whichever test comes first.
+        seconds: Duration of each test.
     """
 
     lines: Mapping[str, Mapping[int, list[str]]]
@@ -85,24 +85,24 @@ class Covered:
     seconds: Mapping[str, float]
 
     def tests(self, mutant: Mutant, *, budget: float) -> list[str]:
-        """The tests of a mutant's line, as many as fit into a budget of seconds.
+        """Returns the tests that execute the line of a mutant, as many as fit into a budget in seconds.
 
-        The narrowest come first, those that execute the fewest lines: what they assert is about these. For a line that
-        runs as its module is imported, tests of the configuration come before them: they know the defaults. Last are
-        those whose fixtures train runs: a run's seconds are told for the first test alone that needs it.
+        The narrowest come first: tests that execute few lines make assertions about these. For a line that runs when
+        its module is imported, tests of the configuration come before them, because they check defaults. Tests whose
+        fixtures train runs come last: the seconds of a run are attributed to the first test that needs it.
         """
         by_line = self.lines.get(mutant.path, {})
         found = set(by_line.get(mutant.line, []))
         at_import = mutant.line in self.imported.get(mutant.path, [])
-        if at_import:  # told of the tests alone whose subprocesses import it
+        if at_import:  # recorded only for tests whose subprocesses import the module
             found = {test for tests in by_line.values() for test in tests}
 
-        def order(test: str) -> tuple[bool, bool, int, str]:
-            knows = at_import and test.startswith("tests/configs/")
-            return test.startswith(_OF_RUNS), not knows, self._breadth[test], test
+        def sort_key(test: str) -> tuple[bool, bool, int, str]:
+            checks_defaults = at_import and test.startswith("tests/configs/")
+            return test.startswith(_TRAINING_TESTS), not checks_defaults, self._breadth[test], test
 
         chosen, total = [], 0.0
-        for test in sorted(found, key=order):
+        for test in sorted(found, key=sort_key):
             total += self.seconds[test]
             if chosen and total > budget:
                 break
@@ -111,12 +111,12 @@ class Covered:
 
     @cached_property
     def _breadth(self) -> Counter[str]:
-        """How many lines each test executes."""
+        """Number of lines that each test executes."""
         return Counter(test for by_line in self.lines.values() for tests in by_line.values() for test in tests)
 
 
-def measure(workers: int, tests: list[str]) -> Covered:
-    """Runs the fast tests once, with the lines that each executes; subprocesses of a test count as the test."""
+def measure(workers: int, tests: list[str]) -> LineCoverage:
+    """Runs the fast tests once and records the lines that each executes, including those of its subprocesses."""
     import coverage
 
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +125,7 @@ def measure(workers: int, tests: list[str]) -> Covered:
             "[run]\nsource = seq2seq\nrelative_files = true\nparallel = true\n"
             f"context = ${{PYTEST_CURRENT_TEST-}}\ndata_file = {data}\n"
         )
-        Path(folder, "subprocesses.py").write_text(  # only what tests start: pytest-cov sees to the tests themselves
+        Path(folder, "subprocesses.py").write_text(  # for subprocesses: pytest-cov measures the tests themselves
             "import os\nif 'PYTEST_XDIST_WORKER' in os.environ:\n"
             f"    os.environ['COVERAGE_PROCESS_START'] = {str(settings)!r}\n"
         )
@@ -142,10 +142,10 @@ def measure(workers: int, tests: list[str]) -> Covered:
             for case in ElementTree.parse(times).iter("testcase")
             if not any(case.findall(outcome) for outcome in ("skipped", "failure", "error"))
         }
-        return _covered(store, seconds)
+        return _line_coverage(store, seconds)
 
 
-def _covered(store: Any, seconds: dict[str, float]) -> Covered:
+def _line_coverage(store: Any, seconds: dict[str, float]) -> LineCoverage:
     by_file = defaultdict(list)
     for test in seconds:
         by_file[test.split("::")[0]].append(test)
@@ -155,13 +155,13 @@ def _covered(store: Any, seconds: dict[str, float]) -> Covered:
         name = path
         if Path(path).is_absolute():
             if not Path(path).is_relative_to(ROOT):
-                continue  # of another copy of the package, which the environment has installed
+                continue  # of an installed copy of the package
             name = Path(path).relative_to(ROOT).as_posix()
         for line, contexts in store.contexts_by_lineno(path).items():
             tests: set[str] = set()
             for context in contexts:
                 test, _, phase = context.replace(" (", "|").replace(")", "").rpartition("|")
-                if phase == "setup":  # a fixture of a whole file, perhaps
+                if phase == "setup":  # may be a fixture shared by the whole file
                     tests |= set(by_file.get(test.split("::")[0], []))
                 elif test in seconds:
                     tests.add(test)
@@ -169,14 +169,14 @@ def _covered(store: Any, seconds: dict[str, float]) -> Covered:
                     imported.setdefault(name, []).append(line)
             if tests:
                 lines.setdefault(name, {})[line] = sorted(tests)
-    return Covered(lines, imported, seconds)
+    return LineCoverage(lines, imported, seconds)
 
 
 class Worker:
     """A copy of the working tree in which one mutant at a time is tested.
 
     Args:
-        folder: Where the copy is made.
+        folder: Folder for the copy.
     """
 
     def __init__(self, folder: Path):
@@ -195,7 +195,7 @@ class Worker:
         """Runs the tests on the mutant."""
         if not tests:
             return Outcome("uncovered", "", 0, 0.0)
-        began = time.monotonic()
+        start = time.monotonic()
         path = self._tree / mutant.path
         source = path.read_bytes()
         try:
@@ -203,15 +203,15 @@ class Worker:
             status, test = self.run(tests, 3 * expected + _SLACK)
         finally:
             self._write(path, source)
-        return Outcome(status, test, len(tests), round(time.monotonic() - began, 1))
+        return Outcome(status, test, len(tests), round(time.monotonic() - start, 1))
 
     def _write(self, path: Path, content: bytes) -> None:
         path.write_bytes(content)
-        self._clock += 2  # compiled files are told apart by whole seconds
+        self._clock += 2  # compiled files are compared by mtime in whole seconds
         os.utime(path, (self._clock, self._clock))
 
     def run(self, tests: list[str], seconds: float) -> tuple[str, str]:
-        """What became of the tests in the tree as it is, and the one that failed."""
+        """Runs tests on the current tree; returns the status and the test that failed."""
         log = self._tree / "mutant.log"
         process = multiprocessing.get_context("forkserver").Process(target=_run, args=(self._tree, tests, log))
         process.start()
@@ -249,20 +249,20 @@ def _run(tree: Path, tests: list[str], log: Path) -> None:
     os._exit(int(code))
 
 
-def examine(mutants: list[Mutant], covered: Covered, *, workers: int, budget: float) -> list[Outcome]:
-    """Tests all mutants, some at a time; tells of each as it is known."""
+def examine(mutants: list[Mutant], coverage: LineCoverage, *, workers: int, budget: float) -> list[Outcome]:
+    """Tests all mutants with several workers; prints each outcome as it is known."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
         free: Queue[Worker] = Queue()
-        for number in range(workers):
-            free.put(Worker(Path(folder, f"tree{number}")))
+        for index in range(workers):
+            free.put(Worker(Path(folder, f"tree{index}")))
         done = Counter[str]()
 
         def examine_one(mutant: Mutant) -> Outcome:
-            tests = covered.tests(mutant, budget=budget)
+            tests = coverage.tests(mutant, budget=budget)
             worker = free.get()
             try:
-                outcome = worker.test(mutant, tests, sum(covered.seconds[test] for test in tests))
+                outcome = worker.test(mutant, tests, sum(coverage.seconds[test] for test in tests))
             finally:
                 free.put(worker)
             done[outcome.status] += 1
@@ -275,13 +275,13 @@ def examine(mutants: list[Mutant], covered: Covered, *, workers: int, budget: fl
 
 
 def summary(results: Iterable[tuple[Mutant, Outcome]]) -> str:
-    """A Markdown table of drawn and killed by folder, and the mutants to look at."""
+    """Returns a Markdown table of drawn and killed mutants by folder, after a list of those not killed by a test."""
     by_folder: dict[str, Counter[str]] = defaultdict(Counter)
-    noted = []
+    not_killed = []
     for mutant, outcome in results:
         by_folder[str(Path(mutant.path).parent)][outcome.status] += 1
         if outcome.status != "killed":
-            noted.append(f"{outcome.status:9s} {mutant}")
+            not_killed.append(f"{outcome.status:9s} {mutant}")
     total = sum(by_folder.values(), Counter[str]())
     lines = [
         "| folder | drawn | killed | of these by time | survived | % killed |",
@@ -294,11 +294,11 @@ def summary(results: Iterable[tuple[Mutant, Outcome]]) -> str:
         lines.append(
             f"| {name} | {drawn} | {killed} | {counts['timeout']} | {alive} | {100 * killed / max(drawn, 1):.1f} |"
         )
-    return "\n".join([*sorted(noted), "", *lines])
+    return "\n".join([*sorted(not_killed), "", *lines])
 
 
 def draw(paths: list[str], *, seed: int, count: int) -> list[Mutant]:
-    """Mutants of files and folders, drawn by a seed."""
+    """Draws mutants of files and folders by a seed."""
     found = []
     for path in paths:
         if not (ROOT / path).exists():
@@ -310,36 +310,38 @@ def draw(paths: list[str], *, seed: int, count: int) -> list[Mutant]:
 
 
 def main() -> None:
-    """Draws, tests, prints a table."""
+    """Draws mutants, tests them and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", nargs="*", default=SCOPE, help="files and folders to draw from; default: what decides")
+    parser.add_argument(
+        "paths", nargs="*", default=SCOPE, help="files and folders to draw from; default: all but shells and reports"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--workers", type=int, default=2, help="mutants at a time")
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for a mutant, at most")
+    parser.add_argument("--workers", type=int, default=2, help="number of mutants to test at a time")
+    parser.add_argument("--budget", type=float, default=60.0, help="maximum seconds of tests per mutant")
     parser.add_argument("--tests", nargs="+", default=["tests"], metavar="PATH", help="the tests to run")
-    parser.add_argument("--again", type=Path, help="an earlier --json: tests what survived there")
-    parser.add_argument("--coverage", type=Path, help="keeps what each test executes; read if it is there")
-    parser.add_argument("--json", type=Path, help="a file for all outcomes")
+    parser.add_argument("--again", type=Path, help="an earlier --json file: tests its survivors again")
+    parser.add_argument("--coverage", type=Path, help="file for the lines that each test executes; read if it exists")
+    parser.add_argument("--json", type=Path, help="file for all outcomes")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and tests send it
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     if options.again:
-        before = json.loads(options.again.read_text(encoding="utf-8"))
+        earlier = json.loads(options.again.read_text(encoding="utf-8"))
         mutants = [
-            Mutant(**each["mutant"]) for each in before if each["outcome"]["status"] in ("survived", "uncovered")
+            Mutant(**each["mutant"]) for each in earlier if each["outcome"]["status"] in ("survived", "uncovered")
         ]
     else:
         mutants = draw(options.paths, seed=options.seed, count=options.count)
     if options.coverage and options.coverage.exists():
-        kept = json.loads(options.coverage.read_text(encoding="utf-8"))
-        kept["lines"] = {path: {int(n): tests for n, tests in lines.items()} for path, lines in kept["lines"].items()}
-        covered = Covered(**kept)
+        saved = json.loads(options.coverage.read_text(encoding="utf-8"))
+        saved["lines"] = {path: {int(n): tests for n, tests in lines.items()} for path, lines in saved["lines"].items()}
+        coverage = LineCoverage(**saved)
     else:
-        covered = measure(options.workers, options.tests)
+        coverage = measure(options.workers, options.tests)
         if options.coverage:
-            options.coverage.write_text(json.dumps(asdict(covered)), encoding="utf-8")
-    outcomes = examine(mutants, covered, workers=options.workers, budget=options.budget)
+            options.coverage.write_text(json.dumps(asdict(coverage)), encoding="utf-8")
+    outcomes = examine(mutants, coverage, workers=options.workers, budget=options.budget)
     results = list(zip(mutants, outcomes, strict=True))
     if options.json:
         values = [{"mutant": asdict(mutant), "outcome": asdict(outcome)} for mutant, outcome in results]

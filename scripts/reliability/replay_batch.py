@@ -1,10 +1,10 @@
-"""Computes once more the batch that ended a run whose loss or gradient was no longer a finite number.
+"""Recomputes the batch that ended a run because its loss or gradient was not finite.
 
     python scripts/reliability/replay_batch.py outputs/mine [KEY=VALUE ...]
 
-The run's folder `checkpoints/failed` holds the weights and the batch. With the run's seed the dropout is the same, too.
-An override tries another way to compute it: trainer.precision=fp32, say. Prints the loss of each micro-batch, which
-of its examples have a loss that is not finite on their own, and the operation whose gradient is the first that is not.
+`checkpoints/failed` of the run holds the weights and the batch; the seed of the run reproduces its dropout. Overrides
+change how it is computed, for example trainer.precision=fp32. Prints the loss of each micro-batch, the examples whose
+own loss is not finite, and the first operation whose gradient is not finite.
 """
 
 import argparse
@@ -28,10 +28,10 @@ from seq2seq.system.plain_yaml import read_mapping
 
 
 def main() -> int:
-    """Replays the batch of a run; returns 1 if it is finite now, 0 if the fault shows again."""
+    """Replays the batch of a run; returns 1 if all of it is finite now, 0 if the failure is reproduced."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="another way to compute it")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change how it is computed")
     options = parser.parse_args()
     folder = require_run(str(options.run))
     values = OmegaConf.merge(read_mapping(folder.config), OmegaConf.from_dotlist(options.overrides))
@@ -43,8 +43,8 @@ def main() -> int:
     failed = CheckpointStore(folder.checkpoints).load("failed", files=["batch"]).tensors["batch"]
     ranks: dict[int, dict[str, dict[str, torch.Tensor]]] = defaultdict(lambda: defaultdict(dict))
     for name, tensor in failed.items():
-        owner, micro, field = name.split(".")
-        ranks[int(owner.removeprefix("rank"))][micro][field] = tensor
+        rank_name, micro, field = name.split(".")
+        ranks[int(rank_name.removeprefix("rank"))][micro][field] = tensor
     finite = True
     for rank, micro_batches in sorted(ranks.items()):
         seed_step(config.seed, step - 1, rank)
@@ -56,40 +56,41 @@ def main() -> int:
 
 
 def _replay(objective: Objective, batch: Batch, config: Config, runtime: Runtime) -> bool:
-    """Prints what comes out of a micro-batch; returns whether all of it is finite."""
+    """Prints the loss and gradient of a micro-batch; returns whether all of it is finite."""
     on_device = batch.to(runtime.device)
     try:
         with torch.autograd.detect_anomaly(check_nan=True), runtime.autocast():
             sums = objective(on_device.src, on_device.tgt_in, on_device.rows, on_device.labels,
                              config.trainer.label_smoothing)  # fmt: skip
             sums.loss.backward()
-        fault = None
+        failure = None
     except RuntimeError as error:
-        fault = str(error)
-    print(f"  loss a target token: {float(sums.loss) / batch.tokens:.4f}")
-    if fault is not None:
-        print(f"  gradient: {fault}")
-    odd = _odd_examples(objective, on_device, config, runtime)
-    print(f"  examples without a finite loss of their own: {', '.join(map(str, odd)) or 'none'} (numbers in the store)")
+        failure = str(error)
+    print(f"  loss per target token: {float(sums.loss) / batch.tokens:.4f}")
+    if failure is not None:
+        print(f"  gradient: {failure}")
+    non_finite = _non_finite_examples(objective, on_device, config, runtime)
+    listed = ", ".join(map(str, non_finite)) or "none"
+    print(f"  examples without a finite loss of their own: {listed} (indices in the store)")
     norms = [p.grad.norm() for p in objective.parameters() if p.grad is not None]
-    return fault is None and not odd and all(bool(norm.isfinite()) for norm in norms)
+    return failure is None and not non_finite and all(bool(norm.isfinite()) for norm in norms)
 
 
 @torch.no_grad()
-def _odd_examples(objective: Objective, batch: Batch, config: Config, runtime: Runtime) -> list[int]:
-    """Numbers of the examples whose loss alone is not a finite number."""
-    odd = []
+def _non_finite_examples(objective: Objective, batch: Batch, config: Config, runtime: Runtime) -> list[int]:
+    """Returns the indices of the examples whose own loss is not finite."""
+    non_finite = []
     width = batch.tgt_in.size(1)
-    for place in range(len(batch.indices)):
-        own = (batch.rows // width) == place
+    for index in range(len(batch.indices)):
+        own = (batch.rows // width) == index
         with runtime.autocast():
             sums = objective(
-                batch.src[place : place + 1], batch.tgt_in[place : place + 1], batch.rows[own] - place * width,
+                batch.src[index : index + 1], batch.tgt_in[index : index + 1], batch.rows[own] - index * width,
                 batch.labels[own], config.trainer.label_smoothing,
             )  # fmt: skip
         if not sums.loss.isfinite():
-            odd.append(int(batch.indices[place]))
-    return odd
+            non_finite.append(int(batch.indices[index]))
+    return non_finite
 
 
 if __name__ == "__main__":

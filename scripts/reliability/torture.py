@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Kills training runs at random moments, starts them again, and compares them with one that nobody disturbed.
+"""Kills training runs at random times, resumes them, and compares them with an undisturbed run.
 
     python scripts/reliability/torture.py --kills 30 --seed 1 experiment=demo_translation model=transformer_tiny \
         trainer.max_steps=150 trainer.eval_every=30 trainer.save_every=25 trainer.log_every=10
 
-Every trial has a run folder of its own. The process group gets SIGKILL at a moment drawn uniformly from the duration of
-the undisturbed run, so that it hits imports, steps, evaluations, saves and the final scoring alike. Every fourth trial
-waits for the next save after that moment instead; every tenth has an empty cache and dies while data are prepared. Then
-the same command runs to its end, and all it leaves behind must equal the undisturbed run's: weights, optimizer, curves,
-TensorBoard's, outputs, scores, and no file more. Figures of time are left out.
+Each trial has its own run folder. The process group gets SIGKILL at a time drawn uniformly from the duration of the
+undisturbed run, so that it hits imports, steps, evaluations, saves and the final scoring alike. Every fourth trial
+waits for the next save after that time; every tenth starts with an empty cache and is killed while data are prepared.
+Then the same command runs to its end, and all its files must equal those of the undisturbed run: weights, optimizer,
+curves, TensorBoard events, outputs, scores, and no additional file. Times are not compared.
 """
 
 import argparse
@@ -39,15 +39,15 @@ _SAVE_SECONDS = 0.03  # saves of small models last about this long; a kill falls
 
 @dataclass(frozen=True)
 class Experiment:
-    """The command under test and how it does when nobody disturbs it.
+    """The command under test, and its undisturbed run.
 
     Attributes:
-        overrides: What the user gave.
-        folder: Holds the caches and the run folders.
-        seed: Decides all moments.
-        seconds: Duration of the undisturbed run, its cache prepared.
-        preparing: Seconds until a run with an empty cache has its data.
-        reference: What it left behind.
+        overrides: Configuration overrides given by the user.
+        folder: Folder of the caches and the run folders.
+        seed: Seed of all kill times.
+        seconds: Duration of the undisturbed run with a prepared cache.
+        preparing: Seconds until a run with an empty cache has prepared its data.
+        reference: Contents of the folder of the undisturbed run.
     """
 
     overrides: list[str]
@@ -58,7 +58,7 @@ class Experiment:
     reference: dict[str, Any] | None = None
 
     def start(self, trial: str, cache: str) -> subprocess.Popen[bytes]:
-        """Starts the command in a process group of its own; its messages go to a file beside the run folder."""
+        """Starts the command in a new process group; its messages go to a file beside the run folder."""
         root = self.folder / trial
         root.mkdir(parents=True, exist_ok=True)
         command = [
@@ -75,7 +75,7 @@ class Experiment:
             )
 
     def finish(self, trial: str, cache: str) -> str | None:
-        """Runs the command to its end; None, or how it failed."""
+        """Runs the command to its end; returns a description of its failure, or None."""
         code = self.start(trial, cache).wait()
         if code == 0:
             return None
@@ -85,144 +85,147 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of a run that was killed.
+    """The outcome of a killed and resumed run.
 
     Attributes:
-        number: From 1.
-        kills: For each, seconds after the start and the phase it hit; at least one.
-        resumed: The step that each start went on from.
-        faults: In what it differs from the undisturbed run.
+        number: Number of the trial, from 1.
+        kills: (seconds after the start, phase) of each kill; at least one.
+        resumed: Steps that the run resumed from.
+        differences: Differences from the undisturbed run.
     """
 
     number: int
     kills: list[tuple[float, str]]
     resumed: list[int]
-    faults: list[str]
+    differences: list[str]
 
     def row(self) -> str:
-        """A row of the table."""
-        moments = ", ".join(f"{seconds:.2f} s" for seconds, _ in self.kills)
+        """Returns a row of the table."""
+        times = ", ".join(f"{seconds:.2f} s" for seconds, _ in self.kills)
         phases = ", ".join(phase for _, phase in self.kills)
         resumed = ", ".join(map(str, self.resumed)) or "the start"
-        return f"| {self.number} | {moments} | {phases} | {resumed} | {'; '.join(self.faults) or 'identical'} |"
+        return f"| {self.number} | {times} | {phases} | {resumed} | {'; '.join(self.differences) or 'identical'} |"
 
 
 def main() -> None:
-    """Runs the reference and the trials, prints a table; exit code 1 if any run differs."""
+    """Runs the reference and the trials, and prints a table; exits with code 1 if any run differs."""
     options, overrides = parse()
     folder = Path(options.folder or tempfile.mkdtemp(prefix="torture-")).resolve()
-    experiment = undisturbed(overrides, folder, options.seed)
+    experiment = run_undisturbed(overrides, folder, options.seed)
     print(f"undisturbed: {experiment.seconds:.1f} s, {experiment.preparing:.1f} s with an empty cache before training")
-    print("| trial | killed after | during | went on from step | result |\n| --- | --- | --- | --- | --- |", flush=True)
+    print("| trial | killed after | during | resumed from step | result |\n| --- | --- | --- | --- | --- |", flush=True)
     trials = []
     with ThreadPoolExecutor(options.jobs) as pool:
         numbers = range(1, math.ceil(options.kills / options.kills_per_run) + 1)
-        for trial in pool.map(lambda number: attempt(experiment, number, kills=options.kills_per_run), numbers):
+        for trial in pool.map(lambda number: run_trial(experiment, number, kills=options.kills_per_run), numbers):
             trials.append(trial)
             print(trial.row(), flush=True)
-    hit = Counter(phase for trial in trials for _, phase in trial.kills)
-    differing = [trial for trial in trials if trial.faults]
-    print(f"\nkills: {hit.total()} ({', '.join(f'{count} {phase}' for phase, count in hit.most_common())})")
+    phases = Counter(phase for trial in trials for _, phase in trial.kills)
+    differing = [trial for trial in trials if trial.differences]
+    print(f"\nkills: {phases.total()} ({', '.join(f'{count} {phase}' for phase, count in phases.most_common())})")
     print(f"runs: {len(trials)}, identical to the undisturbed one: {len(trials) - len(differing)}")
     if differing:
-        sys.exit(f"they lie in {', '.join(str(folder / f'trial-{trial.number}') for trial in differing)}")
+        sys.exit(
+            f"the runs that differ are in {', '.join(str(folder / f'trial-{trial.number}') for trial in differing)}"
+        )
     if not options.folder:
         shutil.rmtree(folder)
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
-    """The options, and the overrides of the command under test."""
+    """Returns the options, and the overrides of the command under test."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=30, help="how many in all")
-    parser.add_argument("--kills-per-run", type=int, default=1, help="how many each run suffers")
-    parser.add_argument("--seed", type=int, default=1, help="decides the moments")
-    parser.add_argument("--jobs", type=int, default=1, help="trials side by side")
-    parser.add_argument("--folder", help="where caches and run folders go; default: a temporary folder")
+    parser.add_argument("--kills", type=int, default=30, help="total number of kills")
+    parser.add_argument("--kills-per-run", type=int, default=1, help="number of kills per run")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the kill times")
+    parser.add_argument("--jobs", type=int, default=1, help="number of trials to run in parallel")
+    parser.add_argument("--folder", help="folder for caches and run folders; default: a temporary folder")
     return parser.parse_known_args()
 
 
-def undisturbed(overrides: list[str], folder: Path, seed: int) -> Experiment:
-    """Prepares the cache, runs the command once more with it, and keeps its duration and what it left behind."""
+def run_undisturbed(overrides: list[str], folder: Path, seed: int) -> Experiment:
+    """Prepares the cache, runs the command with it, and records its duration and the contents of its run folder."""
     experiment = Experiment(overrides, folder, seed)
-    began = time.monotonic()
+    start = time.monotonic()
     process = experiment.start("unprepared", "cache")
     while process.poll() is None and not (folder / "unprepared" / NAME / "config.yaml").exists():
         time.sleep(0.01)  # config.yaml is written once the data are there
-    preparing = time.monotonic() - began
+    preparing = time.monotonic() - start
     kill(process)
     shutil.rmtree(folder / "reference", ignore_errors=True)
-    began = time.monotonic()
+    start = time.monotonic()
     failure = experiment.finish("reference", "cache")
     if failure is not None:
         sys.exit(f"the undisturbed run {failure}")
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     reference = contents(folder / "reference" / NAME)
     return Experiment(overrides, folder, seed, seconds, preparing, reference)
 
 
-def attempt(experiment: Experiment, number: int, *, kills: int) -> Trial:
-    """One run: killed as often as asked for, finished, compared; its folder is kept if it differs."""
-    draw = random.Random(f"{experiment.seed} {number}")
+def run_trial(experiment: Experiment, number: int, *, kills: int) -> Trial:
+    """Kills a run `kills` times, finishes it and compares it; its folder is kept if it differs."""
+    rng = random.Random(f"{experiment.seed} {number}")
     name = f"trial-{number}"
-    cold, at_save = number % 10 == 0, number % 4 == 0
-    cache = f"{name}/cache" if cold else "cache"
+    empty_cache, at_save = number % 10 == 0, number % 4 == 0
+    cache = f"{name}/cache" if empty_cache else "cache"
     run = experiment.folder / name / NAME
     shutil.rmtree(run.parent, ignore_errors=True)
-    suffered: list[tuple[float, str]] = []
-    while len(suffered) < kills:
+    hits: list[tuple[float, str]] = []
+    while len(hits) < kills:
         process = experiment.start(name, cache)
-        seconds = disturb(
-            process, draw, until=experiment.preparing if cold else experiment.seconds, watched=run if at_save else None
-        )
+        seconds = kill_at_random_time(
+            process, rng, latest=experiment.preparing if empty_cache else experiment.seconds,
+            saves_of=run if at_save else None,
+        )  # fmt: skip
         if seconds is not None:
-            suffered.append((seconds, phase(run)))
-        elif suffered:
-            break  # what was left of it took less time
+            hits.append((seconds, phase(run)))
+        elif hits:
+            break  # the rest of the run took less time
         else:
-            shutil.rmtree(run.parent)  # faster than the undisturbed one: once more, with another moment
+            shutil.rmtree(run.parent)  # it was faster than the undisturbed run: try again with another time
     failure = experiment.finish(name, cache)
     messages = (run.parent / "messages.txt").read_text(encoding="utf-8", errors="replace")
     resumed = [int(step) for step in _RESUMED.findall(messages)]
-    faults = [failure] if failure else differences(experiment.reference or {}, contents(run))
-    if not faults:
+    found = [failure] if failure else differences(experiment.reference or {}, contents(run))
+    if not found:
         shutil.rmtree(run.parent)
-    return Trial(number, suffered, resumed, faults)
+    return Trial(number, hits, resumed, found)
 
 
-def disturb(
-    process: subprocess.Popen[bytes], draw: random.Random, *, until: float, watched: Path | None
+def kill_at_random_time(
+    process: subprocess.Popen[bytes], rng: random.Random, *, latest: float, saves_of: Path | None
 ) -> float | None:
-    """Kills the process at a random moment; seconds after its start, or None if it had ended.
+    """Kills a process at a random time; returns the seconds after its start, or None if it had ended.
 
     Args:
-        process: Has just been started.
-        draw: Decides the moment.
-        until: The latest moment in seconds.
-        watched: A run folder: the kill waits for the next save there.
+        process: A process that has just been started.
+        rng: Draws the time.
+        latest: Latest time in seconds.
+        saves_of: If given, the kill waits for the next save in this run folder.
     """
-    began = time.monotonic()
-    moment, within = draw.uniform(0, until), draw.uniform(0, _SAVE_SECONDS)
-    while process.poll() is None and time.monotonic() - began < moment:
-        time.sleep(min(0.01, max(0.0, moment - (time.monotonic() - began))))
-    while watched is not None and process.poll() is None and not saving(watched):
+    start = time.monotonic()
+    delay, save_delay = rng.uniform(0, latest), rng.uniform(0, _SAVE_SECONDS)
+    while process.poll() is None and time.monotonic() - start < delay:
+        time.sleep(min(0.01, max(0.0, delay - (time.monotonic() - start))))
+    while saves_of is not None and process.poll() is None and not is_saving(saves_of):
         time.sleep(_POLL_SECONDS)
-    if watched is not None:
-        time.sleep(within)
+    if saves_of is not None:
+        time.sleep(save_delay)
     if process.poll() is not None:
         return None
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     kill(process)
     return seconds
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to the whole process group."""
+    """Sends SIGKILL to the process group."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def saving(run: Path) -> bool:
+def is_saving(run: Path) -> bool:
     """Whether a checkpoint is being written."""
     try:
         return any(".tmp-" in entry.name for entry in os.scandir(run / "checkpoints"))
@@ -231,12 +234,12 @@ def saving(run: Path) -> bool:
 
 
 def phase(run: Path) -> str:
-    """What a killed run was doing, by what it left behind."""
+    """Returns what a killed run was doing, derived from its files."""
     if (run / "results.json").exists():
-        return "leaving"
+        return "exiting"
     if not (run / "config.yaml").exists():
         return "start-up, preparing"
-    if saving(run):
+    if is_saving(run):
         return "a save"
     log = (run / "train.log").read_text(encoding="utf-8", errors="replace")
     events = list(_LOG_LINE.finditer(log))

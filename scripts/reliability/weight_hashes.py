@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Tells whether a change to the code leaves training as it was, to the last bit.
+"""Checks whether a change to the code leaves training bit-identical.
 
-    python scripts/reliability/weight_hashes.py                   # sha256 of weights after 200 steps, of this code
-    python scripts/reliability/weight_hashes.py --against v0.1.0  # and of another commit; exit code 1 if they differ
+    python scripts/reliability/weight_hashes.py                   # sha256 of the weights after 200 steps
+    python scripts/reliability/weight_hashes.py --against v0.1.0  # compares with a commit; exit code 1 if they differ
 
-Trains on the bundled corpus with each family and precision, on one thread of the CPU. Hashes of two machines, or of two
-versions of torch, may differ without any change here: compare only what ran side by side.
+Trains on the bundled corpus with each model family and precision, on one CPU thread. Hashes differ between machines and
+versions of torch: compare only hashes of the same environment.
 """
 
 import argparse
@@ -21,7 +21,7 @@ CASES = [(model, precision) for model in ("gru_tiny", "transformer_tiny") for pr
 
 
 def train(tree: Path, folder: Path, *, model: str, precision: str, steps: int) -> str:
-    """The sha256 of the weights that the code of a tree trains."""
+    """Returns the sha256 of the weights that the code of a working tree trains."""
     overrides = [
         "experiment=demo_translation", f"model={model}", f"trainer.precision={precision}", "trainer.device=cpu",
         f"trainer.max_steps={steps}", f"trainer.eval_every={steps}", f"trainer.save_every={steps}", "trainer.threads=1",
@@ -39,7 +39,7 @@ def train(tree: Path, folder: Path, *, model: str, precision: str, steps: int) -
 
 
 def hashes(tree: Path, steps: int) -> list[str]:
-    """One for each case, printed as they come."""
+    """Computes and prints the hash of each case."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for model, precision in CASES:
@@ -49,7 +49,7 @@ def hashes(tree: Path, steps: int) -> list[str]:
 
 
 def main() -> None:
-    """Prints the hashes, and compares those of two commits."""
+    """Prints the hashes, and compares them with those of another commit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", metavar="COMMIT", help="a commit, tag or branch to compare with")
     parser.add_argument("--steps", type=int, default=200)
@@ -69,7 +69,7 @@ def main() -> None:
     found = hashes(ROOT, options.steps)
     if expected is not None:
         different = [" ".join(case) for case, old, new in zip(CASES, expected, found, strict=True) if old != new]
-        print(f"different: {', '.join(different)}" if different else "equal, to the last bit")
+        print(f"different: {', '.join(different)}" if different else "bit-identical")
         sys.exit(bool(different))
 
 

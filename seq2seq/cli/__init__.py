@@ -1,1 +1,1 @@
-"""How the package is run: the only place that reads the command line."""
+"""The command line interface; no other part of the package reads the command line."""

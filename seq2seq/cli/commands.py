@@ -1,4 +1,4 @@
-"""All commands: each reads its configuration and calls the program of its name in `pipeline` or `preflight`."""
+"""All commands: each parses its configuration and calls the function of its name in `pipeline` or `preflight`."""
 
 import shlex
 from dataclasses import fields
@@ -20,19 +20,19 @@ from seq2seq.config.commands import (
 from seq2seq.config.parse import parse
 from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
-from seq2seq.pipeline.resume import with_values_of_run
+from seq2seq.pipeline.resume import restore_run_values
 from seq2seq.runs.folder import RunFolder, require_run
 
 
 def train(arguments: list[str]) -> None:
-    """One run, or each job of a sweep."""
+    """Trains one run, or each job of a sweep."""
     from seq2seq.cli.train import run
 
     run(arguments)
 
 
 def check(arguments: list[str]) -> None:
-    """What `train` would meet, looked at in seconds."""
+    """Checks in seconds whether `train` with the same arguments would work."""
     hydra_app.run("check", _check, arguments, schema=CheckConfig)
 
 
@@ -43,8 +43,8 @@ def _check(values: DictConfig) -> None:
     assert isinstance(settings, CheckConfig)
     config = Config(**{entry.name: getattr(settings, entry.name) for entry in fields(Config)})
     folder = RunFolder(run_path(config))
-    overrides, _ = hydra_app.overrides_of_job()
-    config = with_values_of_run(config, folder, overrides)
+    overrides, _ = hydra_app.job_overrides()
+    config = restore_run_values(config, folder, overrides)
     command = shlex.join(["seq2seq", "train", *(each for each in overrides if not each.startswith("format="))])
     with importing():
         from seq2seq.preflight.check import check
@@ -52,7 +52,7 @@ def _check(values: DictConfig) -> None:
 
 
 def prepare(arguments: list[str]) -> None:
-    """The tokenizer and the token store, without training."""
+    """Prepares the tokenizer and the token store, without training."""
     hydra_app.run("prepare", _prepare, arguments, schema=Config)
 
 
@@ -63,7 +63,7 @@ def _prepare(values: DictConfig) -> None:
 
 
 def evaluate(arguments: list[str]) -> None:
-    """A run's checkpoint, scored on its test sets or on others."""
+    """Scores a run's checkpoint on its test sets or on others."""
     defaults = run_argument.defaults(arguments, EvaluateConfig)
     hydra_app.run("evaluate", _evaluate, arguments, schema=EvaluateConfig, defaults=defaults)
 
@@ -77,7 +77,7 @@ def _evaluate(values: DictConfig) -> None:
     tests = [name for name in config.data.test if name in named] or list(config.data.test)
     if not tests:
         raise UserError(
-            "there is no test set to score: name one with +data.test.NAME.source=FILE +data.test.NAME.target=FILE"
+            "there is no test set to score: add one with +data.test.NAME.source=FILE +data.test.NAME.target=FILE"
         )
     with importing():
         from seq2seq.pipeline.evaluate import evaluate
@@ -85,7 +85,7 @@ def _evaluate(values: DictConfig) -> None:
 
 
 def generate(arguments: list[str]) -> None:
-    """One output line for each input line, in order."""
+    """Writes one output line per input line, in order."""
     defaults = run_argument.defaults(arguments, GenerateConfig)
     hydra_app.run("generate", _generate, arguments, schema=GenerateConfig, defaults=defaults)
 
@@ -101,7 +101,7 @@ def _generate(values: DictConfig) -> None:
 
 
 def average(arguments: list[str]) -> None:
-    """Checkpoints of a run averaged into a new one."""
+    """Averages checkpoints of a run into a new one."""
     hydra_app.run("average", _average, arguments, schema=AverageConfig)
 
 
@@ -117,7 +117,7 @@ def _average(values: DictConfig) -> None:
 
 
 def report(arguments: list[str]) -> None:
-    """The runs below a folder, ranked; a first argument that is a path stands for ``folder=PATH``."""
+    """Ranks the runs below a folder; a path as first argument stands for ``folder=PATH``."""
     if arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
         quoted = arguments[0].replace("\\", "\\\\").replace('"', '\\"')
         arguments = [f'folder="{quoted}"', *arguments[1:]]
@@ -125,18 +125,18 @@ def report(arguments: list[str]) -> None:
 
 
 def _report(values: DictConfig) -> None:
-    from seq2seq.runs.report import sweep_table
+    from seq2seq.runs.tables import sweep_table
 
     if OmegaConf.is_missing(values, "folder"):
-        raise UserError("folder= is missing: give the folder that has the runs, such as outputs/comparison")
+        raise UserError("folder= is missing: give the folder that contains the runs, such as outputs/comparison")
     settings = OmegaConf.to_object(values)
     assert isinstance(settings, ReportConfig)
     print(sweep_table(Path(settings.folder), format=settings.format.value))
 
 
 def compare(arguments: list[str]) -> None:
-    """Runs, or files of outputs, on the same references."""
-    defaults = run_argument.defaults_of_comparison(arguments)
+    """Compares runs, or files of outputs, on the same references."""
+    defaults = run_argument.compare_defaults(arguments)
     hydra_app.run("compare", _compare, arguments, schema=CompareConfig, defaults=defaults)
 
 

@@ -1,4 +1,4 @@
-"""The command `seq2seq`: picks the command and turns outcomes into exit codes."""
+"""The program `seq2seq`: runs a command and turns its outcome into an exit code."""
 
 import contextlib
 import errno
@@ -11,53 +11,54 @@ from typing import NoReturn
 from seq2seq import __version__
 
 COMMANDS = {
-    "train": "prepare the data, train, score the best checkpoint on every test set",
-    "check": "look at machine, data, memory and speed before training",
-    "prepare": "only train the tokenizer and write the token store",
+    "train": "prepare the data, train, and score the best checkpoint on every test set",
+    "check": "check machine, data, memory and speed before training",
+    "prepare": "only train the tokenizer and encode the data",
     "evaluate": "score a run's checkpoint on its test sets, or on others",
-    "generate": "translate or summarise: one output line for each input line",
-    "average": "average checkpoints of a run into a new one",
-    "report": "rank the runs of a sweep",
-    "compare": "test whether runs, or files of outputs, differ by more than chance",
+    "generate": "translate or summarise text: one output line per input line",
+    "average": "average checkpoints of a run into a new checkpoint",
+    "report": "rank the runs of a sweep, or of any folder",
+    "compare": "test whether the scores of runs or output files differ significantly",
 }
 
 USAGE = (
-    "seq2seq trains sequence-to-sequence models from scratch: translation and summarisation.\n\n"
+    "seq2seq trains sequence-to-sequence models from scratch, for translation and summarisation.\n\n"
     "usage: seq2seq COMMAND [KEY=VALUE ...]\n\n"
     + "\n".join(f"  {command:<10} {purpose}" for command, purpose in COMMANDS.items())
-    + "\n\n`seq2seq COMMAND --help` shows examples and every key; `seq2seq --version` the version.\n"
+    + "\n\nseq2seq COMMAND --help   shows examples, all keys and their default values\n"
+    "seq2seq --version        prints the version\n"
 )
 
 
-# A full disk, a quota, and a limit on the size of files (`ulimit -f`).
+# A full disk, a quota, or a limit on file sizes (`ulimit -f`).
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main() -> NoReturn:
-    """Runs the command of the command line; ends with the exit code that the README documents."""
+    """Runs the command given on the command line and exits with the code documented in docs/reliability.md."""
     _prepare_streams()
     try:
         code = _dispatch(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:  # outside a command; inside, its handler raises Interrupted
         code = _fail("interrupted", 130)
-    except BrokenPipeError:  # the reader of our standard output has gone: it has what it wanted
+    except BrokenPipeError:  # the reader of our standard output has all it wanted
         code = 0
     except OSError as error:
         if error.errno in _NO_SPACE:
-            code = _fail(f"no space left: {_told(error)}; what was saved before is good", 3)
+            code = _fail(f"no space left: {_describe(error)}; what was saved before is intact", 3)
         elif error.errno in _NO_PERMISSION:
-            code = _fail(f"cannot be read or written: {_told(error)}", 2)
+            code = _fail(f"cannot be read or written: {_describe(error)}", 2)
         else:
             raise
-    _let_go_of_streams()
+    _discard_unwritable_output()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the interpreter ends shows no traceback
     sys.exit(code)
 
 
 def _dispatch(arguments: list[str]) -> int:
-    """Answers what needs no command, or runs the command; returns the exit code."""
+    """Prints help or version, or runs a command; returns the exit code."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
@@ -97,33 +98,33 @@ def run_command(command: str, arguments: list[str]) -> int:
     return 0
 
 
-def _told(error: OSError) -> str:
-    """An error of the operating system in words; what has no file name went to standard output."""
+def _describe(error: OSError) -> str:
+    """Formats an error of the operating system; without a file name it is about standard output."""
     return f"{error.filename or 'standard output'}: {error.strerror}"
 
 
 def _fail(message: str, code: int, *, kind: str = "error: ") -> int:
-    """Tells what happened, to whoever still listens."""
+    """Prints a message to standard error, if that is still open, and returns the exit code."""
     with contextlib.suppress(OSError):
         print(f"seq2seq: {kind}{message}", file=sys.stderr, flush=True)
     return code
 
 
 def _prepare_streams() -> None:
-    """Makes output possible whatever the caller did to the standard streams.
+    """Makes the standard streams usable.
 
-    A closed one becomes the null device: its number would otherwise go to the next file that is opened, and what is
-    meant for people would end there. Letters that the terminal's encoding lacks are escaped.
+    Opens a closed stream as the null device: otherwise the next file that is opened would get its descriptor, and
+    messages would end up in it. Escapes characters that the terminal's encoding lacks.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # the lowest free number, which is the one that was closed
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
+        if getattr(sys, name) is None:  # gets the lowest free descriptor: that of the closed stream
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - stays open
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _let_go_of_streams() -> None:
-    """Sends what a broken pipe or a full disk refuses to the null device: the interpreter would complain at its end."""
+def _discard_unwritable_output() -> None:
+    """Redirects streams that cannot be flushed to the null device, or the interpreter would report them at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

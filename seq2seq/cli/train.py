@@ -1,4 +1,4 @@
-"""`seq2seq train`: one run, or each job of a sweep."""
+"""`seq2seq train`: trains one run, or each job of a sweep."""
 
 import hashlib
 import re
@@ -15,13 +15,13 @@ from seq2seq.config import saved
 from seq2seq.config.parse import parse
 from seq2seq.config.schema import Config
 from seq2seq.errors import TrainingError, UserError
-from seq2seq.pipeline.resume import with_values_of_run
-from seq2seq.runs import report
+from seq2seq.pipeline.resume import restore_run_values
+from seq2seq.runs import tables
 from seq2seq.runs.folder import RunFolder
 
 
 def run(arguments: list[str]) -> None:
-    """Runs the command."""
+    """Trains one run, or each job of a sweep, and prints the table of a sweep."""
     swept: set[Path] = set()
     failed: list[Path] = []
     with ExitStack() as at_end:
@@ -29,36 +29,36 @@ def run(arguments: list[str]) -> None:
             "train", lambda values: _job(values, swept, failed=failed, at_end=at_end), arguments, schema=Config
         )
     for folder in sorted(swept):
-        print(report.sweep_table(folder))
+        print(tables.sweep_table(folder))
     if failed:
-        raise TrainingError(f"jobs that failed (their train.log says why): {', '.join(map(str, failed))}")
+        raise TrainingError(f"jobs that failed (see train.log in each folder): {', '.join(map(str, failed))}")
 
 
 def _job(values: DictConfig, swept: set[Path], *, failed: list[Path], at_end: ExitStack) -> float:
-    """Trains one run; as a job of a sweep, one that cannot go on is the worst of all instead of the end of the others.
+    """Trains one run and returns its objective; a failed job of a sweep returns the worst one instead.
 
     Args:
         values: The composed configuration.
-        swept: Receives the folder of the sweep that the run is a job of, on the rank that reports.
-        failed: Receives the folder of a job that could not go on.
-        at_end: Receives what is to be done after the last job.
+        swept: Receives the folder of the sweep, on the main rank.
+        failed: Receives the run folder of a job that failed.
+        at_end: Receives callbacks to run after the last job.
     """
     config = parse(values)
     folder = RunFolder(run_path(config))
-    overrides, in_sweep = hydra_app.overrides_of_job()
-    config = with_values_of_run(config, folder, overrides)
+    overrides, in_sweep = hydra_app.job_overrides()
+    config = restore_run_values(config, folder, overrides)
     with importing():
         from seq2seq.pipeline.results import finite_objective
         from seq2seq.pipeline.train import train
-        from seq2seq.system.distributed import leave, world_from_environment
-    at_end.callback(leave)
+        from seq2seq.system.distributed import destroy_process_groups, world_from_environment
+    at_end.callback(destroy_process_groups)
     world = world_from_environment()
     if world.is_main and in_sweep:
         swept.add(folder.path.parent)
     try:
         return train(config, folder, world)
     except TrainingError as error:
-        if not in_sweep or world.size > 1:  # the other ranks are in the middle of something
+        if not in_sweep or world.size > 1:  # the other ranks are still training
             raise
         print(f"seq2seq: error: {error}", file=sys.stderr)
         failed.append(folder.path)
@@ -66,14 +66,14 @@ def _job(values: DictConfig, swept: set[Path], *, failed: list[Path], at_end: Ex
 
 
 def run_path(config: Config) -> Path:
-    """The run folder; in a sweep each job has its own below the run's name."""
+    """Returns the path of the run folder; in a sweep each job has its own below the run's name."""
     if not config.name:
         raise UserError("name= is empty: give the run a name")
     path = Path(config.output_root) / config.name
-    overrides, in_sweep = hydra_app.overrides_of_job()
+    overrides, in_sweep = hydra_app.job_overrides()
     if not in_sweep:
         return path
     readable = re.sub(r"[^A-Za-z0-9._=-]+", "_", ",".join(overrides))[:60].strip("._")
-    same = replace(config, overwrite=False, name=None, output_root="", cache_root="")
-    digest = hashlib.sha256(saved.to_yaml(same).encode()).hexdigest()[:8]
+    identity = replace(config, overwrite=False, name=None, output_root="", cache_root="")
+    digest = hashlib.sha256(saved.to_yaml(identity).encode()).hexdigest()[:8]
     return path / f"{readable}-{digest}"

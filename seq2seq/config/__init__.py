@@ -1,1 +1,1 @@
-"""The whole configuration: its sections together, rules between their keys, and what each command takes besides."""
+"""The whole configuration: its sections, the rules between their keys, and the keys of each command."""

@@ -1,18 +1,18 @@
-"""What each command reads: the configuration of a run and keys of its own, or only these."""
+"""The configuration of each command: that of a run with further keys, or its own keys alone."""
 
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from seq2seq.config import rules as config_rules
+from seq2seq.config import rules
 from seq2seq.config.schema import Config
 from seq2seq.data.corpus import DataConfig
 from seq2seq.errors import UserError
-from seq2seq.metrics import MOST_RESAMPLES, MetricsConfig
+from seq2seq.metrics import MAX_RESAMPLES, MetricsConfig
 
 
 class ReportFormat(str, Enum):
-    """How the report is written."""
+    """Format of the report of `check`."""
 
     text = "text"
     json = "json"
@@ -20,10 +20,10 @@ class ReportFormat(str, Enum):
 
 @dataclass
 class CheckConfig(Config):
-    """What `check` reads: what `train` does, and how to report.
+    """Configuration of `check`: that of `train`, and the format of the report.
 
     Attributes:
-        format: ``text`` for people, ``json`` for one object with all figures.
+        format: ``text`` to read, ``json`` for one object with all values.
     """
 
     format: ReportFormat = ReportFormat.text
@@ -31,7 +31,7 @@ class CheckConfig(Config):
 
 @dataclass
 class EvaluateConfig(Config):
-    """What `evaluate` reads: a run's configuration and which of its checkpoints to score.
+    """Configuration of `evaluate`: that of a run, and which of its checkpoints to score.
 
     Attributes:
         run: Run folder, or a list of them for an ensemble.
@@ -43,7 +43,7 @@ class EvaluateConfig(Config):
 
 
 class Format(str, Enum):
-    """What `generate` writes for each input line."""
+    """Format of the output of `generate`."""
 
     text = "text"
     jsonl = "jsonl"
@@ -51,15 +51,17 @@ class Format(str, Enum):
 
 @dataclass
 class GenerateConfig(EvaluateConfig):
-    """What `generate` reads: a run's configuration, and where text comes from and goes.
+    """Configuration of `generate`: that of a run, and its input and output.
 
     Attributes:
-        input: File of one source a line, ``.gz`` too, or ``.jsonl`` with the run's source field; null: standard input.
-        output: File; null is standard output.
-        format: ``text`` is the best output a line; ``jsonl`` an object a line with the n best and their scores.
-        attention: Whether JSONL carries each output token's attention over the source tokens and, where the model
+        input: File with one source per line (also ``.gz``), or ``.jsonl`` with the run's source field; null reads
+            standard input.
+        output: File; null writes standard output.
+        format: ``text`` writes the best output per line; ``jsonl`` one object per line with the
+            n best outputs and their scores.
+        attention: Whether JSONL has each output token's attention over the source tokens and, where the model
             copies, the probability that the token was copied.
-        alignments: Whether JSONL carries the source token that each output token attended to most.
+        alignments: Whether JSONL has the index of the source token that each output token attended to most.
     """
 
     input: str | None = None
@@ -69,14 +71,14 @@ class GenerateConfig(EvaluateConfig):
     alignments: bool = False
 
     def __post_init__(self) -> None:
-        """Checks what is written."""
+        """Checks the output format."""
         super().__post_init__()
         if (self.attention or self.alignments) and self.format is Format.text:
-            raise UserError("attention=true and alignments=true go with format=jsonl")
+            raise UserError("attention=true and alignments=true need format=jsonl")
 
 
 class AverageOf(str, Enum):
-    """Which checkpoints are averaged."""
+    """Which checkpoints to average."""
 
     last = "last"
     best = "best"
@@ -84,12 +86,12 @@ class AverageOf(str, Enum):
 
 @dataclass
 class AverageConfig:
-    """What `average` reads.
+    """Configuration of `average`.
 
     Attributes:
         run: Run folder.
-        which: ``last`` or ``best`` checkpoints that are still kept.
-        count: How many of them; null is all.
+        which: The ``last`` or the ``best`` checkpoints among those that are kept.
+        count: How many; null averages all.
     """
 
     run: str = "???"
@@ -98,7 +100,7 @@ class AverageConfig:
 
 
 class TableFormat(str, Enum):
-    """How a table is written."""
+    """Format of a table."""
 
     markdown = "markdown"
     json = "json"
@@ -106,10 +108,10 @@ class TableFormat(str, Enum):
 
 @dataclass
 class ReportConfig:
-    """What `report` reads.
+    """Configuration of `report`.
 
     Attributes:
-        folder: A sweep's folder, or any folder with run folders in it.
+        folder: A sweep's folder, or any folder that contains run folders.
         format: ``markdown`` or ``json``.
     """
 
@@ -119,24 +121,24 @@ class ReportConfig:
 
 @dataclass
 class CompareConfig:
-    """What `compare` reads: two or more runs, or files of outputs, on the same references.
+    """Configuration of `compare`: two or more runs, or files of outputs, on the same references.
 
     Attributes:
         run: Run folder of the baseline.
-        hyp: Instead of `run`: file of the baseline's outputs, one a line, or `.jsonl` as `generate` writes it.
-        other: What is compared with the baseline: a run folder, or a file; or a list of them.
-        ref: With `hyp`: file of references, one a line; a list of such files; or one `.jsonl`.
-        source: With `hyp`: file of sources, one a line, to be shown with outputs.
-        source_field: With `ref=X.jsonl`: the field of the source, to be shown.
-        target_field: With `ref=X.jsonl`: the field of the reference, default `target`.
+        hyp: Instead of `run`: file of the baseline's outputs, one per line, or `.jsonl` as `generate` writes it.
+        other: What to compare with the baseline: a run folder, a file, or a list of them.
+        ref: With `hyp`: file of references, one per line; a list of such files; or one `.jsonl`.
+        source: With `hyp`: file of sources, one per line, to show with the outputs.
+        source_field: With `ref=X.jsonl`: the field of the source, to show.
+        target_field: With `ref=X.jsonl`: the field of the reference; null is `target`.
         references_field: With `ref=X.jsonl`: a field with further references.
-        seed: Of both tests; sacrebleu's own is 12345.
-        resamples: Of the paired bootstrap, for intervals and p-values.
-        trials: Of approximate randomization.
-        examples: How many of those that differ most are shown, in either direction.
+        seed: Seed of both tests; 12345 is also sacrebleu's.
+        resamples: Number of resamples of the paired bootstrap, for intervals and p-values.
+        trials: Number of trials of approximate randomization.
+        examples: How many of the examples that differ most to show, in either direction.
         format: `markdown` or `json`.
-        data: Of the first run. `target_language` and `encoding_errors` are for files too.
-        metrics: Of the first run. `resamples` stands for `metrics.bootstrap`.
+        data: The first run's. With files, `target_language` and `encoding_errors` are used too.
+        metrics: The first run's; `resamples` replaces `metrics.bootstrap`.
     """
 
     run: str | None = None
@@ -157,9 +159,9 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        ranges = {"seed": (0, 2**63 - 1), "resamples": (2, MOST_RESAMPLES), "trials": (1, MOST_RESAMPLES)}
-        for key, (least, most) in (ranges | {"examples": (0, config_rules.LARGEST)}).items():
-            if not least <= getattr(self, key) <= most:
-                raise UserError(f"{key}={getattr(self, key)}: must be from {least:,} to {most:,}")
+        ranges = {"seed": (0, 2**63 - 1), "resamples": (2, MAX_RESAMPLES), "trials": (1, MAX_RESAMPLES)}
+        for key, (minimum, maximum) in (ranges | {"examples": (0, rules.MAX_INTEGER)}).items():
+            if not minimum <= getattr(self, key) <= maximum:
+                raise UserError(f"{key}={getattr(self, key)}: must be from {minimum:,} to {maximum:,}")
         if not self.metrics.names:
-            raise UserError("metrics.names is empty: name the metrics to compare by, such as metrics.names=[bleu,chrf]")
+            raise UserError("metrics.names is empty: name the metrics to compare, such as metrics.names=[bleu,chrf]")

@@ -1,4 +1,4 @@
-"""The one door through which a mapping, composed by Hydra or read from a run folder, becomes a configuration."""
+"""Parses mappings, composed by Hydra or read from a run folder, into checked configurations."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -19,34 +19,34 @@ from seq2seq.models.transformer_config import TransformerConfig
 
 
 def register_schema(command: str, schema: type, defaults: DictConfig | None = None) -> None:
-    """Registers what Hydra checks names and types of a command's configuration against, as it composes it.
+    """Registers the schema against which Hydra checks keys and types of a command's configuration.
 
-    Only this command's: whenever Hydra looks into a group of configurations, it first copies all that is registered.
+    Only the schema of this command, since Hydra copies all registered schemas whenever it reads a config group.
 
     Args:
-        command: Whose primary configuration begins with ``VERB_schema``.
-        schema: Of that configuration.
-        defaults: Values of the schema that overrides change, where they are not its own.
+        command: The command; the defaults of its primary configuration begin with ``COMMAND_schema``.
+        schema: Dataclass of that configuration.
+        defaults: The schema with other defaults, such as the values of a run; None for the schema's own.
     """
     store = ConfigStore.instance()
     node: type | DictConfig = schema
     if issubclass(schema, Config):
-        node = composable(schema)
+        node = hydra_schema(schema)
         for family, model in FAMILIES.items():
             store.store(group="model", name=f"{family}_schema", node=model)
     store.store(name=f"{command}_schema", node=node if defaults is None else defaults)
 
 
-def composable(schema: type[Config]) -> DictConfig:
-    """A schema to which Hydra can add test sets key by key; ``parse`` checks them afterwards."""
+def hydra_schema(schema: type[Config]) -> DictConfig:
+    """Returns a schema to which Hydra can add test sets key by key; ``parse`` checks them afterwards."""
     node = OmegaConf.structured(schema)
-    node.model = {}  # each family has a schema of its own in the group
-    node.data.test._metadata.element_type = Any  # the type of a section refuses the empty mapping it begins as
+    node.model = {}  # each model family has its own schema in the group
+    node.data.test._metadata.element_type = Any  # the typed section would reject the empty mapping
     return cast(DictConfig, node)
 
 
 def parse(values: Mapping[str, Any] | DictConfig, schema: type[Config] = Config) -> Config:
-    """Turns a mapping, composed or read from a run folder, into checked dataclasses.
+    """Parses a mapping, composed or read from a run folder, into checked dataclasses.
 
     Raises:
         UserError: If a key is unknown, a value has the wrong type, or a rule between keys is broken.
@@ -55,11 +55,11 @@ def parse(values: Mapping[str, Any] | DictConfig, schema: type[Config] = Config)
     assert isinstance(plain, dict)
     model = plain.get("model") or {}
     if not isinstance(model, Mapping):
-        raise UserError(f"model={model}: is a section with keys of its own, not a value")
+        raise UserError(f"model={model}: is a section with its own keys, not a value")
     family = model.get("family", TransformerConfig.family)
     if not isinstance(family, str) or family not in FAMILIES:
         raise UserError(f"model.family={family!s}: no such model; choose one of {', '.join(FAMILIES)}")
-    base = _types(schema, family)  # type: ignore[arg-type]  # a class can be hashed, whatever its instances can
+    base = _schema_node(schema, family)  # type: ignore[arg-type]  # a class can be hashed, whatever its instances can
     check_keys(plain, base)
     try:
         config = OmegaConf.to_object(OmegaConf.merge(base, plain))
@@ -73,50 +73,50 @@ def parse(values: Mapping[str, Any] | DictConfig, schema: type[Config] = Config)
 
 
 @cache
-def _types(schema: type, family: str) -> DictConfig:
-    """What values are checked against; made once, for it takes longer than the checks."""
+def _schema_node(schema: type, family: str) -> DictConfig:
+    """Builds the schema of a model family; cached, since it takes longer than the checks."""
     node = cast(DictConfig, OmegaConf.structured(schema))
     node.model = OmegaConf.structured(FAMILIES[family])
     return node
 
 
 def check_keys(values: Mapping[Any, Any], schema: DictConfig, prefix: str = "") -> None:
-    """Raises a UserError for a key that the schema does not have, naming the nearest one that it has."""
+    """Raises a UserError for a key that the schema does not have; suggests the nearest one."""
     for key, value in values.items():
-        full = prefix + str(key)
-        if key not in schema.keys():  # noqa: SIM118 - `in` denies keys whose value is missing
-            raise UserError(unknown_key(full, [prefix + str(known) for known in schema.keys()]))  # noqa: SIM118
+        full_key = prefix + str(key)
+        if key not in schema.keys():  # noqa: SIM118 - `in` is false for keys whose value is missing
+            raise UserError(unknown_key(full_key, [prefix + str(known) for known in schema.keys()]))  # noqa: SIM118
         node = schema._get_node(key)
         if isinstance(node, ListConfig) and not isinstance(value, list | None):
-            raise UserError(f"{full}={value}: must be a list, such as {full}=[a,b]")
+            raise UserError(f"{full_key}={value}: must be a list, such as {full_key}=[a,b]")
         if isinstance(node, DictConfig) and not isinstance(value, Mapping | None):
-            raise UserError(f"{full}={value}: is a section with keys of its own, not a value")
+            raise UserError(f"{full_key}={value}: is a section with its own keys, not a value")
         if not isinstance(value, Mapping) or not isinstance(node, DictConfig):
             continue
         element = node._metadata.element_type
-        if is_dataclass(element):  # a mapping from free names to sections: test sets
+        if is_dataclass(element):  # a mapping from names to sections: test sets
             for name, section in value.items():
                 if isinstance(section, Mapping):
-                    check_keys(section, OmegaConf.structured(element), f"{full}.{name}.")
+                    check_keys(section, OmegaConf.structured(element), f"{full_key}.{name}.")
         else:
-            check_keys(value, node, f"{full}.")
+            check_keys(value, node, f"{full_key}.")
 
 
 def unknown_key(key: str, known: list[str]) -> str:
-    """The message for a key that does not exist here: the nearest that does, or the family of models that has it."""
+    """Returns the message for an unknown key: the nearest known key, or the model family that has it."""
     for family, schema in FAMILIES.items():
         if key in (f"model.{entry.name}" for entry in fields(schema)):
-            return f"{key} is a key of the {family} family only, and the model here is of another"
+            return f"{key} is a key of the {family} family only, but this model belongs to another family"
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"{key} is no configuration key" + (f"; did you mean {nearest[0]}?" if nearest else "")
+    return f"{key} is not a configuration key" + (f"; did you mean {nearest[0]}?" if nearest else "")
 
 
 def known_keys(schema: type = Config) -> list[str]:
-    """All keys of a schema with their sections, both families' for the model."""
+    """Returns all full keys of a schema, with the model keys of all families."""
 
-    def walk(kind: type, prefix: str) -> Iterator[str]:
-        hints = get_type_hints(kind)
-        for entry in fields(kind):
+    def walk(section: type, prefix: str) -> Iterator[str]:
+        hints = get_type_hints(section)
+        for entry in fields(section):
             hint = hints[entry.name]
             options = [hint, *get_args(hint)]
             yield prefix + entry.name
@@ -132,7 +132,7 @@ def known_keys(schema: type = Config) -> list[str]:
 
 
 def configs_folder() -> Path:
-    """The folder of the YAML files: inside an installed package, or beside it in a checkout.
+    """Returns the folder of the YAML files: inside an installed package, or beside it in a checkout.
 
     Raises:
         UserError: If the installation lacks it.

@@ -1,15 +1,15 @@
-"""Rules for values whatever their key, and keys that are set without effect. Keys are full ones, values plain."""
+"""Rules for the values of any key, and the search for keys without effect. Keys are full keys, values plain."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from seq2seq.errors import UserError
 
-LARGEST = 2**31 - 1  # of any count, size or number of steps: what 32 bits hold, more than any run needs
-_SEEDS = ("seed", "search.seed")  # have a rule of their own
+MAX_INTEGER = 2**31 - 1  # limit of any count, size or number of steps; seeds may be larger
+_SEEDS = ("seed", "search.seed")  # checked by their own sections
 
-# A key is read only where another one has one of these values.
-READ_WHERE: dict[str, tuple[str, tuple[object, ...]]] = {
+# Each key is used only if another key has one of these values: {key: (other key, values)}.
+USED_ONLY_IF: dict[str, tuple[str, tuple[object, ...]]] = {
     "tokenizer.byte_fallback": ("tokenizer.kind", ("unigram", "bpe", "char")),
     "tokenizer.normalization": ("tokenizer.kind", ("unigram", "bpe", "char")),
     "tokenizer.character_coverage": ("tokenizer.kind", ("unigram", "bpe", "char")),
@@ -41,7 +41,7 @@ READ_WHERE: dict[str, tuple[str, tuple[object, ...]]] = {
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings by their full key."""
+    """Flattens nested mappings to values by full key."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
@@ -52,54 +52,56 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """Refuses what no key can mean: empty text, text that no file can hold, numbers beyond any use.
+    """Checks rules that hold for every key: no empty text, no text that a path cannot hold, no huge integer.
 
     Raises:
-        UserError: Naming the key and the value.
+        UserError: If a value breaks a rule; names the key and the value.
     """
     for key, value in values.items():
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, str):
                 _check_text(key, item)
-            elif isinstance(item, int) and abs(item) > LARGEST and key not in _SEEDS:
-                raise UserError(f"{key}={item}: whole numbers are at most {LARGEST:,}")
+            elif isinstance(item, int) and abs(item) > MAX_INTEGER and key not in _SEEDS:
+                raise UserError(f"{key}={item}: whole numbers are at most {MAX_INTEGER:,}")
 
 
 def _check_text(key: str, text: str) -> None:
     if not text:
         raise UserError(f"{key}= is empty: give it a value, or leave it out")
     if "\0" in text:
-        raise UserError(f"{key}={text!r}: holds a NUL character, which is part of no name or path")
+        raise UserError(f"{key}={text!r}: holds a NUL character, which no name or path can contain")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise UserError(f"{key}={text!r}: is not UTF-8; rename what it names") from None
+        raise UserError(f"{key}={text!r}: is not UTF-8; rename the file or folder that it names") from None
 
 
 def unused_keys(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
-    """A line for each key that was set but that nothing reads, because of the value of another one.
+    """Returns one message per key that was set but is ignored because of the value of another key.
 
     Args:
-        values: Of all keys.
-        defaults: Of the same keys; a value that equals its default was not set.
+        values: The values of all keys.
+        defaults: Their defaults; a value that equals its default counts as not set.
     """
-    lines = []
-    for key, (condition, wanted) in READ_WHERE.items():
+    messages = []
+    for key, (condition, wanted) in USED_ONLY_IF.items():
         if key not in values or values[key] == defaults.get(key):
             continue
         found = values.get(condition)
         if not set(found if isinstance(found, list) else [found]) & set(wanted):
-            needed = " or ".join(_as_typed(value) for value in wanted)
-            because = f"{condition}={_as_typed(found)}" if condition in values else f"this model has no {condition}"
-            value = _as_typed(values[key])
-            lines.append(f"{key}={value} is ignored because {because}; it goes with {condition}={needed}")
-    return lines
+            needed = " or ".join(_override_value(value) for value in wanted)
+            because = (
+                f"{condition}={_override_value(found)}" if condition in values else f"this model has no {condition}"
+            )
+            value = _override_value(values[key])
+            messages.append(f"{key}={value} is ignored because {because}; it needs {condition}={needed}")
+    return messages
 
 
-def _as_typed(value: object) -> str:
-    """A value as a user types it."""
+def _override_value(value: object) -> str:
+    """Formats a value as in an override on the command line."""
     if isinstance(value, list):
-        return f"[{','.join(map(_as_typed, value))}]"
+        return f"[{','.join(map(_override_value, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)

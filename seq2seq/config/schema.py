@@ -1,4 +1,4 @@
-"""The whole configuration: its sections, and the rules between them."""
+"""The whole configuration: its sections and the rules between them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,12 +23,12 @@ LOSS_METRICS = ("loss", "ppl", "accuracy")
 
 @dataclass
 class Config:
-    """Everything that a run is made from.
+    """The configuration of a run.
 
     Attributes:
-        name: The run's name, part of its folder's path.
-        output_root: Where run folders are.
-        cache_root: Where tokenizers and token stores are.
+        name: Name of the run; its folder is ``output_root/name``.
+        output_root: Folder of the run folders.
+        cache_root: Folder of cached tokenizers and token stores.
         overwrite: Whether to start over in an existing run folder.
         seed: The only seed.
         model: A ``GRUConfig`` or a ``TransformerConfig``, by its ``family``.
@@ -48,9 +48,9 @@ class Config:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     def __post_init__(self) -> None:
-        """Checks that concern several sections."""
+        """Checks the rules between sections."""
         if isinstance(self.model, DictConfig | Mapping):
-            return  # a schema, not yet a configuration
+            return  # a schema for Hydra, not a configuration
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed={self.seed}: must be at least 0 and below 2^63")
         _check_name(self.name)
@@ -67,13 +67,13 @@ class Config:
             )
         resolve_horizon(self.optim, max_steps=self.trainer.max_steps)
         trainer = self.trainer
-        watched = trainer.metric.removeprefix("valid/")
-        if watched not in (*LOSS_METRICS, *self.metrics.names):
+        metric = trainer.metric.removeprefix("valid/")
+        if metric not in (*LOSS_METRICS, *self.metrics.names):
             raise UserError(
                 f"trainer.metric={trainer.metric} is not measured; choose one of "
                 + ", ".join(f"valid/{name}" for name in (*LOSS_METRICS, *self.metrics.names))
             )
-        if watched not in LOSS_METRICS and trainer.eval_examples == 0:
+        if metric not in LOSS_METRICS and trainer.eval_examples == 0:
             raise UserError(f"trainer.metric={trainer.metric} needs decoded examples, but trainer.eval_examples=0")
         _check_vectors(self.tokenizer, model)
         if isinstance(model, TransformerConfig) and model.positions is PositionKind.learned:
@@ -81,12 +81,12 @@ class Config:
 
 
 def _check_name(name: str | None) -> None:
-    """A run lies below `output_root`, and beside nothing that is hidden there."""
+    """Checks that the run folder is below `output_root`, and not hidden."""
     parts = () if name is None else Path(name).parts
     if name and (not parts or Path(name).is_absolute() or any(part.startswith(".") for part in parts)):
         raise UserError(
             f"name={name}: must be a folder below output_root, without .. and hidden folders; "
-            "output_root=DIR moves where runs are"
+            "output_root=DIR changes where run folders are"
         )
 
 
@@ -95,13 +95,13 @@ def _check_vectors(tokenizer: TokenizerConfig, model: ModelConfig) -> None:
     if both and model.tie_embeddings is TieEmbeddings.all:
         raise UserError(
             f"tokenizer.source_vectors={tokenizer.source_vectors} and tokenizer.target_vectors="
-            f"{tokenizer.target_vectors} would fill the one table of model.tie_embeddings=all: "
-            "give one of them, or set model.tie_embeddings=decoder"
+            f"{tokenizer.target_vectors} would both fill the single embedding table of model.tie_embeddings=all: "
+            "set only one of them, or model.tie_embeddings=decoder"
         )
 
 
 def _check_positions(config: Config, limit: int) -> None:
-    """A learned table has no vector for what lies beyond it."""
+    """Checks that no length limit exceeds the number of learned positions."""
     lengths = {
         "data.max_source_length": config.data.max_source_length,
         "data.max_target_length": config.data.max_target_length,
@@ -110,6 +110,6 @@ def _check_positions(config: Config, limit: int) -> None:
     for key, length in lengths.items():
         if length > limit:
             raise UserError(
-                f"{key}={length} is above model.max_positions={limit}, and model.positions=learned goes no further: "
-                "lower it, raise model.max_positions, or take model.positions=sinusoidal"
+                f"{key}={length} is above model.max_positions={limit}, which limits model.positions=learned: "
+                "lower it, raise model.max_positions, or use model.positions=sinusoidal"
             )

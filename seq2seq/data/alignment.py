@@ -1,4 +1,4 @@
-"""Where two files that should be aligned stop being so: the words behind a refused corpus."""
+"""Locates where two files that should be aligned line by line diverge, for the message that rejects the corpus."""
 
 import math
 from collections import deque
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from seq2seq.data.text import read_lines
 
-# What other programs take for a line end and we do not; names for messages.
+# Characters that other programs treat as line ends and this package does not, with names for messages.
 _LINE_END_LIKE = {
     "\r": "a lone carriage return",
     "\v": "a vertical tab",
@@ -20,12 +20,12 @@ _LINE_END_LIKE = {
     "\u2028": "U+2028",
     "\u2029": "U+2029",
 }
-_MAX_GAP = 1000  # lines: beyond this the files differ by more than lost or added lines
-_MIN_EVIDENCE = 8.0  # nats of length mismatch that the best place must save, against chance
+_MAX_GAP = 1000  # lines; a larger difference is not explained by lost or added lines
+_MIN_EVIDENCE = 8.0  # nats by which the best split must reduce the length mismatch, against chance
 
 
 def describe_mismatch(files: dict[str, Path], counts: list[int], *, errors: str) -> str:
-    """The message for files of different numbers of lines: both counts, and the first odd place if it shows.
+    """Returns the message for files with different numbers of lines, with the first mismatch if it can be located.
 
     Args:
         files: source and target file by config key.
@@ -35,29 +35,29 @@ def describe_mismatch(files: dict[str, Path], counts: list[int], *, errors: str)
     (source_key, source), (target_key, target) = files.items()
     return (
         f"{source_key}={source} has {counts[0]:,} lines, {target_key}={target} has {counts[1]:,}: "
-        f"a parallel corpus needs as many.{_odd_place(source, target, counts, errors=errors)}"
+        f"a parallel corpus needs the same number in both.{_locate_mismatch(source, target, counts, errors=errors)}"
     )
 
 
-def _odd_place(source: Path, target: Path, counts: list[int], *, errors: str) -> str:
+def _locate_mismatch(source: Path, target: Path, counts: list[int], *, errors: str) -> str:
     shorter, longer = (source, target) if counts[0] < counts[1] else (target, source)
     if min(counts) == 0:
         return f" {shorter.name} is empty."
-    for number, line in enumerate(read_lines(shorter, errors=errors), start=1):
+    for line_number, line in enumerate(read_lines(shorter, errors=errors), start=1):
         for char in set(line) & _LINE_END_LIKE.keys():
             return (
-                f" {shorter}:{number} holds {_LINE_END_LIKE[char]}, which some programs take for a line end; "
+                f" {shorter}:{line_number} contains {_LINE_END_LIKE[char]}, which some programs treat as a line end; "
                 r"here only \n ends a line."
             )
     gap = abs(counts[0] - counts[1])
-    place = first_odd_line(_lengths(shorter, errors), _lengths(longer, errors), gap) if gap <= _MAX_GAP else None
-    if place is not None:
-        lines = f"line {place}" if gap == 1 else f"{gap} lines from line {place} on"
-        return f" Going by the lengths of the lines, {lines} of {longer.name} may have no counterpart."
+    found = find_unpaired_line(_lengths(shorter, errors), _lengths(longer, errors), gap) if gap <= _MAX_GAP else None
+    if found is not None:
+        lines = f"line {found}" if gap == 1 else f"{gap} lines starting at line {found}"
+        return f" Judging by the line lengths, {lines} of {longer.name} may have no counterpart."
     pairs = zip(_lengths(source, errors), _lengths(target, errors), strict=False)
-    for number, (left, right) in enumerate(pairs, start=1):
+    for line_number, (left, right) in enumerate(pairs, start=1):
         if (left == 0) != (right == 0):
-            return f" The first line that is empty on one side only is line {number}."
+            return f" The first line that is empty on one side only is line {line_number}."
     return ""
 
 
@@ -65,30 +65,30 @@ def _lengths(path: Path, errors: str) -> Iterator[int]:
     return (len(line.strip()) for line in read_lines(path, errors=errors))
 
 
-def first_odd_line(shorter: Iterator[int], longer: Iterator[int], gap: int) -> int | None:
-    """The line (from 1) of the longer file at which `gap` lines without counterpart most likely start.
+def find_unpaired_line(shorter: Iterator[int], longer: Iterator[int], gap: int) -> int | None:
+    """Finds the line of the longer file, from 1, at which `gap` lines without counterpart most likely start.
 
-    Up to the place the files are paired line by line, behind it with an offset of `gap` lines. The place is
-    the one with the smallest sum of |log length ratios|, a plain stand-in for the length model of Gale and
-    Church (1993), section 3. One pass, memory for `gap` lengths.
+    Lines before it are paired one to one, lines after it with an offset of `gap` lines. Minimizes the sum of
+    |log length ratio| over the pairs, a simplification of the length model of Gale and Church (1993), section 3.
+    One pass over the files; memory for `gap` lengths.
 
     Args:
-        shorter: lengths of the lines of the file with fewer lines, in characters.
-        longer: lengths of the lines of the other.
-        gap: by how many lines they differ, at least 1.
+        shorter: line lengths of the file with fewer lines, in characters.
+        longer: line lengths of the other file.
+        gap: difference in the number of lines, at least 1.
 
     Returns:
-        the line, or None if no place is clearly better than the end of the file.
+        The line number, or None if no line is clearly better than the end of the file.
     """
     window = deque(islice(longer, gap), maxlen=gap + 1)
-    saved = best = 0.0  # cost of pairing the lines so far without the offset minus with it
-    place = 1
-    for number, (length, ahead) in enumerate(zip(shorter, longer, strict=False), start=1):
-        window.append(ahead)
-        saved += _cost(length, window[0]) - _cost(length, ahead)
-        if saved < best:
-            best, place = saved, number + 1
-    return place if saved - best > _MIN_EVIDENCE else None
+    excess = lowest = 0.0  # cost of pairing the lines so far without the offset, minus the cost with it
+    best = 1
+    for line_number, (length, offset_length) in enumerate(zip(shorter, longer, strict=False), start=1):
+        window.append(offset_length)
+        excess += _cost(length, window[0]) - _cost(length, offset_length)
+        if excess < lowest:
+            lowest, best = excess, line_number + 1
+    return best if excess - lowest > _MIN_EVIDENCE else None
 
 
 def _cost(left: int, right: int) -> float:

@@ -1,4 +1,4 @@
-"""Batches: which examples go together (a token budget, little padding), and the tensors made of them."""
+"""Batching: grouping examples by a token budget with little padding, and collating them into tensors."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -8,15 +8,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seq2seq.data.ragged import Index, Sequences
+from seq2seq.data.ragged import IntArray, RaggedArray
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
 from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID
 
 Lengths = npt.NDArray[np.integer[Any]]
 
-_POOL = 1 << 16  # examples sorted together: padding is small, yet large corpora get other batches each epoch
-_JITTER = 8.0  # places that an example may move away from where the sort puts it
+_POOL = 1 << 16  # examples sorted together: little padding, yet large corpora get different batches each epoch
+_JITTER = 8.0  # maximum random shift of an example within the sorted order
 
 
 @dataclass
@@ -24,11 +24,11 @@ class Batch:
     """Examples as padded tensors, all int64.
 
     Attributes:
-        src: [B, S] source ids, each row ended by EOS, then padding.
+        src: [B, S] source ids and EOS, then padding.
         tgt_in: [B, T] decoder input: BOS y1 .. yn, then padding.
-        rows: [M] places in the flattened [B*T] whose target is no padding, ascending.
-        labels: [M] target ids at these places: y1 .. yn EOS of each example in turn.
-        indices: [B] numbers of the examples in their store.
+        rows: [M] indices into the flattened [B*T] target positions that are not padding, ascending.
+        labels: [M] target ids at `rows`: y1 .. yn EOS of each example in turn.
+        indices: [B] indices of the examples in their store.
     """
 
     src: Tensor
@@ -39,21 +39,21 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Number of target tokens M, end of sentence counted."""
+        """Number of target tokens M, EOS included."""
         return self.labels.numel()
 
     @property
     def padding_share(self) -> float:
-        """Share of the B*S + B*T positions that are padding, 0 to 1 (waits for the device)."""
+        """Fraction of the B*S + B*T positions that are padding, 0 to 1 (synchronizes with the device)."""
         used = int((self.src != PAD_ID).sum()) + self.tokens
         return 1 - used / (self.src.numel() + self.tgt_in.numel())
 
     def pin_memory(self) -> "Batch":
-        """The same batch in page-locked memory, from where copies to a GPU need not be waited for."""
+        """Returns the batch in page-locked memory, from which it can be copied to a GPU asynchronously."""
         return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
 
     def halves(self) -> "tuple[Batch, Batch]":
-        """The first and the second half of the examples, of which there are at least two."""
+        """Splits the batch, of at least two examples, into a first and a second half."""
         middle, width = len(self.indices) // 2, self.tgt_in.size(1)
         split = int((self.rows < middle * width).sum())
         return (
@@ -70,7 +70,7 @@ class Batch:
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        """The same batch on a device."""
+        """Returns the batch on a device."""
         return Batch(*(getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)))
 
 
@@ -82,43 +82,43 @@ def collate(
     max_target_length: int,
     pad_multiple: int = 1,
 ) -> Batch:
-    """The batch of the given examples.
+    """Collates examples into a batch.
 
     Args:
-        store: where they are.
-        indices: [B] their numbers.
-        max_source_length: tokens of a source, EOS counted; a longer one is cut.
+        store: the store that holds the examples.
+        indices: [B] their indices in the store.
+        max_source_length: maximum tokens per source, EOS included; a longer one is cut.
         max_target_length: the same for targets.
         pad_multiple: padded lengths are rounded up to a multiple of this.
     """
-    numbers: Index = np.asarray(indices, dtype=np.int64)
-    src, _ = _padded(store.source_ids.gather(numbers, max_source_length - 1), pad_multiple)
-    tgt, used = _padded(store.target_ids.gather(numbers, max_target_length - 1), pad_multiple)
+    store_indices: IntArray = np.asarray(indices, dtype=np.int64)
+    src, _ = _pad(store.source_ids.gather(store_indices, max_source_length - 1), pad_multiple)
+    tgt, mask = _pad(store.target_ids.gather(store_indices, max_target_length - 1), pad_multiple)
     tgt_in = np.full_like(tgt, PAD_ID)
-    tgt_in[:, 1:] = np.where(used[:, 1:], tgt[:, :-1], PAD_ID)
+    tgt_in[:, 1:] = np.where(mask[:, 1:], tgt[:, :-1], PAD_ID)
     tgt_in[:, 0] = BOS_ID
-    rows = np.flatnonzero(used)
+    rows = np.flatnonzero(mask)
     return Batch(
         src=torch.from_numpy(src),
         tgt_in=torch.from_numpy(tgt_in),
         rows=torch.from_numpy(rows),
         labels=torch.from_numpy(tgt.reshape(-1)[rows]),
-        indices=torch.from_numpy(numbers),
+        indices=torch.from_numpy(store_indices),
     )
 
 
-def _padded(sequences: Sequences, pad_multiple: int) -> tuple[Index, npt.NDArray[np.bool_]]:
-    """Sequences as rows [B, width], each ended by EOS and then padded; and which places are no padding."""
+def _pad(sequences: RaggedArray, pad_multiple: int) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+    """Appends EOS to each sequence and pads to [B, width]; also returns the mask of what is not padding."""
     ids, lengths = sequences.values, sequences.lengths
-    width = int(_rounded_up(lengths.max() + 1, pad_multiple))
-    columns = np.arange(width)
+    width = int(_round_up(lengths.max() + 1, pad_multiple))
+    positions = np.arange(width)
     padded = np.full((len(lengths), width), PAD_ID, dtype=np.int64)
-    padded[columns < lengths[:, None]] = ids
+    padded[positions < lengths[:, None]] = ids
     padded[np.arange(len(lengths)), lengths] = EOS_ID
-    return padded, columns <= lengths[:, None]
+    return padded, positions <= lengths[:, None]
 
 
-def _rounded_up(lengths: Index, multiple: int) -> Index:
+def _round_up(lengths: IntArray, multiple: int) -> IntArray:
     return -(-lengths // multiple) * multiple
 
 
@@ -127,26 +127,26 @@ class EpochPlan:
     """The micro-batches of one epoch, over all ranks, in the order of training.
 
     Attributes:
-        order: [N] example numbers, batch behind batch.
-        ends: [M] where each micro-batch ends in `order`.
-        tokens: [M] target tokens of each micro-batch, EOS counted.
+        order: [N] example indices, grouped by micro-batch.
+        offsets: [M] offset in `order` at which each micro-batch ends.
+        tokens: [M] target tokens per micro-batch, EOS included.
     """
 
-    order: Index
-    ends: Index
-    tokens: Index
+    order: IntArray
+    offsets: IntArray
+    tokens: IntArray
 
     def __len__(self) -> int:
-        return len(self.ends)
+        return len(self.offsets)
 
-    def __getitem__(self, number: int) -> Index:
-        """Example numbers [B] of a micro-batch, 0 to M-1."""
-        start = self.ends[number - 1] if number else 0
-        return self.order[start : self.ends[number]]
+    def __getitem__(self, index: int) -> IntArray:
+        """Returns the example indices [B] of a micro-batch, 0 to M-1."""
+        start = self.offsets[index - 1] if index else 0
+        return self.order[start : self.offsets[index]]
 
-    def target_tokens(self, number: int) -> int:
-        """Target tokens of a micro-batch, EOS counted: known on every rank without communication."""
-        return int(self.tokens[number])
+    def target_tokens(self, index: int) -> int:
+        """Returns the target tokens of a micro-batch, EOS included: known on every rank without communication."""
+        return int(self.tokens[index])
 
 
 def plan_epoch(
@@ -158,69 +158,71 @@ def plan_epoch(
     epoch: int,
     pad_multiple: int = 1,
 ) -> EpochPlan:
-    """The micro-batches of an epoch: a pure function of the lengths, `seed` and `epoch`.
+    """Plans the micro-batches of an epoch: a pure function of the lengths, `seed` and `epoch`.
 
-    The examples are shuffled, sorted by length within pools of 65,536, moved a few places at random, cut
-    where the budget is full, and the batches shuffled. Each example is in one batch; every batch has
-    examples * max(padded source, padded target) <= `batch_tokens`, or is one longer example alone.
+    Shuffles the examples, sorts them by length within pools of 65,536, shifts each by a small random amount within
+    the sorted order, starts a new batch where the budget is full, and shuffles the batches. Each example is in exactly
+    one batch; each batch has examples * max(padded source, padded target) <= `batch_tokens`, or consists of one longer
+    example.
 
     Args:
-        source_lengths: [N] tokens, EOS counted.
-        target_lengths: [N] tokens, EOS counted.
-        batch_tokens: the budget of a micro-batch.
+        source_lengths: [N] tokens per source, EOS included.
+        target_lengths: [N] tokens per target, EOS included.
+        batch_tokens: the token budget of a micro-batch.
         seed: the run's seed.
-        epoch: number of the epoch, from 0.
-        pad_multiple: what `collate` rounds padded lengths up to.
+        epoch: epoch index, from 0.
+        pad_multiple: the multiple that `collate` rounds padded lengths up to.
     """
     if batch_tokens < 1:
         raise UserError(f"trainer.batch_tokens={batch_tokens}: must be at least 1.")
     generator = np.random.Generator(np.random.PCG64([seed, epoch]))
     order = generator.permutation(len(source_lengths))
-    order = order[by_length(source_lengths[order], target_lengths[order], pool=_POOL)]
-    # Where lengths are rare, the sort alone would bring the same examples together in every epoch.
+    order = order[argsort_by_length(source_lengths[order], target_lengths[order], pool=_POOL)]
+    # Without this, examples of rare lengths would share a batch in every epoch.
     order = order[np.argsort(np.arange(len(order)) + generator.uniform(0, _JITTER, len(order)))]
-    width = _rounded_up(np.maximum(source_lengths, target_lengths)[order], pad_multiple)
-    ends = _cut(width, batch_tokens)
-    sizes = np.diff(ends, prepend=0)
+    width = _round_up(np.maximum(source_lengths, target_lengths)[order], pad_multiple)
+    offsets = _batch_offsets(width, batch_tokens)
+    sizes = np.diff(offsets, prepend=0)
     shuffle = generator.permutation(len(sizes))
-    moved = np.cumsum(sizes[shuffle]) - sizes[shuffle]  # where each batch starts after the shuffle
-    shifts = np.repeat((ends - sizes)[shuffle] - moved, sizes[shuffle])
+    new_starts = np.cumsum(sizes[shuffle]) - sizes[shuffle]  # of each batch after the shuffle
+    shifts = np.repeat((offsets - sizes)[shuffle] - new_starts, sizes[shuffle])
     order = order[shifts + np.arange(len(order))]
-    ends = np.cumsum(sizes[shuffle])
+    offsets = np.cumsum(sizes[shuffle])
     totals = np.concatenate([[0], np.cumsum(target_lengths[order], dtype=np.int64)])
-    return EpochPlan(order, ends, np.diff(totals[ends], prepend=0))
+    return EpochPlan(order, offsets, np.diff(totals[offsets], prepend=0))
 
 
-def by_length(source: Lengths, target: Lengths, *, pool: int) -> Index:
-    """The order that puts examples of alike lengths side by side, within each pool of neighbours.
+def argsort_by_length(source: Lengths, target: Lengths, *, pool: int) -> IntArray:
+    """Returns the order [N] that sorts examples by length within each pool of `pool` consecutive examples.
 
-    By the longer side, which is what the budget counts, then by how much longer the source is. The latter
-    runs up and down in turn, so that neighbours at a change of the former are alike in both lengths too.
+    The first key is the longer side, which the budget counts; the second is how much longer the source is. The
+    second alternates between ascending and descending, so that both lengths also change little where the first
+    key does.
     """
     source, target = source.astype(np.int64), target.astype(np.int64)
     width, excess = np.maximum(source, target), source - target
     span = int(width.max(initial=0)) + 1
-    # One key instead of three to sort by: pool, width, and the excess, which is between -span and span.
+    # Combines three sort keys into one: pool, width, and the excess, which is between -span and span.
     key = (np.arange(len(width)) // pool * span + width) * (2 * span) + np.where(width % 2 == 0, excess, -excess)
     return np.argsort(key, kind="stable")
 
 
-def _cut(width: Index, batch_tokens: int) -> Index:
-    """Ends [M] of the batches that examples of these widths [N] fall into, each filled to the budget."""
-    ends: list[int] = []
+def _batch_offsets(width: IntArray, batch_tokens: int) -> IntArray:
+    """Greedily fills batches with examples of the given widths [N]; returns the end offset of each batch [M]."""
+    offsets: list[int] = []
     start = 0
     while start < len(width):
-        # No more than this many fit whatever follows: the first example alone is so wide.
-        ahead = width[start : start + batch_tokens // int(width[start]) + 1]
-        area = np.maximum.accumulate(ahead) * np.arange(1, len(ahead) + 1)  # grows with every example
+        # The width of the first example bounds how many can fit.
+        candidates = width[start : start + batch_tokens // int(width[start]) + 1]
+        area = np.maximum.accumulate(candidates) * np.arange(1, len(candidates) + 1)  # strictly increasing
         start += max(1, int(np.searchsorted(area, batch_tokens, side="right")))
-        ends.append(start)
-    return np.array(ends, dtype=np.int64)
+        offsets.append(start)
+    return np.array(offsets, dtype=np.int64)
 
 
-def evaluation_batches(source_lengths: Lengths, target_lengths: Lengths, *, batch_tokens: int) -> list[Index]:
-    """Batches of all examples within the budget of `plan_epoch`, by length, the same ones each time."""
-    order = by_length(source_lengths, target_lengths, pool=max(1, len(source_lengths)))
+def evaluation_batches(source_lengths: Lengths, target_lengths: Lengths, *, batch_tokens: int) -> list[IntArray]:
+    """Groups all examples, sorted by length, into batches within the budget of `plan_epoch`; deterministic."""
+    order = argsort_by_length(source_lengths, target_lengths, pool=max(1, len(source_lengths)))
     width = np.maximum(source_lengths, target_lengths)[order].astype(np.int64)
-    ends = _cut(width, batch_tokens).tolist()
-    return [order[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    offsets = _batch_offsets(width, batch_tokens).tolist()
+    return [order[start:end] for start, end in zip([0, *offsets], offsets, strict=False)]

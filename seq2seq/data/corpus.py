@@ -1,4 +1,4 @@
-"""Corpora as streams of examples: two aligned files, JSONL records, or tab-separated columns."""
+"""Reads corpora as streams of examples from two aligned files, JSONL records or tab-separated columns."""
 
 import json
 import math
@@ -16,11 +16,11 @@ from seq2seq.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _JSONL = (".jsonl", ".ndjson")
-_LONGEST_NAME = 200  # bytes; file systems take 255, and endings come behind
+_MAX_NAME_BYTES = 200  # file systems allow 255, and suffixes are appended
 
 
 class OnLong(str, Enum):
-    """What becomes of a training example that is longer than the limits: left out, or cut."""
+    """What to do with a training example beyond the length limits: drop it, or cut it."""
 
     skip = "skip"
     truncate = "truncate"
@@ -28,17 +28,17 @@ class OnLong(str, Enum):
 
 @dataclass
 class CorpusConfig:
-    """Where the examples of one split are: either `source` and `target`, or `path`.
+    """Files of one split: either `source` and `target`, or `path`.
 
     Attributes:
-        source: text file, a source a line (``.gz`` is read as it is).
+        source: text file, one source per line; ``.gz`` is decompressed.
         target: text file, aligned with `source` line by line.
-        path: ``.jsonl`` (an object a line) or ``.tsv`` (no header, no quoting) file, also with ``.gz``
-            behind.
-        source_field: JSONL: the field of the source, default ``source``. TSV: the column, default 0.
-        target_field: JSONL: the field of the target, default ``target``. TSV: the column, default 1.
-        references_field: JSONL: a field with further references, a string or a list of strings; may be
-            missing from a record, but not from all of them.
+        path: ``.jsonl`` (one object per line) or ``.tsv`` (no header, no quoting) file, or either with ``.gz``
+            appended.
+        source_field: JSONL: field of the source, default ``source``. TSV: column index, default 0.
+        target_field: JSONL: field of the target, default ``target``. TSV: column index, default 1.
+        references_field: JSONL: field of additional references, a string or a list of strings; may be missing
+            from a record, but not from all.
     """
 
     source: str | None = None
@@ -51,11 +51,11 @@ class CorpusConfig:
 
 @dataclass
 class DataConfig:
-    """The corpora of a run, and what is kept of them.
+    """The corpora of a run, length limits and filters.
 
-    Lengths are in tokens; the end-of-sentence token counts, the begin token does not. Validation and test
-    sets are never filtered: their lines stay aligned, and what is too long is truncated. The filters
-    (`on_long`, `max_length_ratio`, `drop_*`) concern training examples, and each counts what it drops.
+    Lengths are in tokens, with EOS and without BOS. Validation and test sets are never filtered: their lines stay
+    aligned, and long texts are cut. The filters (`on_long`, `max_length_ratio`, `drop_*`) apply to training examples,
+    and the data report counts what each one drops.
 
     Attributes:
         root: folder that relative paths are resolved against.
@@ -64,13 +64,13 @@ class DataConfig:
         train: training corpus.
         valid: validation corpus.
         test: test sets by name.
-        max_source_length: tokens of a source.
-        max_target_length: tokens of a target.
-        on_long: what becomes of a longer training example.
-        max_length_ratio: longer side / shorter side, in tokens; null is no limit.
-        drop_duplicates: keeps the first of training pairs that are equal in source and target.
+        max_source_length: maximum tokens per source.
+        max_target_length: maximum tokens per target.
+        on_long: what to do with a longer training example.
+        max_length_ratio: maximum of longer side / shorter side, in tokens; null means no limit.
+        drop_duplicates: keeps only the first of training pairs with equal source and target.
         drop_identical: drops training pairs whose source equals their target.
-        encoding_errors: ``strict`` refuses bytes that are not UTF-8, ``replace`` reads them as U+FFFD.
+        encoding_errors: ``strict`` rejects bytes that are not UTF-8, ``replace`` reads them as U+FFFD.
     """
 
     root: str = "data"
@@ -99,20 +99,20 @@ class DataConfig:
         for name in self.test:
             if not _is_file_name(name):
                 raise UserError(
-                    f"data.test.{name}: a test set's name is a file's too: it must be printable, of at most "
-                    f"{_LONGEST_NAME} bytes, without slashes and without a dot in front."
+                    f"data.test.{name}: a test set's name is also a file name: it must be printable, at most "
+                    f"{_MAX_NAME_BYTES} bytes long, without slashes and without a leading dot."
                 )
         if self.max_length_ratio is not None and not 1 <= self.max_length_ratio < math.inf:
             raise UserError(
                 f"data.max_length_ratio={self.max_length_ratio}: must be at least 1 (longer / shorter); "
-                "null switches the filter off."
+                "null disables the filter."
             )
 
 
 def _is_file_name(name: str) -> bool:
     return (
         name.isprintable()
-        and 0 < len(name.encode("utf-8")) <= _LONGEST_NAME
+        and 0 < len(name.encode("utf-8")) <= _MAX_NAME_BYTES
         and not name.startswith(".")
         and not {"/", "\\"} & set(name)
     )
@@ -120,12 +120,12 @@ def _is_file_name(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One source text with its target.
+    """A source text with its target.
 
     Attributes:
         source: source text.
         target: target text.
-        references: what a generated text is scored against: the target first, then further references.
+        references: texts to score an output against: the target first, then additional references.
     """
 
     source: str
@@ -134,11 +134,11 @@ class Example:
 
 
 def resolve_root(root: str, *, package: Path = _PACKAGE) -> Path:
-    """Absolute path of the data folder: below the current folder, or of a corpus that comes with the package.
+    """Returns the absolute path of the data folder, in the current folder or bundled with the package.
 
-    A relative root that does not exist below the current folder is looked for beside the package (a
-    checkout), then by its last part inside the package (an installed wheel). A root found nowhere is returned
-    as it is below the current folder: the files in it may all be given by absolute paths.
+    A relative root that does not exist in the current folder is searched next to the package (a checkout), then by
+    its last component inside the package (an installed wheel). If it is not found, returns the path in the current
+    folder: all files may have absolute paths.
     """
     here = Path(root).expanduser().absolute()
     if Path(root).is_absolute() or here.is_dir():
@@ -150,10 +150,10 @@ def resolve_root(root: str, *, package: Path = _PACKAGE) -> Path:
 
 
 def corpus_files(config: CorpusConfig, root: Path, key: str) -> dict[str, Path]:
-    """The files of a corpus by their config keys, such as ``{"data.train.source": Path(...), ...}``.
+    """Returns the files of a corpus by their config keys, such as ``{"data.train.source": Path(...), ...}``.
 
     Raises:
-        UserError: the section names no files or contradicts itself, or a file is missing or a folder.
+        UserError: the section names no files or is contradictory, or a file is missing or a folder.
     """
     parallel = {"source": config.source, "target": config.target}
     if config.path is not None:
@@ -171,21 +171,23 @@ def corpus_files(config: CorpusConfig, root: Path, key: str) -> dict[str, Path]:
             f"or {key}.path (a .jsonl or .tsv file)."
         )
     if missing:
-        raise UserError(f"{key}.{missing[0]} is not set: source and target go together.")
+        raise UserError(f"{key}.{missing[0]} is not set: set both source and target.")
     for name in ("source_field", "target_field", "references_field"):
         if getattr(config, name) is not None:
-            raise UserError(f"{key}.{name}={getattr(config, name)}: goes with {key}.path, not with two text files.")
+            raise UserError(f"{key}.{name}={getattr(config, name)}: only valid with {key}.path, not two text files.")
     return {f"{key}.{name}": _locate(str(value), root, f"{key}.{name}") for name, value in parallel.items()}
 
 
 def _locate(value: str, root: Path, key: str) -> Path:
+    """Resolves a configured path against the root and checks that it can be read."""
     path = root / Path(value).expanduser()
     try:
         check_readable(path, f"{key}={value}")
     except UserError as error:
-        if not os.path.exists(path) and os.path.isfile(value):  # pathlib's would raise for a name that is too long
+        # os.path, because pathlib raises for a name that is too long.
+        if not os.path.exists(path) and os.path.isfile(value):
             raise UserError(
-                f"{error} Relative paths are below data.root={root}; the current folder has such a file: "
+                f"{error} Relative paths are resolved against data.root={root}; the file exists in the current folder: "
                 "set data.root=. or give an absolute path."
             ) from error
         raise
@@ -193,30 +195,30 @@ def _locate(value: str, root: Path, key: str) -> Path:
 
 
 def read_examples(config: CorpusConfig, root: Path, key: str, *, errors: str = "strict") -> Iterator[Example]:
-    """Yields the examples of a corpus in order, an example a line, blank ones included.
+    """Yields the examples of a corpus in order, one per line, including blank ones.
 
     Args:
-        config: where they are.
+        config: the corpus section.
         root: folder that relative paths are resolved against.
         key: the section's config key for messages, such as ``data.train``.
         errors: see `seq2seq.data.text.ENCODING_ERRORS`.
 
     Raises:
-        UserError: as `corpus_files` and `read_lines`; a corpus without any example; two files with different
-            numbers of lines (found at the end: both are counted); a record without its fields.
+        UserError: as `corpus_files` and `read_lines`; the corpus has no examples; the two files have different
+            numbers of lines (raised at the end, with both counts); a record lacks a field.
     """
     files = corpus_files(config, root, key)
     examples = _reader(config, key)(files, config, errors)
     first = next(examples, None)
     if first is None:
         names = " and ".join(f"{name}={path}" for name, path in files.items())
-        raise UserError(f"{names}: empty, not one example in it.")
+        raise UserError(f"{names}: empty, without a single example.")
     yield first
     yield from examples
 
 
 def is_jsonl(path: str) -> bool:
-    """Whether a file is JSONL by its name: the only kind whose texts may hold line breaks."""
+    """Whether a file is JSONL by its name: the only format whose texts may contain line breaks."""
     return path.lower().removesuffix(".gz").endswith(_JSONL)
 
 
@@ -224,7 +226,7 @@ _Reader = Callable[[dict[str, Path], CorpusConfig, str], Iterator[Example]]
 
 
 def _reader(config: CorpusConfig, key: str) -> _Reader:
-    """The function that reads this kind of corpus, by the file's name."""
+    """Returns the function that reads the corpus, by the suffix of the file name."""
     if config.path is None:
         return _read_parallel
     if is_jsonl(config.path):
@@ -233,7 +235,7 @@ def _reader(config: CorpusConfig, key: str) -> _Reader:
         return _read_tsv
     raise UserError(
         f"{key}.path={config.path}: the name must end in .jsonl or .tsv (or .jsonl.gz, .tsv.gz). "
-        f"Two aligned text files are given by {key}.source and {key}.target."
+        f"For two aligned text files, set {key}.source and {key}.target."
     )
 
 
@@ -241,64 +243,64 @@ def _read_parallel(files: dict[str, Path], config: CorpusConfig, errors: str) ->
     del config
     source, target = files.values()
     lines = zip_longest(read_lines(source, errors=errors), read_lines(target, errors=errors))
-    for pairs, (source_line, target_line) in enumerate(lines):
+    for num_pairs, (source_line, target_line) in enumerate(lines):
         if source_line is None or target_line is None:
-            longer = pairs + 1 + sum(1 for _ in lines)
-            counts = [pairs, longer] if source_line is None else [longer, pairs]
+            longer = num_pairs + 1 + sum(1 for _ in lines)
+            counts = [num_pairs, longer] if source_line is None else [longer, num_pairs]
             raise UserError(describe_mismatch(files, counts, errors=errors))
         yield Example(source_line, target_line, (target_line,))
 
 
 def read_records(path: Path, *, errors: str = "strict") -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the JSON objects of a JSONL file with their line numbers (from 1); blank lines are no records.
+    """Yields the line number, from 1, and JSON object of each line of a JSONL file; skips blank lines.
 
     Raises:
-        UserError: a line is not a JSON object, named by file and line.
+        UserError: a line is not a JSON object; names the file and line.
     """
-    for number, line in enumerate(read_lines(path, errors=errors), start=1):
+    for line_number, line in enumerate(read_lines(path, errors=errors), start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{number}: not JSON: {error}. Each line must be one JSON object.") from error
+            raise UserError(f"{path}:{line_number}: not JSON: {error}. Each line must be one JSON object.") from error
         if not isinstance(record, dict):
             raise UserError(
-                f"{path}:{number}: a JSON {_json_type(record)}, not an object. "
+                f"{path}:{line_number}: a JSON {_json_type(record)}, not an object. "
                 'Each line must be one object, such as {"source": "...", "target": "..."}.'
             )
-        yield number, record
+        yield line_number, record
 
 
-def text_field(record: dict[str, Any], name: str, place: str, *, key: str | None = None) -> str:
-    """The text in a field of a JSONL record.
+def text_field(record: dict[str, Any], name: str, location: str, *, key: str | None = None) -> str:
+    """Returns the text in a field of a JSONL record.
 
     Args:
-        record: as `read_records` yields it.
-        name: of the field.
-        place: file:line, for messages.
-        key: what a user chooses the field by.
+        record: a record from `read_records`.
+        name: name of the field.
+        location: file:line, for messages.
+        key: config key that selects the field, for messages.
 
     Raises:
-        UserError: the record lacks the field, or what it holds is not text.
+        UserError: the record lacks the field, or its value is not text.
     """
     if name not in record:
         found = ", ".join(map(str, record)) or "none"
-        fix = f" Set {key} to the one that is meant." if record and key else ""
-        raise UserError(f"{place}: no field {name!r}; the record's fields: {found}.{fix}")
-    return _checked_text(record[name], name, place)
+        fix = f" Set {key} to one of these." if record and key else ""
+        raise UserError(f"{location}: no field {name!r}; the record's fields: {found}.{fix}")
+    return _checked_text(record[name], name, location)
 
 
-def _checked_text(value: object, name: str, place: str) -> str:
+def _checked_text(value: object, name: str, location: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{place}: field {name!r} holds a JSON {_json_type(value)}, not a string.")
+        raise UserError(f"{location}: field {name!r} contains a JSON {_json_type(value)}, not a string.")
     if not value.isascii():
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
             raise UserError(
-                f"{place}: field {name!r} holds half of a surrogate pair (\\u{ord(value[error.start]):04x}) "
-                f"at character {error.start + 1}, which is no text."
+                f"{location}: field {name!r} contains half of a surrogate pair (\\u{ord(value[error.start]):04x}) "
+                f"at character {error.start + 1}, which is not valid text."
             ) from error
     return value
 
@@ -315,47 +317,47 @@ def _read_jsonl(files: dict[str, Path], config: CorpusConfig, errors: str) -> It
     target_field = config.target_field or "target"
     references_field = config.references_field
     found = references_field is None
-    for number, record in read_records(path, errors=errors):
-        place = f"{path}:{number}"
+    for line_number, record in read_records(path, errors=errors):
+        location = f"{path}:{line_number}"
         found = found or references_field in record
-        target = text_field(record, target_field, place, key=f"{section}target_field")
-        more = _references(record, references_field, place)
-        source = text_field(record, source_field, place, key=f"{section}source_field")
-        yield Example(source, target, (target, *more))
+        target = text_field(record, target_field, location, key=f"{section}target_field")
+        additional = _references(record, references_field, location)
+        source = text_field(record, source_field, location, key=f"{section}source_field")
+        yield Example(source, target, (target, *additional))
     if not found:
         raise UserError(f"{path}: no record has the field that {section}references_field={references_field} names.")
 
 
-def _references(record: dict[str, Any], name: str | None, place: str) -> tuple[str, ...]:
+def _references(record: dict[str, Any], name: str | None, location: str) -> tuple[str, ...]:
     if name is None or record.get(name) is None:
         return ()
     value = record[name]
     items = value if isinstance(value, list) else [value]
-    return tuple(_checked_text(item, name, place) for item in items)
+    return tuple(_checked_text(item, name, location) for item in items)
 
 
 def _read_tsv(files: dict[str, Path], config: CorpusConfig, errors: str) -> Iterator[Example]:
     ((key, path),) = files.items()
     section = key.removesuffix(".path")
     if config.references_field is not None:
-        raise UserError(f"{section}.references_field={config.references_field}: only JSONL has references.")
-    source_column = _column(config.source_field, 0, f"{section}.source_field")
-    target_column = _column(config.target_field, 1, f"{section}.target_field")
-    needed = max(source_column, target_column) + 1
-    for number, line in enumerate(read_lines(path, errors=errors), start=1):
+        raise UserError(f"{section}.references_field={config.references_field}: only JSONL files have references.")
+    source_column = _column_index(config.source_field, 0, f"{section}.source_field")
+    target_column = _column_index(config.target_field, 1, f"{section}.target_field")
+    num_required = max(source_column, target_column) + 1
+    for line_number, line in enumerate(read_lines(path, errors=errors), start=1):
         columns = line.split("\t")
-        if len(columns) < needed:
+        if len(columns) < num_required:
             raise UserError(
-                f"{path}:{number}: {len(columns)} column(s), needs at least {needed}. "
+                f"{path}:{line_number}: {len(columns)} column(s), needs at least {num_required}. "
                 "Source and target are separated by a tab; there is no quoting."
             )
         target = columns[target_column]
         yield Example(columns[source_column], target, (target,))
 
 
-def _column(value: str | None, default: int, key: str) -> int:
+def _column_index(value: str | None, default: int, key: str) -> int:
     if value is None:
         return default
     if not (value.isascii() and value.isdigit()):
-        raise UserError(f"{key}={value}: a TSV file has no header; give the number of the column, from 0.")
+        raise UserError(f"{key}={value}: a TSV file has no header; give the column index, from 0.")
     return int(value)

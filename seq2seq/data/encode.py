@@ -1,4 +1,4 @@
-"""From a stream of examples to a token store, in chunks: memory does not grow with the corpus."""
+"""Encodes examples into a token store, chunk by chunk: memory does not grow with the corpus."""
 
 import os
 from collections import deque
@@ -13,16 +13,16 @@ import numpy as np
 
 from seq2seq.data.corpus import DataConfig, Example
 from seq2seq.data.filters import DUPLICATE, REASONS, Mask, SeenPairs, length_reasons, text_reason
-from seq2seq.data.ragged import INDEX, Index, Sequences
+from seq2seq.data.ragged import INT64, IntArray, RaggedArray
 from seq2seq.data.report import SideCounter, SplitReport
-from seq2seq.data.store import Limits, StoreWriter
+from seq2seq.data.store import LengthLimits, StoreWriter
 from seq2seq.tokenizers.pair import Tokenizers
 
 R = TypeVar("R")
 
 _CHUNK_EXAMPLES = 4_096
-_MOST_THREADS = 8  # more would wait for the one that reads and writes
-_CHUNK_CHARS = 1_000_000  # bounds a chunk of long documents; a longer example is a chunk of its own
+_MAX_THREADS = 8  # more would wait for the thread that reads and writes
+_CHUNK_CHARS = 1_000_000  # bounds a chunk of long documents; a longer example gets a chunk of its own
 
 
 def write_store(
@@ -36,35 +36,35 @@ def write_store(
     """Encodes examples into a store in an existing, empty folder.
 
     Args:
-        folder: where.
-        examples: the whole corpus in order.
-        tokenizers: encode both sides.
-        data: limits and filters.
-        training: filters the examples; otherwise all are kept, blank ones too, and what is too long is cut.
+        folder: the folder to write to.
+        examples: the whole corpus, in order.
+        tokenizers: the tokenizers of both sides.
+        data: length limits and filters.
+        training: whether to filter the examples; otherwise all are kept, even blank ones, and long ones are cut.
     """
-    limits = Limits(data.max_source_length, data.max_target_length)
+    limits = LengthLimits(data.max_source_length, data.max_target_length)
     with StoreWriter(folder, tokenizers, limits) as writer:
         encoder = _Encoder(writer, tokenizers, data, training=training)
-        # SentencePiece holds no lock of Python's: each core encodes a chunk, while one reads and writes in between.
-        tasks = (encoder.encoding(chunk) for chunk in _chunks(examples))
-        for encoded in _in_order(tasks, at_once=min(_available_cores(), _MOST_THREADS)):
+        # SentencePiece releases the GIL: worker threads encode one chunk each while this thread reads and writes.
+        tasks = (encoder.encode_task(chunk) for chunk in _chunks(examples))
+        for encoded in _run_in_order(tasks, num_threads=min(_available_cores(), _MAX_THREADS)):
             encoder.add(encoded)
         writer.finish({"report": asdict(encoder.report())})
 
 
-def _in_order(tasks: Iterable[Callable[[], R]], *, at_once: int) -> Iterator[R]:
-    """The results of the tasks in order; some run in threads while the caller works on the results before."""
-    threads = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="encoding")
-    started: deque[Future[R]] = deque()
+def _run_in_order(tasks: Iterable[Callable[[], R]], *, num_threads: int) -> Iterator[R]:
+    """Runs tasks in a thread pool and yields their results in order, submitting only a few tasks ahead."""
+    pool = ThreadPoolExecutor(max_workers=num_threads, thread_name_prefix="encoding")
+    futures: deque[Future[R]] = deque()
     try:
         for task in tasks:
-            started.append(threads.submit(task))
-            if len(started) > at_once:
-                yield started.popleft().result()
-        while started:
-            yield started.popleft().result()
+            futures.append(pool.submit(task))
+            if len(futures) > num_threads:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
     finally:
-        threads.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def _available_cores() -> int:
@@ -93,24 +93,24 @@ class _Encoded:
 
     Attributes:
         examples: B examples.
-        positions: int64 [B] their numbers in the corpus.
-        source: their ids.
-        target: their ids.
+        corpus_indices: int64 [B] their indices in the corpus.
+        source: source ids.
+        target: target ids.
     """
 
     examples: list[Example]
-    positions: Index
-    source: Sequences
-    target: Sequences
+    corpus_indices: IntArray
+    source: RaggedArray
+    target: RaggedArray
 
-    def select(self, keep: Mask) -> "_Encoded":
-        """The examples where `keep` [B] is true."""
-        examples = [self.examples[i] for i in np.flatnonzero(keep)]
-        return _Encoded(examples, self.positions[keep], self.source.select(keep), self.target.select(keep))
+    def select(self, mask: Mask) -> "_Encoded":
+        """Returns the examples where `mask` [B] is true."""
+        examples = [self.examples[i] for i in np.flatnonzero(mask)]
+        return _Encoded(examples, self.corpus_indices[mask], self.source.select(mask), self.target.select(mask))
 
 
 class _Encoder:
-    """Filters, encodes, counts and writes."""
+    """Filters, encodes, counts and writes the examples of one corpus."""
 
     def __init__(self, writer: StoreWriter, tokenizers: Tokenizers, data: DataConfig, *, training: bool):
         self._writer = writer
@@ -124,51 +124,53 @@ class _Encoder:
         self._read = 0
         self._kept = 0
 
-    def encoding(self, chunk: list[Example]) -> Callable[[], _Encoded]:
-        """Takes in the next examples of the corpus; what is left to do is to call the result, in any thread."""
-        positions = np.arange(self._read, self._read + len(chunk), dtype=INDEX)
+    def encode_task(self, chunk: list[Example]) -> Callable[[], _Encoded]:
+        """Filters the next examples by their text; returns a function that encodes the rest, in any thread."""
+        corpus_indices = np.arange(self._read, self._read + len(chunk), dtype=INT64)
         self._read += len(chunk)
         self._source.add_texts([example.source for example in chunk])
         self._target.add_texts([example.target for example in chunk])
         if self._training:
-            keep = self._keep_by_text(chunk)
-            chunk, positions = [chunk[i] for i in np.flatnonzero(keep)], positions[keep]
-        return partial(self._encode, chunk, positions)
+            mask = self._text_mask(chunk)
+            chunk, corpus_indices = [chunk[i] for i in np.flatnonzero(mask)], corpus_indices[mask]
+        return partial(self._encode, chunk, corpus_indices)
 
-    def _encode(self, chunk: list[Example], positions: Index) -> _Encoded:
+    def _encode(self, chunk: list[Example], corpus_indices: IntArray) -> _Encoded:
         source = self._writer.source_sequences(self._tokenizers.source.encode_batch([e.source for e in chunk]))
         target = self._writer.target_sequences(self._tokenizers.target.encode_batch([e.target for e in chunk]))
-        return _Encoded(chunk, positions, source, target)
+        return _Encoded(chunk, corpus_indices, source, target)
 
     def add(self, encoded: _Encoded) -> None:
-        """Counts and writes."""
+        """Filters encoded examples by their lengths, counts and writes them."""
         self._source.add_ids(encoded.source)
         self._target.add_ids(encoded.target)
         if self._training:
-            encoded = encoded.select(self._keep_by_length(encoded.source, encoded.target))
+            encoded = encoded.select(self._length_mask(encoded.source, encoded.target))
         self._source.add_kept(encoded.source)
         self._target.add_kept(encoded.target)
         self._writer.add_ids(encoded.source, encoded.target)
-        self._writer.add_texts(encoded.examples, encoded.positions)
+        self._writer.add_texts(encoded.examples, encoded.corpus_indices)
         self._kept += len(encoded.examples)
 
     def report(self) -> SplitReport:
-        """What was read, dropped and kept so far."""
+        """Reports what was read, dropped and kept so far."""
         dropped = {reason: count for reason, count in self._dropped.items() if count}
         return SplitReport(self._read, self._kept, dropped, self._source.result(), self._target.result())
 
-    def _keep_by_text(self, chunk: list[Example]) -> Mask:
+    def _text_mask(self, chunk: list[Example]) -> Mask:
+        """Returns which examples [B] to keep, judging by their text; counts the others."""
         reasons = [text_reason(example, self._data) for example in chunk]
         keep = np.array([reason is None for reason in reasons], dtype=bool)
         for reason in filter(None, reasons):
             self._dropped[reason] += 1
         if self._seen is not None:
-            fresh = self._seen.add([chunk[i] for i in np.flatnonzero(keep)])
-            self._dropped[DUPLICATE] += int(np.count_nonzero(~fresh))
-            keep[keep] = fresh
+            is_new = self._seen.add([chunk[i] for i in np.flatnonzero(keep)])
+            self._dropped[DUPLICATE] += int(np.count_nonzero(~is_new))
+            keep[keep] = is_new
         return keep
 
-    def _keep_by_length(self, source: Sequences, target: Sequences) -> Mask:
+    def _length_mask(self, source: RaggedArray, target: RaggedArray) -> Mask:
+        """Returns which examples [B] to keep, judging by their lengths; counts the others."""
         keep = np.ones(len(source.lengths), dtype=bool)
         for reason, mask in length_reasons(source.lengths, target.lengths, self._data).items():
             self._dropped[reason] += int(np.count_nonzero(mask))

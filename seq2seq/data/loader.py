@@ -1,4 +1,4 @@
-"""The batches of each optimizer step, in a thread ahead of it: a pure function of (seed, epoch, position)."""
+"""Loads the batches of each optimizer step, prefetched in a thread: a pure function of (seed, epoch, position)."""
 
 import queue
 import threading
@@ -9,22 +9,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from seq2seq.data.batching import Batch, EpochPlan, collate, plan_epoch
-from seq2seq.data.ragged import Index
+from seq2seq.data.ragged import IntArray
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
 
-# Seconds that a thread gets to see that nobody wants its batches any more. It may be drawing the ids of an epoch, for
-# minutes; what it builds is thrown away with the process, and cleared away by the next one.
-_PATIENCE = 2.0
+# How long to wait for the prefetch thread to stop. It may be busy for minutes resampling the ids of an epoch; the
+# partial files that it leaves at exit are removed by the next process.
+_JOIN_TIMEOUT_SEC = 2.0
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One forward and backward of one rank.
+    """One forward and backward pass of one rank.
 
     Attributes:
         batch: The examples.
-        weight: 1.0; 0.0 on a rank that has nothing left in an epoch's last step and only keeps the others company.
+        weight: 1.0, or 0.0 for a filler batch: in an epoch's last step, a rank without examples of its own computes
+            one so that all ranks take part in the collective operations.
     """
 
     batch: Batch
@@ -33,15 +34,15 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class StepBatches:
-    """What one rank computes in one optimizer step.
+    """The micro-batches of one rank in one optimizer step.
 
     Attributes:
-        micro_batches: As many on each rank.
-        target_tokens: Target tokens of the step over all micro-batches and ranks, end-of-sentence counted.
-        padding_share: Padded positions over all positions of this rank's micro-batches.
+        micro_batches: The same number on each rank.
+        target_tokens: Target tokens of the step over all micro-batches and ranks, EOS included.
+        padding_share: Fraction of the positions in this rank's micro-batches that are padding, 0 to 1.
         epoch: The epoch of the step, from 0.
-        position: Micro-batches of the epoch that are behind after this step.
-        epoch_size: Micro-batches of the epoch.
+        position: Number of the epoch's micro-batches, over all ranks, consumed after this step.
+        epoch_size: Number of micro-batches in the epoch, over all ranks.
     """
 
     micro_batches: list[MicroBatch]
@@ -54,17 +55,17 @@ class StepBatches:
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """What decides which examples meet in a step, besides the data.
+    """What determines the batches of each step, besides the data.
 
     Attributes:
-        batch_tokens: Budget of a micro-batch: examples × max(padded source, padded target).
-        accumulate: Micro-batches of a step on each rank.
-        max_source_length: Source tokens kept, end-of-sentence counted.
-        max_target_length: Target tokens kept, end-of-sentence counted.
+        batch_tokens: Token budget of a micro-batch: examples × max(padded source, padded target).
+        accumulate: Micro-batches per step on each rank.
+        max_source_length: Maximum source tokens, EOS included; the rest is cut.
+        max_target_length: Maximum target tokens, EOS included; the rest is cut.
         seed: The run's seed.
-        rank: This process.
-        size: Number of processes.
-        pinned: Whether batches are put into page-locked memory.
+        rank: Rank of this process.
+        world_size: Number of processes.
+        pin_memory: Whether to copy batches into page-locked memory.
     """
 
     batch_tokens: int
@@ -73,19 +74,19 @@ class LoaderConfig:
     max_target_length: int
     seed: int
     rank: int = 0
-    size: int = 1
-    pinned: bool = False
+    world_size: int = 1
+    pin_memory: bool = False
 
 
 class BatchLoader:
-    """Endless optimizer steps over a training store.
+    """Yields the batches of optimizer steps, epoch after epoch, without end.
 
     Args:
-        store_of_epoch: The examples of an epoch: the same store each time, or one with resampled subwords.
+        store_of_epoch: Returns the examples of an epoch: the same store each time, or one with resampled subwords.
         config: See ``LoaderConfig``.
     """
 
-    PREFETCH = 4  # steps prepared before they are asked for: enough to hide a slow batch, little memory
+    PREFETCH = 4  # steps prepared ahead: enough to hide a slow batch, at little memory
 
     def __init__(self, store_of_epoch: Callable[[int], TokenStore], config: LoaderConfig):
         self._store_of_epoch = store_of_epoch
@@ -94,17 +95,22 @@ class BatchLoader:
         self._planned: tuple[int, TokenStore, EpochPlan] | None = None
 
     def largest_batches(self, epoch: int) -> list[MicroBatch]:
-        """The micro-batches of an epoch that need most memory: by positions, and by pairs of them, as in attention."""
+        """Returns the epoch's largest micro-batches: by positions, and by pairs of positions, as in attention."""
         store, plan = self._plan(epoch)
-        examples = np.diff(plan.ends, prepend=0)
-        starts = plan.ends - examples
+        examples = np.diff(plan.offsets, prepend=0)
+        starts = plan.offsets - examples
         source = np.maximum.reduceat(store.source_lengths[plan.order], starts).astype(np.int64)
         target = np.maximum.reduceat(store.target_lengths[plan.order], starts).astype(np.int64)
-        numbers = {int(np.argmax(examples * (source + target))), int(np.argmax(examples * (source + target) ** 2))}
-        return [MicroBatch(self._collate(store, plan[number]), 1.0) for number in sorted(numbers)]
+        indices = {int(np.argmax(examples * (source + target))), int(np.argmax(examples * (source + target) ** 2))}
+        return [MicroBatch(self._collate(store, plan[index]), 1.0) for index in sorted(indices)]
 
     def steps(self, epoch: int, position: int) -> Generator[StepBatches, None, None]:
-        """Yields steps from a position on, prepared in a thread; an error there is raised here."""
+        """Yields the steps from a position on, prefetched in a thread whose errors are raised here.
+
+        Args:
+            epoch: The epoch to start in, from 0.
+            position: Number of the epoch's micro-batches already consumed, see ``StepBatches``.
+        """
         ready: queue.Queue[StepBatches | BaseException] = queue.Queue(self.PREFETCH)
         stopped = threading.Event()
 
@@ -119,7 +125,7 @@ class BatchLoader:
 
         def prepare() -> None:
             try:
-                with closing(self._build(epoch, position)) as steps:
+                with closing(self._generate(epoch, position)) as steps:
                     for step in steps:
                         if not put(step):
                             return
@@ -130,20 +136,20 @@ class BatchLoader:
         thread.start()
         try:
             while True:
-                item = _next_of(ready, thread)
+                item = _get(ready, thread)
                 if isinstance(item, BaseException):
                     raise item
                 yield item
         finally:
             stopped.set()
-            thread.join(_PATIENCE)
+            thread.join(_JOIN_TIMEOUT_SEC)
 
-    def _build(self, epoch: int, position: int) -> Generator[StepBatches, None, None]:
+    def _generate(self, epoch: int, position: int) -> Generator[StepBatches, None, None]:
         config = self._config
-        group = config.size * config.accumulate
+        micro_batches_per_step = config.world_size * config.accumulate
         while True:
             store, plan = self._plan(epoch)
-            for start in range(position, len(plan), group):
+            for start in range(position, len(plan), micro_batches_per_step):
                 try:
                     yield self._step(store, plan, epoch, start)
                 except Exception as error:
@@ -152,7 +158,7 @@ class BatchLoader:
             epoch, position = epoch + 1, 0
 
     def _plan(self, epoch: int) -> tuple[TokenStore, EpochPlan]:
-        """The examples and micro-batches of an epoch; the latest are kept, for whoever asks again."""
+        """Returns the store and plan of an epoch; caches those of the latest one."""
         config = self._config
         with self._plan_lock:
             if self._planned is None or self._planned[0] != epoch:
@@ -169,25 +175,25 @@ class BatchLoader:
                 self._planned = epoch, store, plan
             return self._planned[1:]
 
-    def _collate(self, store: TokenStore, numbers: Index) -> Batch:
+    def _collate(self, store: TokenStore, indices: IntArray) -> Batch:
         config = self._config
         return collate(
-            store, numbers, max_source_length=config.max_source_length, max_target_length=config.max_target_length
+            store, indices, max_source_length=config.max_source_length, max_target_length=config.max_target_length
         )
 
     def _step(self, store: TokenStore, plan: EpochPlan, epoch: int, start: int) -> StepBatches:
         config = self._config
-        end = min(start + config.size * config.accumulate, len(plan))
+        end = min(start + config.world_size * config.accumulate, len(plan))
         micro_batches = []
-        for offset in range(start, start + config.size * config.accumulate, config.size):
-            number = offset + config.rank
-            if offset >= end:
-                break  # no rank has anything for this micro-batch
-            batch = self._collate(store, plan[number if number < end else start])
-            micro_batches.append(MicroBatch(batch.pin_memory() if config.pinned else batch, float(number < end)))
+        for first in range(start, start + config.world_size * config.accumulate, config.world_size):  # of rank 0
+            if first >= end:
+                break  # nothing left for any rank
+            index = first + config.rank
+            batch = self._collate(store, plan[index if index < end else start])
+            micro_batches.append(MicroBatch(batch.pin_memory() if config.pin_memory else batch, float(index < end)))
         return StepBatches(
             micro_batches,
-            target_tokens=sum(plan.target_tokens(number) for number in range(start, end)),
+            target_tokens=sum(plan.target_tokens(index) for index in range(start, end)),
             padding_share=sum(m.batch.padding_share for m in micro_batches) / len(micro_batches),
             epoch=epoch,
             position=end,
@@ -195,8 +201,8 @@ class BatchLoader:
         )
 
 
-def _next_of(ready: queue.Queue[StepBatches | BaseException], thread: threading.Thread) -> StepBatches | BaseException:
-    """What the thread prepared next; an error if it is gone without a word, where waiting would be for ever."""
+def _get(ready: queue.Queue[StepBatches | BaseException], thread: threading.Thread) -> StepBatches | BaseException:
+    """Takes the next item from the queue; returns an error if the thread died, instead of waiting forever."""
     while True:
         try:
             return ready.get(timeout=1.0)

@@ -1,4 +1,4 @@
-"""From corpora to tokenizers and token stores: built once for each content and settings, then only opened."""
+"""Builds tokenizers and token stores from corpora, once per content and settings, and opens them from the cache."""
 
 import hashlib
 import json
@@ -28,21 +28,21 @@ from seq2seq.system.atomic_folder import build_once
 from seq2seq.tokenizers.config import TokenizerConfig
 from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers, train_tokenizers
 
-_ENCODING_VERSION = 1  # raised when the same text and settings come to be stored differently
+_ENCODING_VERSION = 1  # increment when the same text and settings produce a different store
 _TRAIN_ONLY = ("on_long", "max_length_ratio", "drop_duplicates", "drop_identical")
 
 Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """All that training needs of the data.
+class PreparedData:
+    """The tokenizers and token stores of a run.
 
     Attributes:
-        tokenizers: of both sides.
+        tokenizers: the tokenizers of both sides.
         train: training examples, filtered.
-        valid: validation examples, all of them.
-        test: test sets by name, all examples of each.
+        valid: validation examples, unfiltered.
+        test: test sets by name, unfiltered.
         report: what was read, dropped and kept.
         fingerprints: sha256 of each data file by its config key, and of the ``tokenizer``.
     """
@@ -55,15 +55,15 @@ class Prepared:
     fingerprints: dict[str, str]
 
     def verify(self) -> None:
-        """Reads the stores that are too large to be read before they are opened, and compares hashes.
+        """Reads the stores that were too large to verify when they were opened, and compares hashes.
 
-        It takes longer the larger they are and runs well beside training, as long as nothing is kept before its end.
+        Meant to run in the background of training, which must not save anything before this has finished.
 
         Raises:
-            TrainingError: some bit has changed since they were written.
+            TrainingError: the files have changed since they were written.
         """
         for store in (self.train, self.valid, *self.test.values()):
-            if store.bytes > store.READ_AT_ONCE:
+            if store.bytes > store.VERIFY_ON_OPEN_BYTES:
                 verify(store.folder)
 
 
@@ -75,31 +75,31 @@ def prepare(
     seed: int,
     log: Log,
     tokenizers: Tokenizers | None = None,
-) -> Prepared:
-    """Opens the tokenizers and token stores of a run, after building those that the cache lacks.
+) -> PreparedData:
+    """Opens the tokenizers and token stores of a run; builds those that the cache lacks.
 
-    A second process that prepares the same waits for the first and uses its work; a killed one leaves nothing
-    that is taken for complete.
+    If another process is building the same, waits for it and uses its result. What a killed process leaves behind
+    is never taken for complete.
 
     Args:
         data: corpora, limits, filters.
         tokenizer: settings of the tokenizers.
-        cache_root: holds ``tokenizers/``, ``stores/`` and ``hashes.json``.
-        seed: of the sample that tokenizers are trained on.
-        log: takes lines for the user.
-        tokenizers: existing ones, as for fine-tuning; then `tokenizer` and `seed` are not used.
+        cache_root: folder of ``tokenizers/``, ``stores/`` and ``hashes.json``.
+        seed: seed of the sample that tokenizers are trained on.
+        log: called with progress messages for the user.
+        tokenizers: existing tokenizers, as for fine-tuning; then `tokenizer` and `seed` are unused.
 
     Raises:
-        UserError: something is wrong with the corpora; it is said before a tokenizer is trained.
+        UserError: a corpus is invalid; raised before a tokenizer is trained.
     """
     splits = _open_splits(data, cache_root)
     if tokenizers is None:
         folder = _tokenizers_folder(splits["train"], tokenizer, cache_root=cache_root, seed=seed)
-        tokenizers = _tokenizers(folder, splits, tokenizer, seed=seed, log=log)
-    # The training set comes last: it takes the longest, and what is wrong with the others shows before.
+        tokenizers = _build_tokenizers(folder, splits, tokenizer, seed=seed, log=log)
+    # The training set comes last: it takes longest, and errors in the others should show first.
     names = sorted(splits, key=lambda name: name == "train")
-    stores = {name: _store(splits[name], tokenizers, cache_root / "stores", log=log) for name in names}
-    return Prepared(
+    stores = {name: _build_store(splits[name], tokenizers, cache_root / "stores", log=log) for name in names}
+    return PreparedData(
         tokenizers=tokenizers,
         train=stores["train"],
         valid=stores["valid"],
@@ -117,7 +117,7 @@ def is_prepared(
     seed: int,
     tokenizers: Tokenizers | None = None,
 ) -> bool:
-    """Whether the cache has the tokenizers and the training set, so that `prepare` takes no time to speak of.
+    """Whether the cache has the tokenizers and the training set, so that `prepare` is fast.
 
     Raises:
         UserError: a corpus names no files, or one of them is missing.
@@ -125,14 +125,15 @@ def is_prepared(
     train = _open_splits(data, cache_root)["train"]
     if tokenizers is None:
         folder = _tokenizers_folder(train, tokenizer, cache_root=cache_root, seed=seed)
-        if not _holds_tokenizers(folder):
+        if not _has_tokenizers(folder):
             return False
         tokenizers = load_tokenizers(folder)
-    return is_store(_store_folder(train, tokenizers, cache_root / "stores"), at_once=TokenStore.READ_AT_ONCE)
+    folder = _store_folder(train, tokenizers, cache_root / "stores")
+    return is_store(folder, max_hash_bytes=TokenStore.VERIFY_ON_OPEN_BYTES)
 
 
 def file_fingerprints(data: DataConfig, cache_root: Path) -> dict[str, str]:
-    """sha256 of each data file by its config key; the cache remembers those of files that have not changed.
+    """Returns the sha256 of each data file by its config key, from the cache if the file has not changed.
 
     Raises:
         UserError: a corpus names no files, or one of them is missing.
@@ -141,19 +142,19 @@ def file_fingerprints(data: DataConfig, cache_root: Path) -> dict[str, str]:
 
 
 def open_corpus(corpus: CorpusConfig, tokenizers: Tokenizers, data: DataConfig, *, key: str) -> TokenStore:
-    """The store of a corpus to evaluate on, outside the cache: all examples, in order.
+    """Encodes a corpus to evaluate on into a temporary store outside the cache: all examples, in order.
 
-    It lies in a folder of the system for temporary files that is removed at once; the files live as long as
-    the store is open, so it cannot be opened again.
+    The store's folder is deleted at once. The mapped files live as long as the store object, which therefore cannot
+    be reopened or pickled.
 
     Args:
-        corpus: where the examples are.
-        tokenizers: encode both sides.
-        data: root and limits.
+        corpus: the corpus.
+        tokenizers: the tokenizers of both sides.
+        data: root and length limits.
         key: the section's config key for messages, such as ``data.test.mine``.
 
     Raises:
-        UserError: something is wrong with the corpus.
+        UserError: the corpus is invalid.
     """
     examples = read_examples(corpus, resolve_root(data.root), key, errors=data.encoding_errors)
     with tempfile.TemporaryDirectory(prefix="seq2seq-") as folder:
@@ -163,14 +164,14 @@ def open_corpus(corpus: CorpusConfig, tokenizers: Tokenizers, data: DataConfig, 
 
 @dataclass(frozen=True)
 class _Split:
-    """A corpus whose files have been hashed.
+    """A corpus and the hashes of its files.
 
     Attributes:
-        key: its section's config key.
-        corpus: its section.
-        data: the section around it.
+        key: config key of the corpus section.
+        corpus: the corpus section.
+        data: the enclosing data section.
         root: folder that relative paths are resolved against.
-        files: its files by config key.
+        files: the files by config key.
     """
 
     key: str
@@ -185,23 +186,23 @@ class _Split:
 
     @property
     def content(self) -> list[Any]:
-        """All that decides which examples are read."""
+        """Everything that determines the examples: file hashes and how the files are read."""
         corpus = self.corpus
         fields = [corpus.source_field, corpus.target_field, corpus.references_field]
-        # How a file is read goes by its name: packed or not, and which kind of records.
+        # The suffixes of a file name say how to read it: compressed or not, and the format.
         suffixes = [Path(name).suffixes[-2:] for name in (corpus.path, corpus.source, corpus.target) if name]
         hashes = [state.sha256 for state in self.files.values()]
         return [hashes, suffixes, fields, self.data.encoding_errors]
 
     def examples(self) -> Iterator[Example]:
-        """All examples, once more."""
+        """Reads all examples; each call reads the files again and checks that they have not changed."""
         yield from read_examples(self.corpus, self.root, self.key, errors=self.data.encoding_errors)
         for state in self.files.values():
             state.check_unchanged()
 
 
 def _open_splits(data: DataConfig, cache_root: Path) -> dict[str, _Split]:
-    """All corpora by name: ``train``, ``valid``, and ``test.<name>`` each."""
+    """Hashes the files of all corpora; returns the splits by name: ``train``, ``valid`` and each ``test.<name>``."""
     corpora = {"train": data.train, "valid": data.valid}
     corpora |= {f"test.{name}": corpus for name, corpus in data.test.items()}
     root = resolve_root(data.root)
@@ -223,11 +224,11 @@ def _digest(parts: list[Any]) -> str:
 
 
 def _settings(config: TokenizerConfig, *, multiline: bool) -> dict[str, Any]:
-    """The settings that a tokenizer is made of; word vectors are the model's concern.
+    """Returns the settings that determine a trained tokenizer; word vectors concern the model only.
 
     Args:
         config: all settings.
-        multiline: whether the training texts may hold line breaks; it matters only then what becomes of them.
+        multiline: whether the training texts may contain line breaks; otherwise `line_breaks` has no effect.
     """
     settings = asdict(config)
     if not multiline:
@@ -242,30 +243,32 @@ def _tokenizers_folder(train: _Split, config: TokenizerConfig, *, cache_root: Pa
     return cache_root / "tokenizers" / _digest([train.content, settings, seed])
 
 
-def _tokenizers(folder: Path, splits: dict[str, _Split], config: TokenizerConfig, *, seed: int, log: Log) -> Tokenizers:
+def _build_tokenizers(
+    folder: Path, splits: dict[str, _Split], config: TokenizerConfig, *, seed: int, log: Log
+) -> Tokenizers:
     train = splits["train"]
 
     def build(partial: Path) -> None:
         for split in splits.values():
-            if not split.training:  # what is wrong with the other files is said before minutes of training
+            if not split.training:  # read the other files first: their errors should show before minutes of training
                 deque(split.examples(), maxlen=0)
         log(f"Training the tokenizer: {config.kind.value}, at most {config.vocab_size:,} tokens.")
-        made = train_tokenizers(
+        tokenizers = train_tokenizers(
             lambda: (example.source for example in train.examples()),
             lambda: (example.target for example in train.examples()),
             config,
             seed=seed,
         )
-        made.save(partial)
+        tokenizers.save(partial)
 
-    build_once(folder, build, complete=_holds_tokenizers, log=log)
+    build_once(folder, build, is_complete=_has_tokenizers, log=log)
     return load_tokenizers(folder)
 
 
-def _holds_tokenizers(folder: Path) -> bool:
+def _has_tokenizers(folder: Path) -> bool:
     try:
         load_tokenizers(folder)
-    except UserError:  # missing or damaged: it is only a cache, so it is made again
+    except UserError:  # missing or damaged: the cache entry is rebuilt
         return False
     return True
 
@@ -278,16 +281,19 @@ def _store_folder(split: _Split, tokenizers: Tokenizers, root: Path) -> Path:
     return root / _digest([split.content, settings, tokenizers.fingerprint()])
 
 
-def _store(split: _Split, tokenizers: Tokenizers, root: Path, *, log: Log) -> TokenStore:
+def _build_store(split: _Split, tokenizers: Tokenizers, root: Path, *, log: Log) -> TokenStore:
     folder = _store_folder(split, tokenizers, root)
 
     def build(partial: Path) -> None:
         log(f"Encoding {split.key}.")
         write_store(partial, split.examples(), tokenizers, split.data, training=split.training)
 
-    build_once(folder, build, complete=lambda made: is_store(made, at_once=TokenStore.READ_AT_ONCE), log=log)
+    def is_complete(path: Path) -> bool:
+        return is_store(path, max_hash_bytes=TokenStore.VERIFY_ON_OPEN_BYTES)
+
+    build_once(folder, build, is_complete=is_complete, log=log)
     try:
         return TokenStore(folder)
-    except DamagedStoreError:  # one that was too large to be read first
-        build_once(folder, build, complete=is_store, log=log)
+    except DamagedStoreError:  # a large store, whose hashes were not compared
+        build_once(folder, build, is_complete=is_store, log=log)
         return TokenStore(folder)

@@ -1,4 +1,4 @@
-"""Sequences of different lengths, one behind the other: in memory, and as files that open by mapping."""
+"""Ragged arrays: sequences of different lengths in one flat array, in memory or in memory-mapped files."""
 
 import itertools
 import os
@@ -12,116 +12,116 @@ import numpy.typing as npt
 
 from seq2seq.errors import UserError
 
-INDEX = np.dtype("<i8")
-BYTES = np.dtype(np.uint8)
+INT64 = np.dtype("<i8")
+UINT8 = np.dtype(np.uint8)
 
-Values = npt.NDArray[Any]
-Index = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
+IntArray = npt.NDArray[np.int64]
 
 
 class DamagedStoreError(Exception):
-    """Files that are no complete token store of this format; it has to be built again."""
+    """The files are not a complete token store of this format; it has to be rebuilt."""
 
 
 @dataclass(frozen=True)
-class Sequences:
-    """Some sequences.
+class RaggedArray:
+    """Sequences in memory.
 
     Attributes:
-        values: [sum of lengths] their items, one behind the other.
-        lengths: int64 [B] number of items of each.
+        values: [sum of lengths] the items of all sequences, concatenated.
+        lengths: int64 [B] number of items per sequence.
     """
 
-    values: Values
-    lengths: Index
+    values: Array
+    lengths: IntArray
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Sequence[int]], dtype: np.dtype[Any]) -> "Sequences":
-        """The given ids in a compact type that holds them."""
-        lengths = np.fromiter(map(len, rows), dtype=INDEX, count=len(rows))
+    def from_rows(cls, rows: Sequence[Sequence[int]], dtype: np.dtype[Any]) -> "RaggedArray":
+        """Builds it from lists of ids, stored as `dtype`."""
+        lengths = np.fromiter(map(len, rows), dtype=INT64, count=len(rows))
         values = np.fromiter(itertools.chain.from_iterable(rows), dtype=dtype, count=int(lengths.sum()))
         return cls(values, lengths)
 
     @classmethod
-    def from_texts(cls, texts: Iterable[str]) -> "Sequences":
-        """The UTF-8 bytes of the given texts."""
+    def from_texts(cls, texts: Iterable[str]) -> "RaggedArray":
+        """Builds it from the UTF-8 bytes of texts."""
         encoded = [text.encode("utf-8") for text in texts]
-        lengths = np.fromiter(map(len, encoded), dtype=INDEX, count=len(encoded))
-        return cls(np.frombuffer(b"".join(encoded), dtype=BYTES), lengths)
+        lengths = np.fromiter(map(len, encoded), dtype=INT64, count=len(encoded))
+        return cls(np.frombuffer(b"".join(encoded), dtype=UINT8), lengths)
 
-    def select(self, keep: npt.NDArray[np.bool_]) -> "Sequences":
-        """The sequences where `keep` [B] is true."""
-        return Sequences(self.values[np.repeat(keep, self.lengths)], self.lengths[keep])
+    def select(self, mask: npt.NDArray[np.bool_]) -> "RaggedArray":
+        """Returns the sequences where `mask` [B] is true."""
+        return RaggedArray(self.values[np.repeat(mask, self.lengths)], self.lengths[mask])
 
-    def cut(self, limit: int) -> "Sequences":
-        """The sequences, each cut after `limit` items."""
+    def truncate(self, max_length: int) -> "RaggedArray":
+        """Returns the sequences, each cut to its first `max_length` items."""
         starts = np.cumsum(self.lengths) - self.lengths
-        places = np.arange(len(self.values)) - np.repeat(starts, self.lengths)
-        return Sequences(self.values[places < limit], np.minimum(self.lengths, limit))
+        positions = np.arange(len(self.values)) - np.repeat(starts, self.lengths)  # within its sequence
+        return RaggedArray(self.values[positions < max_length], np.minimum(self.lengths, max_length))
 
 
-class Column:
-    """Sequences in a pair of mapped files; reading needs no lock.
+class MappedRaggedArray:
+    """Sequences in a pair of memory-mapped files; safe to read from several threads.
 
     Args:
-        values: [total] the items of all sequences.
-        ends: int64 [N] where each sequence ends in `values`.
+        values: [total] the items of all sequences, concatenated.
+        offsets: int64 [N] offset in `values` at which each sequence ends.
     """
 
-    def __init__(self, values: Values, ends: Index):
+    def __init__(self, values: Array, offsets: IntArray):
         self._values = values
-        self._ends = ends
+        self._offsets = offsets
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._offsets)
 
-    def __getitem__(self, number: int) -> Values:
-        """The sequence of that number, 0 to N-1 (a read-only view)."""
-        start = self._ends[number - 1] if number else 0
-        return self._values[start : self._ends[number]]
+    def __getitem__(self, index: int) -> Array:
+        """Returns the sequence at an index, 0 to N-1 (a read-only view)."""
+        start = self._offsets[index - 1] if index else 0
+        return self._values[start : self._offsets[index]]
 
-    def text(self, number: int) -> str:
-        """The sequence as text.
+    def text(self, index: int) -> str:
+        """Decodes the sequence at an index as UTF-8.
 
         Raises:
-            DamagedStoreError: it is none.
+            DamagedStoreError: The bytes are not UTF-8.
         """
         try:
-            return self[number].tobytes().decode("utf-8")
+            return self[index].tobytes().decode("utf-8")
         except UnicodeDecodeError as error:
-            raise DamagedStoreError(f"text {number} of a token store is damaged: {error}") from None
+            raise DamagedStoreError(f"text {index} of a token store is damaged: {error}") from None
 
-    def lengths(self) -> Index:
-        """int64 [N] number of items of each sequence."""
-        return np.diff(self._ends, prepend=0)
+    def lengths(self) -> IntArray:
+        """Returns the number of items per sequence, int64 [N]."""
+        return np.diff(self._offsets, prepend=0)
 
-    def gather(self, numbers: Index, limit: int) -> Sequences:
-        """The sequences of the given numbers [B], each cut after `limit` items."""
-        starts = np.where(numbers > 0, self._ends[numbers - 1], 0)
-        lengths = np.minimum(self._ends[numbers] - starts, limit)
+    def gather(self, indices: IntArray, max_length: int) -> RaggedArray:
+        """Returns the sequences at `indices` [B], each cut to its first `max_length` items."""
+        starts = np.where(indices > 0, self._offsets[indices - 1], 0)
+        lengths = np.minimum(self._offsets[indices] - starts, max_length)
         shifts = starts - (np.cumsum(lengths) - lengths)
-        return Sequences(self._values[np.repeat(shifts, lengths) + np.arange(lengths.sum())], lengths)
+        return RaggedArray(self._values[np.repeat(shifts, lengths) + np.arange(lengths.sum())], lengths)
 
 
-class ColumnWriter:
-    """Appends sequences to `<name>` and the places where they end to `<name>.ends`."""
+class RaggedWriter:
+    """Appends sequences to the file `<name>` and their end offsets to `<name>.ends`."""
 
     def __init__(self, folder: Path, name: str):
         self._values = ArrayWriter(folder / name)
-        self._ends = ArrayWriter(folder / f"{name}.ends")
+        self._offsets = ArrayWriter(folder / f"{name}.ends")
         self._total = 0
 
-    def add(self, sequences: Sequences) -> None:
-        """Appends."""
-        ends = self._total + np.cumsum(sequences.lengths)
+    def append(self, sequences: RaggedArray) -> None:
+        """Appends sequences."""
+        offsets = self._total + np.cumsum(sequences.lengths)
         self._total += int(sequences.lengths.sum())
-        self._values.add(sequences.values)
-        self._ends.add(ends)
+        self._values.append(sequences.values)
+        self._offsets.append(offsets)
 
     def close(self) -> None:
-        """Puts both files on the disk."""
+        """Flushes both files to disk and closes them."""
         self._values.close()
-        self._ends.close()
+        self._offsets.close()
 
 
 class ArrayWriter:
@@ -130,24 +130,24 @@ class ArrayWriter:
     def __init__(self, path: Path):
         self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 - open between calls, closed by close()
 
-    def add(self, values: Values) -> None:
-        """Appends."""
+    def append(self, values: Array) -> None:
+        """Appends an array."""
         self._file.write(np.ascontiguousarray(values).data)
 
     def close(self) -> None:
-        """Puts the file on the disk; a second call does nothing."""
+        """Flushes the file to disk and closes it; a second call does nothing."""
         if not self._file.closed:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
 
 
-def open_array(path: Path, dtype: np.dtype[Any]) -> Values:
-    """A file as a read-only array; nothing is read yet."""
+def open_array(path: Path, dtype: np.dtype[Any]) -> Array:
+    """Maps a file as a read-only array, without reading it yet."""
     try:
-        if path.stat().st_size == 0:  # there is nothing to map
+        if path.stat().st_size == 0:  # an empty file cannot be mapped
             return np.zeros(0, dtype=dtype)
-        # A plain view: indexing a np.memmap makes a new np.memmap each time, which is several times slower.
+        # A plain view: indexing an np.memmap creates a new np.memmap each time, which is several times slower.
         return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)
     except FileNotFoundError as error:
         raise DamagedStoreError(f"{path} is missing") from error
@@ -155,19 +155,19 @@ def open_array(path: Path, dtype: np.dtype[Any]) -> Values:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def open_column(folder: Path, name: str, dtype: np.dtype[Any], count: int) -> Column:
-    """The column that a `ColumnWriter` of that name wrote.
+def open_ragged(folder: Path, name: str, dtype: np.dtype[Any], count: int) -> MappedRaggedArray:
+    """Opens the ragged array that a `RaggedWriter` of that name wrote.
 
     Raises:
-        DamagedStoreError: it does not hold `count` sequences.
+        DamagedStoreError: It does not hold `count` sequences.
     """
-    ends = open_array(folder / f"{name}.ends", INDEX)
+    offsets = open_array(folder / f"{name}.ends", INT64)
     values = open_array(folder / name, dtype)
-    if len(ends) != count or (count and int(ends[-1]) != len(values)) or not is_rising(ends):
+    if len(offsets) != count or (count and int(offsets[-1]) != len(values)) or not is_nondecreasing(offsets):
         raise DamagedStoreError(f"{folder / name} does not hold {count:,} sequences")
-    return Column(values, ends)
+    return MappedRaggedArray(values, offsets)
 
 
-def is_rising(ends: Index) -> bool:
-    """Whether no number is below the one before it, and none below zero."""
-    return not len(ends) or bool(ends[0] >= 0 and np.all(ends[1:] >= ends[:-1]))
+def is_nondecreasing(offsets: IntArray) -> bool:
+    """Whether each offset is at least the one before it, and the first at least 0."""
+    return not len(offsets) or bool(offsets[0] >= 0 and np.all(offsets[1:] >= offsets[:-1]))

@@ -1,4 +1,4 @@
-"""The data report: what was read, dropped and kept of each split, and how its text suits the tokenizer."""
+"""The data report: what was read, dropped and kept per split, and token statistics of each side."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,29 +8,29 @@ from typing import Any
 import numpy as np
 
 from seq2seq.data.filters import LONG
-from seq2seq.data.ragged import Sequences
+from seq2seq.data.ragged import RaggedArray
 from seq2seq.tokenizers.base import UNK_ID, Tokenizer
 
-_META_SPACE = "\u2581"  # SentencePiece's mark of a space; in a text it becomes one
-_MANY = 0.1  # share of the training examples from which on cutting or leaving out is worth a warning
+_META_SPACE = "\u2581"  # SentencePiece's symbol for a space; it decodes to a space
+_WARN_SHARE = 0.1  # warn if more than this share of the training examples is cut or dropped
 _QUANTILES = {"median": 0.5, "p95": 0.95, "p99": 0.99, "longest": 1.0}
 
 
 @dataclass
 class SideReport:
-    """One side of a split; tokens and lengths are those of all encoded examples, before any is cut.
+    """Statistics of one side of a split; tokens and lengths are of all encoded examples, before truncation.
 
     Attributes:
-        limit: most tokens that are kept of an example, end of sentence counted.
-        blank: texts with nothing but white space.
-        truncated: kept examples that were cut.
-        kept_tokens: tokens of the kept examples, without end of sentence and before any was cut.
-        cut_tokens: those of them that were cut off.
-        tokens: number of tokens, without end of sentence.
-        unknown: unknown tokens among them.
-        byte_pieces: byte pieces among them, which stand for characters that the vocabulary lacks.
-        meta_spaces: texts with the character U+2581, which SentencePiece reads as a space.
-        lengths: median, p95, p99, longest: tokens of an example, end of sentence counted.
+        limit: maximum tokens per example, EOS included.
+        blank: number of texts that are empty or white space.
+        truncated: number of kept examples that were cut.
+        kept_tokens: tokens of the kept examples, without EOS, before truncation.
+        cut_tokens: number of those tokens that were cut off.
+        tokens: number of tokens, without EOS.
+        unknown: number of those that are unknown tokens.
+        byte_pieces: number of those that are byte pieces, which encode characters missing from the vocabulary.
+        meta_spaces: number of texts that contain U+2581, which SentencePiece reads as a space.
+        lengths: tokens per example, EOS included: median, p95, p99, longest.
     """
 
     limit: int = 0
@@ -47,14 +47,14 @@ class SideReport:
 
 @dataclass
 class SplitReport:
-    """One split.
+    """Statistics of one split.
 
     Attributes:
-        read: examples in the corpus.
-        kept: examples in the store.
-        dropped: left out, by reason.
-        source: the sources.
-        target: the targets.
+        read: number of examples in the corpus.
+        kept: number of examples in the store.
+        dropped: number of dropped examples by reason.
+        source: statistics of the sources.
+        target: statistics of the targets.
     """
 
     read: int = 0
@@ -65,61 +65,61 @@ class SplitReport:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "SplitReport":
-        """The inverse of `dataclasses.asdict`."""
+        """Inverse of `dataclasses.asdict`."""
         sides = {name: SideReport(**values[name]) for name in ("source", "target")}
         return cls(**{**values, **sides})
 
-    def kept_of(self, what: str) -> str:
-        """How many were kept and why others were not, such as ``90 of 100 pairs (dropped: 10 too long)``."""
+    def describe_kept(self, noun: str) -> str:
+        """Describes what was kept and dropped, such as ``90 of 100 pairs (dropped: 10 too long)``."""
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items() if count)
-        return f"{self.kept:,} of {self.read:,} {what}" + (f" (dropped: {dropped})" if dropped else "")
+        return f"{self.kept:,} of {self.read:,} {noun}" + (f" (dropped: {dropped})" if dropped else "")
 
     def lines(self, name: str) -> list[str]:
-        """A few lines to read."""
+        """Formats the report, one line for the split and one per side."""
         return [
-            f"{name}: {self.kept_of('examples')}",
-            *(_side_line(word, getattr(self, word), self.kept) for word in ("source", "target")),
+            f"{name}: {self.describe_kept('examples')}",
+            *(_side_line(side, getattr(self, side), self.kept) for side in ("source", "target")),
         ]
 
     def warnings(self) -> list[str]:
-        """What a user should know of a training set: that much of it is cut or left out for its length."""
-        found = [
+        """Warns if many training examples are cut or dropped for their length."""
+        messages = [
             _cut_warning(name, side, self.kept)
             for name, side in (("source", self.source), ("target", self.target))
-            if side.truncated > _MANY * self.kept
+            if side.truncated > _WARN_SHARE * self.kept
         ]
         long = self.dropped.get(LONG, 0)
-        if long > _MANY * self.read:
-            found.append(
-                f"warning: {long:,} of {self.read:,} training examples ({long / self.read:.1%}) are left out: longer "
+        if long > _WARN_SHARE * self.read:
+            messages.append(
+                f"warning: {long:,} of {self.read:,} training examples ({long / self.read:.1%}) are dropped as longer "
                 f"than data.max_source_length={self.source.limit} or data.max_target_length={self.target.limit} "
-                "tokens; raise these, or have the examples cut and kept with data.on_long=truncate"
+                "tokens; raise these limits, or set data.on_long=truncate to cut the examples instead"
             )
-        return found
+        return messages
 
 
 @dataclass
 class DataReport:
-    """All splits by name: ``train``, ``valid``, and ``test.<name>`` each."""
+    """Reports of all splits by name: ``train``, ``valid`` and each ``test.<name>``."""
 
     splits: dict[str, SplitReport] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """Three lines a split, then the warnings about the training set."""
+        """Formats three lines per split, then the warnings about the training set."""
         lines = [line for name, split in self.splits.items() for line in split.lines(name)]
         return lines + (self.splits["train"].warnings() if "train" in self.splits else [])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, by split."""
+        """Returns plain values for JSON, by split."""
         return {name: asdict(split) for name, split in self.splits.items()}
 
 
 def _cut_warning(name: str, side: SideReport, kept: int) -> str:
     return (
         f"warning: {side.truncated:,} of {kept:,} training {name}s ({side.truncated / kept:.1%}) are longer than "
-        f"data.max_{name}_length={side.limit} tokens and are cut, which takes away "
+        f"data.max_{name}_length={side.limit} tokens and are cut, which removes "
         f"{side.cut_tokens / side.kept_tokens:.1%} of all {name} tokens; with data.max_{name}_length="
-        f"{side.lengths['p95']}, 95% would stay whole"
+        f"{side.lengths['p95']}, 95% would not be cut"
     )
 
 
@@ -137,10 +137,10 @@ def _side_line(name: str, side: SideReport, kept: int) -> str:
 
 
 class SideCounter:
-    """Collects the `SideReport` of one side, chunk by chunk, in memory that does not grow with the corpus.
+    """Accumulates the `SideReport` of one side, chunk by chunk; memory does not grow with the corpus.
 
     Args:
-        tokenizer: of that side.
+        tokenizer: tokenizer of that side.
         limit: see `SideReport`.
     """
 
@@ -150,12 +150,12 @@ class SideCounter:
         self._is_byte = np.array([tokenizer.is_byte(i) for i in range(tokenizer.vocab_size)], dtype=bool)
 
     def add_texts(self, texts: Sequence[str]) -> None:
-        """Counts in what shows in the text."""
+        """Adds the texts to the counts of blank texts and meta spaces."""
         self._report.blank += sum(not text.strip() for text in texts)
         self._report.meta_spaces += sum(_META_SPACE in text for text in texts)
 
-    def add_ids(self, encoded: Sequences) -> None:
-        """Counts in encoded texts, without end of sentence."""
+    def add_ids(self, encoded: RaggedArray) -> None:
+        """Adds encoded texts, without EOS, to the token counts and lengths."""
         ids = encoded.values
         self._report.tokens += len(ids)
         self._report.unknown += int(np.count_nonzero(ids == UNK_ID))
@@ -163,24 +163,24 @@ class SideCounter:
         lengths, counts = np.unique(encoded.lengths + 1, return_counts=True)
         self._lengths.update(dict(zip(lengths.tolist(), counts.tolist(), strict=True)))
 
-    def add_kept(self, encoded: Sequences) -> None:
-        """Counts in the kept ones of the encoded texts, before they are cut, without end of sentence."""
+    def add_kept(self, encoded: RaggedArray) -> None:
+        """Adds the encoded texts that are kept, before truncation and without EOS, to the counts of cut tokens."""
         cut = np.maximum(encoded.lengths + 1 - self._report.limit, 0)
         self._report.kept_tokens += len(encoded.values)
         self._report.truncated += int(np.count_nonzero(cut))
         self._report.cut_tokens += int(cut.sum())
 
     def result(self) -> SideReport:
-        """The report of all that was counted in."""
+        """Returns the report of everything added."""
         self._report.lengths = _quantiles(self._lengths)
         return self._report
 
 
 def _quantiles(lengths: Counter[int]) -> dict[str, int]:
-    """Nearest-rank quantiles of counted lengths."""
+    """Computes nearest-rank quantiles from counts of lengths."""
     if not lengths:
         return {}
     values = np.array(sorted(lengths))
-    cumulated = np.cumsum([lengths[value] for value in values.tolist()])
-    ranks = {name: np.ceil(share * cumulated[-1]) for name, share in _QUANTILES.items()}
-    return {name: int(values[np.searchsorted(cumulated, rank)]) for name, rank in ranks.items()}
+    cumulative = np.cumsum([lengths[value] for value in values.tolist()])
+    ranks = {name: np.ceil(quantile * cumulative[-1]) for name, quantile in _QUANTILES.items()}
+    return {name: int(values[np.searchsorted(cumulative, rank)]) for name, rank in ranks.items()}

@@ -1,9 +1,9 @@
-r"""Text files and streams as lines: one rule for training data, test sets and standard input.
+r"""Reads text files and byte streams as lines, by one rule for training data, test sets and standard input.
 
 A line ends at ``b"\n"`` and nowhere else; one ``b"\r"`` before it, or at the end of the file, is dropped.
-Everything that other programs may take for a line end (a lone carriage return, VT, FF, U+0085, U+2028, U+2029)
-is a character of its line, so that two files that were aligned by counting newline bytes stay aligned. A byte
-order mark is stripped once, at the start.
+Characters that other programs may treat as a line end (a lone carriage return, VT, FF, U+0085, U+2028, U+2029)
+are part of the line, so that two files aligned by newline bytes stay aligned. A byte order mark at the start is
+stripped.
 """
 
 import gzip
@@ -24,46 +24,45 @@ _COMPRESSED = {
     b"\x28\xb5\x2f\xfd": "zstd-compressed",
     b"PK\x03\x04": "a zip archive",
 }
-_PROBE = 1024  # bytes of the first line that are looked at for zero bytes
-_BLOCK = 1 << 16  # bytes that are read at once, where there are as many already
+_PROBE_BYTES = 1024  # of the first line, to count zero bytes in
+_BLOCK_BYTES = 1 << 16  # maximum number of bytes per read
 
-
-ENCODING_ERRORS = ("strict", "replace")  # bytes that are not UTF-8: refuse them, or read each as U+FFFD
+ENCODING_ERRORS = ("strict", "replace")  # for invalid UTF-8: raise an error, or read U+FFFD
 
 
 def check_readable(path: Path, label: str | None = None) -> None:
-    """Raises a UserError unless ``path`` is something that lines can be read from.
+    """Raises a UserError if ``path`` does not exist or is a folder.
 
     Args:
         path: the file.
-        label: how the user named it, for messages, such as ``data.train.source=train.de``; default the path.
+        label: how the user named it, for messages, such as ``data.train.source=train.de``; defaults to the path.
     """
     name = f"{label} ({path})" if label is not None else str(path)
     try:
         is_folder = path.is_dir()
         exists = path.exists()
-    except OSError as error:  # a name that is too long, a parent folder that may not be searched
+    except OSError as error:  # the name is too long, or a parent folder is not searchable
         raise UserError(f"{name}: cannot be read: {error.strerror}") from error
     if is_folder:
-        raise UserError(f"{name}: is a folder, not a file. Name the text file inside it.")
+        raise UserError(f"{name}: is a folder, not a file. Give the path of a text file.")
     if not exists and path.is_symlink():
         raise UserError(f"{name}: a link to {path.readlink()}, where there is no file.")
     if not exists:
-        raise UserError(f"{name}: no such file.{_other_name(path)}")
+        raise UserError(f"{name}: no such file.{_missing_file_hint(path)}")
 
 
-def _other_name(path: Path) -> str:
-    """A hint that names the compressed or uncompressed sister file, where there is one."""
-    sister = path.with_suffix("") if path.suffix == ".gz" else path.with_name(path.name + ".gz")
-    if sister.is_file():
-        return f" There is {sister.name} beside it."
+def _missing_file_hint(path: Path) -> str:
+    """Returns a hint if a compressed or uncompressed version exists, or if the folder does not."""
+    other = path.with_suffix("") if path.suffix == ".gz" else path.with_name(path.name + ".gz")
+    if other.is_file():
+        return f" Did you mean {other.name}, in the same folder?"
     if not path.parent.is_dir():
-        return f" Its folder {path.parent} does not exist either."
+        return f" Its folder {path.parent} does not exist."
     return ""
 
 
 def read_lines(path: Path, *, errors: str = "strict") -> Iterator[str]:
-    """Yields the lines of a text file without their line ends; a file named ``.gz`` is unpacked on the way.
+    """Yields the lines of a text file without their line ends; a file named ``.gz`` is decompressed.
 
     Memory is bounded by the longest line. A last line without a newline is a line; an empty file has none.
 
@@ -72,27 +71,27 @@ def read_lines(path: Path, *, errors: str = "strict") -> Iterator[str]:
         errors: ``strict`` or ``replace``, see `ENCODING_ERRORS`.
 
     Raises:
-        UserError: the file is missing, a folder, not UTF-8 (named with its line), UTF-16, compressed though
-            its name does not say so, or not gzip (or cut short) though its name says so.
+        UserError: the file is missing, a folder, not UTF-8 (names the line), UTF-16, compressed but not named
+            ``.gz``, or named ``.gz`` but not gzip or truncated.
     """
     check_readable(path)
-    with _reading(path), open(path, "rb") as file:
+    with _as_user_errors(path), open(path, "rb") as file:
         stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
         yield from decode_lines(stream, str(path), errors=errors)
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Rewords what goes wrong while a file is opened, read or unpacked."""
+def _as_user_errors(path: Path) -> Iterator[None]:
+    """Converts errors of opening, reading or decompressing a file to UserError."""
     try:
         yield
     except gzip.BadGzipFile as error:
         raise UserError(
             f"{path}: its name ends in .gz, but it is not a gzip file or is damaged ({error}). "
-            "Rename it if it is plain text; else fetch it again."
+            "Rename it if it is plain text; otherwise get it again."
         ) from error
     except (EOFError, zlib.error) as error:
-        raise UserError(f"{path}: the gzip file is cut short or damaged ({error}). Fetch it again.") from error
+        raise UserError(f"{path}: the gzip file is truncated or damaged ({error}). Get it again.") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -101,12 +100,12 @@ def decode_lines(stream: BufferedIOBase, name: str, *, errors: str = "strict") -
     """Yields the decoded lines of a byte stream as they arrive. Memory is bounded by the longest line.
 
     Args:
-        stream: bytes, such as ``sys.stdin.buffer``.
-        name: what messages call the stream.
+        stream: binary stream, such as ``sys.stdin.buffer``.
+        name: name of the stream in messages.
         errors: ``strict`` or ``replace``, see `ENCODING_ERRORS`.
 
     Raises:
-        UserError: a line is not UTF-8, or the stream starts like UTF-16 or like a compressed file.
+        UserError: a line is not UTF-8, or the stream looks like UTF-16 or a compressed file.
     """
     count = 0
     for block in _blocks(stream):
@@ -128,10 +127,10 @@ def decode_lines(stream: BufferedIOBase, name: str, *, errors: str = "strict") -
 
 
 def _blocks(stream: BufferedIOBase) -> Iterator[bytes]:
-    """Whole lines, one or many at a time; the last one of a stream may lack its end. Without the byte order mark."""
-    parts: list[bytes] = []  # of a line that has not ended
+    """Yields blocks of whole lines, without the byte order mark; the last line may lack its line end."""
+    parts: list[bytes] = []  # of an incomplete line
     first = True
-    while data := stream.read1(_BLOCK):
+    while data := stream.read1(_BLOCK_BYTES):
         end = data.rfind(b"\n") + 1
         if end:
             block = b"".join([*parts, data[:end]])
@@ -141,26 +140,26 @@ def _blocks(stream: BufferedIOBase) -> Iterator[bytes]:
             parts.append(data[end:])
     block = b"".join(parts)
     block = block.removeprefix(_BOM) if first else block
-    if block:  # a file that holds nothing but the mark has no line at all
+    if block:  # a file with nothing but a byte order mark has no lines
         yield block
 
 
 def _lines(block: str) -> list[str]:
-    """The lines of a block, without their ends."""
+    """Splits a block into lines, without their line ends."""
     lines = block.split("\n")
-    if not lines[-1]:  # behind the last end
+    if not lines[-1]:  # after the last line end
         lines.pop()
     return [line.removesuffix("\r") for line in lines] if "\r" in block else lines
 
 
 def _check_start(block: bytes, name: str) -> None:
-    """Refuses a stream whose first line shows that it is not UTF-8 text at all."""
+    """Raises a UserError if the first line shows that the stream is compressed, UTF-16 or UTF-32."""
     line = block.split(b"\n", 1)[0].removesuffix(b"\r")
     for magic, kind in _COMPRESSED.items():
         if line.startswith(magic):
-            fix = "Give it a name ending in .gz" if magic == b"\x1f\x8b" else "Unpack it first"
+            fix = "Give it a name ending in .gz" if magic == b"\x1f\x8b" else "Decompress it first"
             raise UserError(f"{name}: is {kind}, not plain text. {fix}.")
-    probe = line[:_PROBE]
-    # Every second byte of ASCII text in UTF-16 is zero; real text holds a stray zero byte at most.
+    probe = line[:_PROBE_BYTES]
+    # Every second byte of ASCII text in UTF-16 is zero; UTF-8 text has hardly any.
     if probe.startswith(_UTF16_OR_32) or (len(probe) >= 4 and probe.count(0) * 3 >= len(probe)):
         raise UserError(f"{name}: looks like UTF-16 or UTF-32, not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.")

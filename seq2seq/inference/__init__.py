@@ -1,1 +1,1 @@
-"""From texts to texts: generation, evaluation, explanations, and what happens when memory runs out."""
+"""From text to text: generation, evaluation, explanations, and recovery from out-of-memory errors."""

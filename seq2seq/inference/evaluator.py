@@ -1,4 +1,4 @@
-"""Scores a data set: teacher-forced loss, and metrics of decoded text. Ranks share the work."""
+"""Evaluates models on a data set: teacher-forced loss, and metrics of decoded text. Ranks share the work."""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ import torch
 
 from seq2seq import metrics
 from seq2seq.data.batching import collate, evaluation_batches
-from seq2seq.data.ragged import Index
+from seq2seq.data.ragged import IntArray
 from seq2seq.data.store import TokenStore
-from seq2seq.inference.generator import Generator, Output
+from seq2seq.inference.generator import GenerationOutput, Generator
 from seq2seq.inference.oom import BatchSplitter
 from seq2seq.metrics import MetricsConfig, Score
 from seq2seq.models.base import Seq2Seq
@@ -25,16 +25,16 @@ from seq2seq.tokenizers.pair import Tokenizers
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How a data set is scored.
+    """Settings of an evaluation.
 
     Attributes:
-        search: The search of final scores; evaluations during training are greedy.
-        metrics: Which metrics.
-        target_language: Chooses BLEU's tokenizer; None is a language that separates words by spaces.
-        batch_tokens: Budget of a teacher-forced batch: examples × max(padded source, padded target).
-        max_source_length: Source tokens kept, end-of-sentence counted.
-        max_target_length: Target tokens that count towards the loss, end-of-sentence counted.
-        seed: Of bootstrap resampling and of sampling.
+        search: The search for final scores; evaluations during training are greedy.
+        metrics: Which metrics to compute.
+        target_language: Selects BLEU's tokenizer; None means a language that separates words by spaces.
+        batch_tokens: Size limit of a teacher-forced batch: examples × max(padded source, padded target).
+        max_source_length: Length that sources are truncated to, including the end of sentence.
+        max_target_length: Target tokens that count towards the loss, including the end of sentence.
+        seed: For bootstrap resampling and sampling.
     """
 
     search: SearchConfig
@@ -47,17 +47,17 @@ class EvaluationConfig:
 
 
 class Evaluator:
-    """Losses, outputs and scores of models on token stores.
+    """Computes losses, outputs and scores of models on token stores.
 
     Args:
-        config: How.
-        tokenizers: Of the models.
+        config: The settings.
+        tokenizers: Those of the models.
         runtime: The device; losses are computed in its precision, search in ``search.precision``.
-        world: The ranks that share the work; each gets the whole result.
+        world: The ranks that share the work; all of them get the full result.
 
     Attributes:
-        loss_splitter: Into how many parts a batch is cut for its losses.
-        search_splitter: Likewise for its outputs.
+        loss_splitter: Splits batches when computing losses runs out of memory.
+        search_splitter: Likewise for decoding.
     """
 
     def __init__(
@@ -72,23 +72,23 @@ class Evaluator:
         self.tokenizers = tokenizers
         self._runtime = runtime
         self._world = world or World()
-        self.loss_splitter = BatchSplitter(runtime.device, work="computing the loss of")
-        self.search_splitter = BatchSplitter(runtime.device, work="decoding")
+        self.loss_splitter = BatchSplitter(runtime.device, action="computing the loss of")
+        self.search_splitter = BatchSplitter(runtime.device, action="decoding")
 
     @torch.inference_mode()
     def loss(self, model: Seq2Seq, store: TokenStore) -> dict[str, float]:
         """Computes the unsmoothed loss of reference targets given their sources.
 
         Returns:
-            ``loss`` (nats a target token, end-of-sentence counted), ``ppl`` (its exponential) and ``accuracy``
-            (percent of target tokens that are the model's first choice). All infinite, or 0, for an empty store.
+            ``loss`` (nats per target token, including the end of sentence), ``ppl`` (its exponential) and ``accuracy``
+            (percentage of target tokens that the model ranks first). For an empty store: infinite, infinite and 0.
         """
         objective = Objective(model)
         was_training = model.training
         model.eval()
         totals = torch.zeros(3, dtype=torch.float64)
 
-        def summed(indices: Index) -> LossSums:
+        def loss_sums(indices: IntArray) -> LossSums:
             batch = collate(
                 store,
                 indices,
@@ -105,8 +105,8 @@ class Evaluator:
         )
         batches = evaluation_batches(store.source_lengths, store.target_lengths, batch_tokens=self.config.batch_tokens)
         for indices in batches[self._world.rank :: self._world.size]:
-            for _, part in self.loss_splitter.each(indices, summed, fix=fix):
-                totals += torch.stack([part.nll, part.correct, part.tokens]).double().cpu()
+            for _, sums in self.loss_splitter.map(indices, loss_sums, fix=fix):
+                totals += torch.stack([sums.nll, sums.correct, sums.tokens]).double().cpu()
         model.train(was_training)
         nll, correct, tokens = self._world.sum(totals).tolist()
         if tokens == 0:
@@ -125,33 +125,33 @@ class Evaluator:
         """Decodes the sources of a store, or of its first examples.
 
         Args:
-            models: One, or several for an ensemble.
+            models: One model, or several for an ensemble.
             store: The data set.
-            examples: How many; None is all.
-            greedy: Whether to search greedily whatever the configuration says.
+            examples: Number of examples to decode; None means all.
+            greedy: Whether to use greedy search regardless of the configuration.
 
         Returns:
-            One output an example, in their order, on every rank.
+            One output per example, in order, on every rank.
         """
         count = len(store) if examples is None else min(examples, len(store))
         generator = self.generator(models, greedy=greedy)
-        mine = [store.source_text(i) for i in range(self._world.rank, count, self._world.size)]
-        parts = self._world.gather(generator.generate(mine))
+        texts = [store.source_text(i) for i in range(self._world.rank, count, self._world.size)]
+        parts = self._world.gather(generator.generate(texts))
         outputs = [""] * count
         for rank, part in enumerate(parts):
             outputs[rank :: self._world.size] = part
         return outputs
 
-    def explain(self, model: Seq2Seq, texts: Sequence[str]) -> list[Output]:
-        """Decodes a few texts greedily with the attention of each output token."""
+    def explain(self, model: Seq2Seq, texts: Sequence[str]) -> list[GenerationOutput]:
+        """Decodes texts greedily and returns outputs with the attention of each output token."""
         generator = self.generator([model], greedy=True)
         return [outputs[0] for outputs in generator.generate_nbest(texts, need_attention=True)]
 
     def generator(self, models: Sequence[Seq2Seq], *, greedy: bool = False) -> Generator:
-        """A generator of the models with this evaluator's search."""
+        """Builds a generator of the models with this evaluator's search settings."""
         search = self.config.search
         if greedy:
-            # The coverage penalty ranks hypotheses, of which there is one.
+            # The coverage penalty only ranks hypotheses, and greedy search has one.
             search = replace(search, beam_size=1, n_best=1, sampling=False, coverage_penalty=0.0)
         generator = Generator(
             models,
@@ -165,7 +165,7 @@ class Evaluator:
         return generator
 
     def score(self, outputs: Sequence[str], store: TokenStore) -> dict[str, float]:
-        """Scores outputs of the store's first ``len(outputs)`` examples by the configured metrics, and no more."""
+        """Scores outputs of the store's first ``len(outputs)`` examples with the configured metrics only."""
         scores = metrics.score(
             outputs,
             _references(store, len(outputs)),
@@ -177,7 +177,7 @@ class Evaluator:
         return {name: scores[name].score for name in self.config.metrics.names}
 
     def score_test(self, outputs: Sequence[str], store: TokenStore) -> dict[str, Score]:
-        """Scores the outputs of a test set with all that the metrics section asks of final scores."""
+        """Scores the outputs of a test set with everything that the metrics section configures for final scores."""
         settings = self.config.metrics
         references = _references(store, len(outputs))
         scores = metrics.score(
@@ -186,7 +186,7 @@ class Evaluator:
         return scores | metrics.score_summaries(outputs, _sources(store), references, settings)
 
     def score_baselines(self, store: TokenStore) -> dict[str, dict[str, Score]]:
-        """Scores a test set's baselines and describes its references; empty where nothing asks for it."""
+        """Scores a test set's baselines and describes its references; empty if the metrics section asks for neither."""
         return metrics.score_baselines(
             _sources(store),
             _references(store, len(store)),
@@ -205,5 +205,5 @@ def _sources(store: TokenStore) -> list[str]:
 
 
 def perplexity(loss: float) -> float:
-    """The exponential of a loss in nats a token, 1e304 at most; infinite for one that is no finite number."""
+    """Returns the exponential of a loss in nats per token, at most 1e304; infinite if the loss is not finite."""
     return float(np.exp(min(loss, 700.0))) if math.isfinite(loss) else math.inf

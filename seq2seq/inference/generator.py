@@ -1,4 +1,4 @@
-"""From text to text: tokenize, sort, batch, search, put back in order."""
+"""From text to text: tokenizes, sorts by length, batches, searches, detokenizes, restores the order."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from seq2seq.search.search import search
 from seq2seq.tokenizers.base import EOS_ID, PAD_ID, UNK_ID
 from seq2seq.tokenizers.pair import Tokenizers
 
-# Batches a block: sorted by length, a block this large has hardly any padding in its batches.
+# Batches per block: lines are sorted by length within a block, which leaves hardly any padding at this size.
 _BATCHES_PER_BLOCK = 32
 
-# Text is held and tokenized a block at a time, and lines may be long: beyond this many characters a block is closed
-# early. Batches of ordinary lines are never so long: 2048 of the longest news articles are.
+# A whole block is held in memory and tokenized at once, and lines may be long: a block ends early at this many
+# characters. Blocks of ordinary lines stay below: it takes 2048 of the longest news articles to reach it.
 _CHARACTERS_PER_BLOCK = 1 << 22
 
 
 @dataclass
-class Output:
-    """One generated text.
+class GenerationOutput:
+    """One generated text, with its scores and tokens.
 
     Attributes:
-        text: detokenized; may hold a line break if the model produced one.
-        score: what the hypotheses of a source are ranked by, see `Hypothesis`.
+        text: detokenized; contains a line break if the model produced one.
+        score: ranks the hypotheses of a source, see `Hypothesis`.
         log_prob: sum of the tokens' log-probabilities (nats).
-        tokens: the target tokens' labels, the end of sentence last if it was reached.
-        source_tokens: the source tokens' labels as the model saw them, end of sentence last.
-        attention: [tokens, source tokens] float32, rows sum to one, if it was asked for.
-        copied: the probability, 0 to 1, that each token was copied from the source rather than generated, if
-            attention was asked for and a model copies.
+        tokens: the target tokens as text, ending with the end of sentence if it was reached.
+        source_tokens: the source tokens as text, as the model saw them, ending with the end of sentence.
+        attention: [tokens, source tokens] float32, each row sums to one; if it was asked for.
+        copied: probability, 0 to 1, that each token was copied from the source rather than generated; if attention
+            was asked for and a model copies.
     """
 
     text: str
@@ -54,21 +54,21 @@ class Output:
 class Generator:
     """Translates or summarises lines of text with one model or an ensemble.
 
-    A line's output does not depend on what else is in its batch. A blank line gives an empty output; a source
-    that is too long is truncated and counted. Where memory runs out, batches are halved for good.
+    A line's output does not depend on the rest of its batch. A blank line gives an empty output; a source that is too
+    long is truncated and counted. When memory runs out, batches are halved permanently.
 
     Args:
-        models: on `device` already.
-        tokenizers: the ones the models were trained with.
-        config: the search.
-        device: where the models are.
-        max_source_length: tokens of a source that are read, end of sentence counted.
-        seed: for sampling, where `config.seed` is None.
+        models: already on `device`.
+        tokenizers: those the models were trained with.
+        config: the settings of the search.
+        device: the models' device.
+        max_source_length: length that sources are truncated to, in tokens, including the end of sentence.
+        seed: for sampling, if `config.seed` is None.
 
     Attributes:
-        truncated: how many sources have been truncated so far.
-        unknown: how many sources so far hold nothing but unknown tokens.
-        splitter: how batches are cut where memory has run out; generators may share it.
+        truncated: number of sources truncated so far.
+        unknown: number of sources so far that consist of unknown tokens only.
+        splitter: splits batches when memory runs out; generators may share it.
     """
 
     def __init__(
@@ -89,50 +89,53 @@ class Generator:
         self.seed = seed
         self.truncated = 0
         self.unknown = 0
-        self.splitter = BatchSplitter(device, work="decoding")
+        self.splitter = BatchSplitter(device, action="decoding")
 
     def generate(self, texts: Sequence[str]) -> list[str]:
-        """The best output of each text, in order."""
+        """Returns the best output of each text, in order."""
         return [outputs[0].text for outputs in self.generate_nbest(texts)]
 
-    def generate_nbest(self, texts: Sequence[str], *, need_attention: bool = False) -> list[list[Output]]:
-        """The `config.n_best` best outputs of each text, best first; a single one for a blank text.
+    def generate_nbest(self, texts: Sequence[str], *, need_attention: bool = False) -> list[list[GenerationOutput]]:
+        """Returns the `config.n_best` best outputs of each text, best first; one empty output for a blank text.
 
-        No two have the same tokens, but subwords may spell one text in several ways.
+        Their tokens always differ, but their texts may be equal, as subwords can spell a text in several ways.
 
         Args:
             texts: one source each.
-            need_attention: fill `Output.attention`, and `copied` where a model copies.
+            need_attention: whether to set `attention` in the outputs, and `copied` if a model copies.
         """
-        return self._block(texts, first=0, need_attention=need_attention)
+        return self._generate_block(texts, offset=0, need_attention=need_attention)
 
     def stream(
         self, lines: Iterable[str], *, block: int | None = None, need_attention: bool = False
-    ) -> Iterator[list[Output]]:
-        """Yields `generate_nbest` of each line, in order, with no more than a block of lines in memory.
+    ) -> Iterator[list[GenerationOutput]]:
+        """Yields the outputs of `generate_nbest` for each line, in order, holding at most one block of lines in memory.
 
         Args:
-            lines: read as they are needed.
-            block: lines read before the first of them is answered; default 32 batches.
-            need_attention: fill `Output.attention`, and `copied` where a model copies.
+            lines: consumed lazily.
+            block: number of lines read and decoded together; default 32 batches.
+            need_attention: whether to set `attention` in the outputs, and `copied` if a model copies.
         """
         size = self.config.batch_size * _BATCHES_PER_BLOCK if block is None else block
-        number = 0
+        offset = 0
         for texts in _blocks(lines, size):
-            yield from self._block(texts, first=number, need_attention=need_attention)
-            number += len(texts)
+            yield from self._generate_block(texts, offset=offset, need_attention=need_attention)
+            offset += len(texts)
 
-    def _block(self, texts: Sequence[str], *, first: int, need_attention: bool) -> list[list[Output]]:
-        """Outputs of texts that are numbers `first`, first + 1, ... of the whole input."""
+    def _generate_block(
+        self, texts: Sequence[str], *, offset: int, need_attention: bool
+    ) -> list[list[GenerationOutput]]:
+        """Returns the outputs of texts whose indices in the whole input are `offset`, `offset` + 1, ..."""
         sources = self._encode(texts)
-        outputs: list[list[Output]] = [[Output("", 0.0, 0.0, [], [])] for _ in texts]
+        outputs: list[list[GenerationOutput]] = [[GenerationOutput("", 0.0, 0.0, [], [])] for _ in texts]
 
-        def searched(places: list[int]) -> list[list[Hypothesis]]:
-            src = _pad([sources[i] for i in places]).to(self.device)
-            found = search(self.models, src, self.config, seed=self.seed, numbers=torch.tensor(places) + first)
+        def search_batch(indices: list[int]) -> list[list[Hypothesis]]:
+            src = _pad([sources[i] for i in indices]).to(self.device)
+            sentence_indices = torch.tensor(indices) + offset
+            results = search(self.models, src, self.config, seed=self.seed, sentence_indices=sentence_indices)
             if need_attention:
-                explain(found, self.models, src, precision=self.config.precision)
-            return found
+                explain(results, self.models, src, precision=self.config.precision)
+            return results
 
         fix = (
             f"lower search.beam_size={self.config.beam_size}, search.max_length={self.config.max_length} or "
@@ -140,27 +143,27 @@ class Generator:
         )
         with ExitStack() as stack:
             for model in self.models:
-                stack.enter_context(model.unchanging())
+                stack.enter_context(model.frozen_weights())
             for batch in self._batches(sources):
-                for places, found in self.splitter.each(batch, searched, fix=fix):
-                    for place, hypotheses in zip(places, found, strict=True):
-                        labels = self.tokenizers.source.pieces(sources[place])
-                        outputs[place] = [self._output(hypothesis, labels) for hypothesis in hypotheses]
+                for indices, results in self.splitter.map(batch, search_batch, fix=fix):
+                    for i, hypotheses in zip(indices, results, strict=True):
+                        source_tokens = self.tokenizers.source.pieces(sources[i])
+                        outputs[i] = [self._output(hypothesis, source_tokens) for hypothesis in hypotheses]
         return outputs
 
     def _batches(self, sources: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        """Which sources that are not empty go together: those of like lengths, as many as the configuration allows."""
-        # The longest first: what needs most memory fails at once or not at all.
-        places = sorted((i for i, ids in enumerate(sources) if ids), key=lambda i: -len(sources[i]))
+        """Yields batches of indices of the non-empty sources, grouped by length, as large as the settings allow."""
+        # Longest first, so that if memory does not suffice, the first batch shows it.
+        indices = sorted((i for i, ids in enumerate(sources) if ids), key=lambda i: -len(sources[i]))
         start = 0
-        while start < len(places):
-            fitting = max(1, self.config.batch_tokens // len(sources[places[start]]))
-            end = start + min(self.config.batch_size, fitting)
-            yield places[start:end]
+        while start < len(indices):
+            max_sentences = max(1, self.config.batch_tokens // len(sources[indices[start]]))
+            end = start + min(self.config.batch_size, max_sentences)
+            yield indices[start:end]
             start = end
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Source ids with end of sentence; none at all for a text in which the tokenizer sees nothing."""
+        """Returns source ids with the end of sentence; an empty list for a blank text or one without tokens."""
         sources: list[list[int]] = []
         for text, ids in zip(texts, self.tokenizers.source.encode_batch(texts), strict=True):
             if not ids or not text.strip():
@@ -173,9 +176,9 @@ class Generator:
             sources.append([*ids, EOS_ID])
         return sources
 
-    def _output(self, hypothesis: Hypothesis, source_tokens: list[str]) -> Output:
+    def _output(self, hypothesis: Hypothesis, source_tokens: list[str]) -> GenerationOutput:
         target = self.tokenizers.target
-        return Output(
+        return GenerationOutput(
             text=target.decode(hypothesis.ids),
             score=hypothesis.score,
             log_prob=hypothesis.log_prob,
@@ -187,7 +190,7 @@ class Generator:
 
 
 def _blocks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Up to `size` lines at a time, fewer where they are long."""
+    """Yields blocks of up to `size` lines, fewer if they are long."""
     block: list[str] = []
     characters = 0
     for line in lines:
@@ -201,7 +204,7 @@ def _blocks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def _pad(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Sequences of ids as one tensor [B, longest] int64, padded on the right."""
+    """Stacks sequences of ids into a tensor [B, longest] int64, padded on the right."""
     padded = np.full((len(sequences), max(map(len, sequences))), PAD_ID, dtype=np.int64)
     for row, ids in enumerate(sequences):
         padded[row, : len(ids)] = ids

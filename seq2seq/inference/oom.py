@@ -1,4 +1,4 @@
-"""Batches that turn out too large for the memory: worked on in ever smaller portions."""
+"""Splits batches into smaller parts when memory runs out."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -6,70 +6,72 @@ from typing import TypeVar
 
 import torch
 
-from seq2seq.data.ragged import Index
+from seq2seq.data.ragged import IntArray
 from seq2seq.errors import TrainingError
 from seq2seq.system.device import free_memory, is_out_of_memory
 
 LOGGER = logging.getLogger("seq2seq")
 
-Numbers = TypeVar("Numbers", list[int], Index)
+Indices = TypeVar("Indices", list[int], IntArray)
 Result = TypeVar("Result")
 
 
 class BatchSplitter:
-    """How many portions a batch is cut into: one, until memory runs out; then twice as many, for good.
+    """Processes batches in parts: in one part until memory runs out, then permanently in twice as many each time.
 
     Args:
-        device: Where the work is done.
-        work: What it is, for messages.
+        device: Where the batches are processed.
+        action: What is done to them, as messages say it: "decoding".
 
     Attributes:
-        count: Portions that a batch is cut into.
+        num_parts: Into how many parts a batch is split.
         failures: How often memory ran out.
     """
 
-    def __init__(self, device: torch.device, *, work: str) -> None:
-        self.count = 1
+    def __init__(self, device: torch.device, *, action: str) -> None:
+        self.num_parts = 1
         self.failures = 0
         self._device = device
-        self._work = work
+        self._action = action
 
-    def each(self, batch: Numbers, work: Callable[[Numbers], Result], *, fix: str) -> Iterator[tuple[Numbers, Result]]:
-        """Yields each portion of a batch with what the work made of it, in order.
+    def map(
+        self, batch: Indices, process: Callable[[Indices], Result], *, fix: str
+    ) -> Iterator[tuple[Indices, Result]]:
+        """Yields each part of a batch with its result, in order.
 
         Args:
-            batch: Numbers of the examples.
-            work: From a portion's numbers to a result; tried anew with fewer of them where memory runs out.
-            fix: What a user can change if one example alone is too large.
+            batch: Indices of the examples.
+            process: Computes the result of a part from its indices; called again with fewer when memory runs out.
+            fix: What a user can change if a single example is too large.
 
         Raises:
-            TrainingError: If memory does not suffice for one example.
+            TrainingError: If there is not enough memory for a single example.
         """
         done = 0
         while done < len(batch):
-            portion = batch[done : done + -(-len(batch) // self.count)]
+            part = batch[done : done + -(-len(batch) // self.num_parts)]
             try:
-                result = work(portion)
+                result = process(part)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if len(portion) == 1:
-                    raise TrainingError(f"out of memory {self._work} one example alone; {fix}") from error
+                if len(part) == 1:
+                    raise TrainingError(f"out of memory {self._action} a single example; {fix}") from error
             else:
-                yield portion, result
-                done += len(portion)
+                yield part, result
+                done += len(part)
                 continue
-            # Only here does nothing refer to the tensors of the failed attempt any more.
+            # Only after the except clause is nothing left that refers to the tensors of the failed attempt.
             free_memory(self._device)
-            self._shrink(len(portion))
+            self._split(len(part))
 
-    def _shrink(self, tried: int) -> None:
+    def _split(self, tried: int) -> None:
         if not self.failures:
             LOGGER.warning(
                 "out of memory %s %d examples at once; continuing with %d, or fewer if that is still too many",
-                self._work,
+                self._action,
                 tried,
                 -(-tried // 2),
             )
         self.failures += 1
-        self.count *= 2
+        self.num_parts *= 2

@@ -1,13 +1,13 @@
-"""Scores of generated text against references, each with the signature that makes it reproducible."""
+"""Scores of generated text against references, each with a signature that makes it reproducible."""
 
 from seq2seq.metrics.bootstrap import Score, Statistics, corpus_scores, percentile_interval, resampled_sums
-from seq2seq.metrics.config import LOWER_IS_BETTER, METRICS, MOST_RESAMPLES, ROUGE_METRICS, MetricsConfig, RougeSplit
+from seq2seq.metrics.config import LOWER_IS_BETTER, MAX_RESAMPLES, METRICS, ROUGE_METRICS, MetricsConfig, RougeSplit
 from seq2seq.metrics.scoring import score, score_baselines, score_summaries, statistics
 
 __all__ = [
     "LOWER_IS_BETTER",
+    "MAX_RESAMPLES",
     "METRICS",
-    "MOST_RESAMPLES",
     "ROUGE_METRICS",
     "MetricsConfig",
     "RougeSplit",

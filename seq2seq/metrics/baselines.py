@@ -1,14 +1,14 @@
-"""Summaries that need no model: the lead, which a model has to beat, and the extractive oracle, a ceiling.
+"""Baseline summaries without a model: the lead, a lower bound, and the extractive oracle, an upper bound.
 
-Both take whole sentences of the whole source, also where a model reads only its beginning, and write one a line,
-which is how rouge-score is told where sentences end.
+Both select sentences from the whole source, even where a model reads only its beginning, and write one sentence per
+line, which is how rouge-score finds sentence boundaries.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 
 from seq2seq.metrics.config import MetricsConfig
-from seq2seq.metrics.rouge import Tokenizer, rouge_settings
+from seq2seq.metrics.rouge import RougeTokenizer, rouge_settings
 from seq2seq.metrics.sentences import split_sentences
 from seq2seq.metrics.words import first_words
 
@@ -18,13 +18,13 @@ Ngrams = Counter[tuple[str, ...]]
 def baseline_texts(
     sources: Sequence[str], refs: Sequence[Sequence[str]], config: MetricsConfig, *, target_language: str | None
 ) -> dict[str, list[str]]:
-    """Makes the texts of each of `config.baselines`, one an example.
+    """Returns the texts of each of `config.baselines`, one per example.
 
     Args:
         sources: The texts to summarise.
-        refs: At least one reference an example; only the oracle looks at them.
+        refs: At least one reference per example; only the oracle uses them.
         config: The metrics section.
-        target_language: As for `score`: the oracle counts words as ROUGE does.
+        target_language: As in `score`: the oracle counts words as ROUGE does.
     """
     texts: dict[str, list[str]] = {}
     for name in config.baselines:
@@ -37,8 +37,8 @@ def baseline_texts(
     return texts
 
 
-def describe(name: str, config: MetricsConfig) -> str:
-    """What a baseline adds to the signatures of its scores."""
+def signature_suffix(name: str, config: MetricsConfig) -> str:
+    """Returns what a baseline appends to the signatures of its scores."""
     if name != "lead":
         return f"text:{name}"
     words = "all" if config.lead_words is None else str(config.lead_words)
@@ -46,55 +46,58 @@ def describe(name: str, config: MetricsConfig) -> str:
 
 
 def lead(source: str, *, sentences: int, words: int | None) -> str:
-    """The first sentences of a source, cut behind so many words if a number is given."""
+    """Returns the first `sentences` sentences of a source, cut after `words` words unless that is None."""
     text = "\n".join(split_sentences(source)[:sentences])
     return text if words is None else first_words(text, words)
 
 
-def oracle(source: str, references: Sequence[str], tokenizer: Tokenizer) -> str:
-    """The sentences of a source that match a reference best, in their order; empty where no word matches.
+def oracle(source: str, references: Sequence[str], tokenizer: RougeTokenizer) -> str:
+    """Returns the sentences of a source that match a reference best, in order; empty if no word matches.
 
-    Sentences are added one by one, each time the one that raises the sum of ROUGE-1 and ROUGE-2 F1 most, until
-    none raises it (Nallapati et al. 2017, arXiv:1611.04230, "Extractive Training"). With several references, each
-    gets a choice of its own, and the one that matches best is taken.
+    Greedily adds the sentence that increases the sum of ROUGE-1 and ROUGE-2 F1 most, until none increases it
+    (Nallapati et al. 2017, arXiv:1611.04230, "Extractive Training"). With several references, selects sentences for
+    each one separately and returns the selection with the highest sum.
 
     Args:
-        source: The text to choose from.
+        source: The text to select from.
         references: At least one.
-        tokenizer: The one that ROUGE counts with.
+        tokenizer: The tokenizer of ROUGE.
     """
     sentences = split_sentences(source)
     tokens = [tokenizer.tokenize(sentence) for sentence in sentences]
-    choices = [_choose(tokens, tokenizer.tokenize(reference)) for reference in references]
-    _, chosen = max(choices, key=lambda choice: choice[0])
-    return "\n".join(sentences[number] for number in chosen)
+    selections = [_select_greedily(tokens, tokenizer.tokenize(reference)) for reference in references]
+    _, selected = max(selections, key=lambda selection: selection[0])
+    return "\n".join(sentences[index] for index in selected)
 
 
-def _choose(sentences: Sequence[list[str]], reference: list[str]) -> tuple[float, list[int]]:
-    """Returns the best sum of F1 that greedy choice finds, and the numbers of the sentences in their order."""
+def _select_greedily(sentences: Sequence[list[str]], reference: list[str]) -> tuple[float, list[int]]:
+    """Returns the highest sum of F1 that greedy selection finds, and the ascending indices of the sentences."""
     words = set(reference)
-    left = [number for number, tokens in enumerate(sentences) if words & set(tokens)]  # others only lower precision
-    best, chosen = 0.0, list[int]()
-    while left:
-        selections = [sorted([*chosen, number]) for number in left]
-        values = [match([word for i in selection for word in sentences[i]], reference) for selection in selections]
-        top = max(range(len(left)), key=values.__getitem__)
+    # Sentences without a word of the reference only lower the precision.
+    candidates = [index for index, tokens in enumerate(sentences) if words & set(tokens)]
+    best, selected = 0.0, list[int]()
+    while candidates:
+        selections = [sorted([*selected, index]) for index in candidates]
+        values = [
+            rouge_1_2_f1([word for i in selection for word in sentences[i]], reference) for selection in selections
+        ]
+        top = max(range(len(candidates)), key=values.__getitem__)
         if values[top] <= best:
             break
-        best, chosen = values[top], selections[top]
-        left.pop(top)
-    return best, chosen
+        best, selected = values[top], selections[top]
+        candidates.pop(top)
+    return best, selected
 
 
-def match(words: list[str], reference: list[str]) -> float:
-    """The sum of ROUGE-1 and ROUGE-2 F1 of two texts' words, 0 to 2."""
+def rouge_1_2_f1(words: list[str], reference: list[str]) -> float:
+    """Returns the sum of ROUGE-1 and ROUGE-2 F1 of two tokenized texts, 0 to 2."""
     return sum(_f1(_ngrams(words, order), _ngrams(reference, order)) for order in (1, 2))
 
 
 def _f1(hyp: Ngrams, ref: Ngrams) -> float:
-    """Twice the common n-grams over the n-grams of both: the harmonic mean of precision and recall."""
-    both = hyp.total() + ref.total()
-    return 2 * (hyp & ref).total() / both if both else 0.0
+    """Returns F1, the harmonic mean of precision and recall: twice the common n-grams over the n-grams of both."""
+    total = hyp.total() + ref.total()
+    return 2 * (hyp & ref).total() / total if total else 0.0
 
 
 def _ngrams(words: list[str], order: int) -> Ngrams:

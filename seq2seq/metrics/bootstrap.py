@@ -1,8 +1,8 @@
 """Sufficient statistics of a metric, its corpus score, and the bootstrap over examples.
 
-A corpus score is a function of the sum over examples of a few numbers each: counts of matching n-grams for
-BLEU, an F1 and a one for a mean of F1. Drawing examples anew and summing their rows is all that a bootstrap
-needs (Koehn 2004, "Statistical significance tests for machine translation evaluation", W04-3250).
+A corpus score is a function of the sum over examples of a few numbers: counts of matching n-grams for BLEU, [F1, 1]
+for a mean of F1. The bootstrap resamples examples and sums their rows (Koehn 2004, "Statistical significance tests
+for machine translation evaluation", W04-3250).
 """
 
 from collections.abc import Callable, Mapping
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a metric needs of each example; a corpus score is a function of their sum.
+    """Sufficient statistics of a metric per example; the corpus score is a function of their sum.
 
     Attributes:
-        signature: Package, version and settings, beginning with the number of references; nothing of a bootstrap.
-        rows: float64 [N, C], C numbers an example.
-        score: The corpus score, 0 to 100, of one sum of rows [C]. Lower is better for those in LOWER_IS_BETTER.
+        signature: Package, version and settings, starting with the number of references; without the bootstrap.
+        rows: float64 [N, C], C numbers per example.
+        score: Maps a sum of rows [C] to the corpus score, 0 to 100. Lower is better for LOWER_IS_BETTER.
     """
 
     signature: str
@@ -29,14 +29,14 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Score:
-    """One corpus score with what it takes to reproduce it.
+    """A corpus score and the signature that makes it reproducible.
 
     Attributes:
-        score: 0 to 100; higher is better except for TER, which counts edits for each 100 reference words
-            and so may pass 100.
-        signature: Package, version and settings, those of the bootstrap included.
-        low: Lower end of the 95 % bootstrap interval, None where none was asked for.
-        high: Upper end.
+        score: 0 to 100; higher is better except for TER, which counts edits per 100 reference words and may
+            exceed 100.
+        signature: Package, version and settings, including those of the bootstrap.
+        low: Lower end of the 95 % bootstrap interval; None without a bootstrap.
+        high: Upper end of the interval.
     """
 
     score: float
@@ -45,7 +45,7 @@ class Score:
     high: float | None = None
 
     def to_dict(self) -> dict[str, float | str]:
-        """Returns the fields for results.json; the interval only where there is one."""
+        """Returns the fields for results.json; omits the interval if there is none."""
         fields: dict[str, float | str] = {"score": self.score, "signature": self.signature}
         if self.low is not None and self.high is not None:
             fields |= {"low": self.low, "high": self.high}
@@ -53,57 +53,57 @@ class Score:
 
 
 def corpus_scores(statistics: Mapping[str, Statistics], *, resamples: int, seed: int) -> dict[str, Score]:
-    """Scores a corpus by each metric, with 95 % intervals if `resamples` is above 0.
+    """Computes corpus scores by metric, with 95 % intervals if `resamples` is above 0.
 
-    Every metric sees the same draws of examples, and so does every system that is scored with the same seed.
+    All metrics, and all systems scored with the same seed, use the same resampled examples.
     """
-    values = {name: one.score(one.rows.sum(axis=0)) for name, one in statistics.items()}
+    values = {name: stats.score(stats.rows.sum(axis=0)) for name, stats in statistics.items()}
     if not resamples or not statistics:
-        return {name: Score(values[name], one.signature) for name, one in statistics.items()}
-    sums = resampled_sums(np.hstack([one.rows for one in statistics.values()]), resamples, seed)
+        return {name: Score(values[name], stats.signature) for name, stats in statistics.items()}
+    sums = resampled_sums(np.hstack([stats.rows for stats in statistics.values()]), resamples, seed)
     scores = {}
-    first = 0
-    for name, one in statistics.items():
-        last = first + one.rows.shape[1]
-        low, high = percentile_interval(np.array([one.score(row) for row in sums[:, first:last]]))
-        scores[name] = Score(values[name], _with_bootstrap(one.signature, resamples, seed), low, high)
-        first = last
+    start = 0
+    for name, stats in statistics.items():
+        end = start + stats.rows.shape[1]
+        low, high = percentile_interval(np.array([stats.score(row) for row in sums[:, start:end]]))
+        scores[name] = Score(values[name], _with_bootstrap(stats.signature, resamples, seed), low, high)
+        start = end
     return scores
 
 
 def ratio(sums: NDArray[np.float64]) -> float:
-    """The score of rows that are [part, whole]: the parts for each unit of the wholes; 0 of nothing."""
+    """Score function of rows [part, whole]: sum of parts / sum of wholes; 0 if the latter is 0."""
     return float(sums[0] / sums[1]) if sums[1] else 0.0
 
 
 def percentage(sums: NDArray[np.float64]) -> float:
-    """The same in percent."""
+    """Score function of rows [part, whole]: `ratio` in percent."""
     return 100 * ratio(sums)
 
 
 def resampled_sums(rows: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """Sums the rows [N, C] of N examples drawn with replacement, for each resample: [resamples, C].
+    """Returns the sums of N rows drawn with replacement from `rows` [N, C], per resample: [resamples, C].
 
-    Differs from sacrebleu's own `n_bootstrap` in memory only: that one holds resamples x examples x statistics
-    at once and takes its seed from the environment. The draws are the same for the same seed.
+    For the same seed, draws the same examples as sacrebleu's `n_bootstrap`, which holds resamples x examples x
+    statistics in memory and takes its seed from the environment.
     """
     rng = np.random.default_rng(seed)
     count = len(rows)
     sums = np.empty((resamples, rows.shape[1]))
     for row in sums:
-        times_drawn = np.bincount(rng.integers(count, size=count), minlength=count)
-        row[:] = times_drawn @ rows
+        weights = np.bincount(rng.integers(count, size=count), minlength=count)  # times each example was drawn
+        row[:] = weights @ rows
     return sums
 
 
 def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Returns the 95 % percentile interval of resampled scores; a fortieth is cut off on either side."""
+    """Returns the 95 % percentile interval of resampled scores: drops 2.5 % of them on either side."""
     ordered = np.sort(values)
     cut = len(ordered) // 40
     return float(ordered[cut]), float(ordered[len(ordered) - cut - 1])
 
 
 def _with_bootstrap(signature: str, resamples: int, seed: int) -> str:
-    """Names the bootstrap where sacrebleu does: behind the number of references."""
+    """Inserts the bootstrap into a signature where sacrebleu does: after the number of references."""
     references, settings = signature.split("|", 1)
     return f"{references}|bs:{resamples}|seed:{seed}|{settings}"

@@ -1,10 +1,10 @@
-"""What a language code says to the metrics."""
+"""Language codes, normalized for the choice of tokenizer and stemming."""
 
 _ISO_639_1 = {"zho": "zh", "chi": "zh", "cmn": "zh", "jpn": "ja", "kor": "ko", "eng": "en", "tha": "th"}
 
 
 def primary_language(code: str | None) -> str | None:
-    """The two-letter code in `de`, `zh_CN` or `zho_Hans`; None where no language is stated."""
+    """Returns the two-letter code of `de`, `zh_CN` or `zho_Hans`; None if no language is given."""
     if not code:
         return None
     primary = code.lower().replace("_", "-").split("-")[0]

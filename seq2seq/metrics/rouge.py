@@ -1,6 +1,6 @@
 """ROUGE-1, 2, L and Lsum by rouge-score (Lin 2004, "ROUGE: a package for automatic evaluation of summaries", W04-1013).
 
-Where an example has several references, the best one counts; the mean over references is a score of its own.
+With several references per example, the score is against the best one; the mean over references is a separate score.
 """
 
 import logging
@@ -24,28 +24,28 @@ from seq2seq.metrics.words import UnicodeTokenizer
 
 logger = logging.getLogger(__name__)
 
-# Above this share of letters outside the Latin script, rouge-score's [a-z0-9]+ tokens would miss the text.
+# Above this share of non-Latin letters, rouge-score's [a-z0-9]+ tokens would miss too much of the text.
 _NON_LATIN_SHARE = 0.1
 
 
-class Tokenizer(Protocol):
-    """What rouge-score asks of a tokenizer."""
+class RougeTokenizer(Protocol):
+    """The tokenizer interface of rouge-score."""
 
     def tokenize(self, text: str) -> list[str]:
-        """Splits a text."""
+        """Splits a text into words."""
 
 
 @dataclass(frozen=True)
 class RougeSettings:
-    """How texts become what ROUGE counts.
+    """How ROUGE splits texts into words and sentences.
 
     Attributes:
         tokenizer: Splits a text into words.
-        label: The tokenizer and stemming in a signature.
-        split: Where a sentence ends.
+        label: Tokenizer and stemming, for the signature.
+        split: How to split into sentences.
     """
 
-    tokenizer: Tokenizer
+    tokenizer: RougeTokenizer
     label: str
     split: RougeSplit
 
@@ -53,16 +53,16 @@ class RougeSettings:
 def rouge_settings(
     refs: Sequence[Sequence[str]], config: MetricsConfig, *, target_language: str | None
 ) -> RougeSettings:
-    """Chooses the tokenizer by the script of the references, and stemming by the language.
+    """Selects the tokenizer by the script of the references, and stemming by the language.
 
-    rouge-score's own one keeps ASCII letters and digits only: text in another script has no tokens then and
-    scores 0 even against itself.
+    rouge-score's own tokenizer keeps ASCII letters and digits only: text in another script has no tokens and scores 0
+    even against itself.
     """
     stem = config.rouge_stemmer and primary_language(target_language) in (None, "en")
     letters = Counter("".join(text for references in refs for text in references))
     letters = Counter({letter: count for letter, count in letters.items() if letter.isalpha()})
-    other = sum(count for letter, count in letters.items() if "LATIN" not in unicodedata.name(letter, ""))
-    if other > _NON_LATIN_SHARE * letters.total():
+    non_latin = sum(count for letter, count in letters.items() if "LATIN" not in unicodedata.name(letter, ""))
+    if non_latin > _NON_LATIN_SHARE * letters.total():
         return RougeSettings(UnicodeTokenizer(), "tok:unicode|stem:no", config.rouge_split)
     return RougeSettings(DefaultTokenizer(stem=stem), f"tok:default|stem:{'yes' if stem else 'no'}", config.rouge_split)
 
@@ -70,31 +70,30 @@ def rouge_settings(
 def rouge_statistics(
     names: Sequence[str], hyps: Sequence[str], refs: Sequence[Sequence[str]], settings: RougeSettings
 ) -> dict[str, Statistics]:
-    """Computes F1 x 100 of each example: rows [F1, 1].
+    """Computes F1 x 100 per example, as rows [F1, 1].
 
     Args:
         names: Any of ROUGE_METRICS.
-        hyps: One text an example.
-        refs: At least one text an example.
-        settings: Tokenizer and sentence split.
+        hyps: One text per example.
+        refs: At least one text per example.
+        settings: Tokenizer and sentence splitting.
 
     Returns:
-        By metric, against the best reference of each example (the best by that metric). Where any example has
-        several, `<name>_mean` follows, which averages over the references of an example first. Two empty texts
-        score 0.
+        Statistics by metric, against the best reference of each example by that metric. If any example has several,
+        also `<name>_mean`, which first averages over the references of an example. Two empty texts score 0.
     """
     f1 = _f1(names, hyps, refs, settings)
     package = f"pkg:rouge-score|version:{version('rouge-score')}"
     if isinstance(settings.tokenizer, UnicodeTokenizer) or settings.split is RougeSplit.sentences:
-        package += f"|seq2seq:{__version__}"  # whose rule it is
+        package += f"|seq2seq:{__version__}"  # which defines the rule
     widths = {len(references) for references in refs}
     nrefs = str(widths.pop()) if len(widths) == 1 else "var"
-    kinds = {"": ("best", [scores.max(axis=0) for scores in f1])}
+    variants = {"": ("best", [scores.max(axis=0) for scores in f1])}
     if nrefs != "1":
-        kinds["_mean"] = ("mean", [scores.mean(axis=0) for scores in f1])
+        variants["_mean"] = ("mean", [scores.mean(axis=0) for scores in f1])
     statistics = {}
     for column, name in enumerate(names):
-        for suffix, (label, values) in kinds.items():
+        for suffix, (label, values) in variants.items():
             signature = (
                 f"nrefs:{nrefs}|type:{name}|measure:f1|refs:{label}|{settings.label}|split:{settings.split.value}"
                 f"|{package}"
@@ -107,15 +106,15 @@ def rouge_statistics(
 def _f1(
     names: Sequence[str], hyps: Sequence[str], refs: Sequence[Sequence[str]], settings: RougeSettings
 ) -> list[NDArray[np.float64]]:
-    """Returns F1 x 100 of each example against each of its references: [number of references, number of names]."""
+    """Returns, per example, F1 x 100 against each reference: [number of references, number of metrics]."""
     from rouge_score.rouge_scorer import RougeScorer
 
     if settings.split is RougeSplit.sentences:
-        hyps = [_line_by_line(hyp) for hyp in hyps]
-        refs = [[_line_by_line(text) for text in references] for references in refs]
-    elif "rougeLsum" in names and _one_line_against_several(hyps, refs):
+        hyps = [_one_sentence_per_line(hyp) for hyp in hyps]
+        refs = [[_one_sentence_per_line(text) for text in references] for references in refs]
+    elif "rougeLsum" in names and _hyps_lack_line_breaks(hyps, refs):
         warn_of_unsplit_sentences()
-    scorer = RougeScorer(list(names), tokenizer=_Remembering(settings.tokenizer))
+    scorer = RougeScorer(list(names), tokenizer=_CachedTokenizer(settings.tokenizer))
     f1 = []
     for hyp, references in zip(hyps, refs, strict=True):
         scores = [scorer.score(text, hyp) for text in references]
@@ -123,32 +122,32 @@ def _f1(
     return f1
 
 
-def _line_by_line(text: str) -> str:
+def _one_sentence_per_line(text: str) -> str:
     return "\n".join(split_sentences(text))
 
 
-def _one_line_against_several(hyps: Sequence[str], refs: Sequence[Sequence[str]]) -> bool:
-    """Tells whether hypotheses of several sentences have no line break, while most references have several."""
+def _hyps_lack_line_breaks(hyps: Sequence[str], refs: Sequence[Sequence[str]]) -> bool:
+    """Whether hypotheses of several sentences have no line breaks, while most references have several sentences."""
     if any("\n" in hyp for hyp in hyps) or not any(len(split_sentences(hyp)) > 1 for hyp in hyps):
         return False
-    several = sum(len(split_sentences(references[0])) > 1 for references in refs)
-    return 2 * several > len(refs)
+    num_multi_sentence = sum(len(split_sentences(references[0])) > 1 for references in refs)
+    return 2 * num_multi_sentence > len(refs)
 
 
-@cache  # once a process, not at every evaluation
+@cache  # once per process, not per evaluation
 def warn_of_unsplit_sentences() -> None:
-    """Says that ROUGE-Lsum may compare one sentence with several."""
+    """Logs a warning that ROUGE-Lsum treats each output as one sentence."""
     logger.warning(
-        "ROUGE-Lsum takes each output as one sentence, for it has no line breaks, but most references have several "
-        "sentences; metrics.rouge_split=sentences splits both"
+        "ROUGE-Lsum treats each output as one sentence because it has no line breaks, but most references have several "
+        "sentences; set metrics.rouge_split=sentences to split both"
     )
 
 
 class DefaultTokenizer:
-    """rouge-score's own words with a memory for stems, which take most of its time.
+    """rouge-score's own tokenization with cached stems, which take most of its time.
 
     Args:
-        stem: Whether words of more than three letters are stemmed (Porter 1980).
+        stem: Whether to stem words of more than three letters (Porter 1980).
     """
 
     def __init__(self, *, stem: bool):
@@ -174,8 +173,8 @@ def _porter_stemmer() -> _Stemmer:
     return _Stemmer()
 
 
-class _Remembering:
-    """A tokenizer that splits a text once though it is compared with several references."""
+class _CachedTokenizer:
+    """Caches tokenized texts, so that a text compared with several references is split once."""
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: RougeTokenizer):
         self.tokenize = lru_cache(maxsize=2**10)(tokenizer.tokenize)

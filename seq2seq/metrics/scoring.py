@@ -1,10 +1,10 @@
-"""From texts to scores: the metrics of a configuration over one set of examples."""
+"""Computes the configured metrics of a set of examples."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from seq2seq.errors import UserError
-from seq2seq.metrics.baselines import baseline_texts, describe
+from seq2seq.metrics.baselines import baseline_texts, signature_suffix
 from seq2seq.metrics.bleu import sacrebleu_statistics
 from seq2seq.metrics.bootstrap import Score, Statistics, corpus_scores
 from seq2seq.metrics.config import ROUGE_METRICS, SACREBLEU_METRICS, MetricsConfig
@@ -25,33 +25,32 @@ def score(
     """Computes corpus scores of hypotheses against one or more references each.
 
     Args:
-        hyps: One detokenized text for each example.
-        refs: The references of each example, at least one; their number may differ between examples.
+        hyps: One detokenized text per example.
+        refs: At least one reference per example; the number may vary.
         config: The metrics section.
-        target_language: A code such as `de`, `zh_CN` or `zho_Hans`; chooses BLEU's tokenizer and stemming.
-        seed: Of the bootstrap, the same for every metric so that the same examples are drawn.
-        bootstrap: Resamples instead of `config.bootstrap`.
+        target_language: A code such as `de`, `zh_CN` or `zho_Hans`; selects BLEU's tokenizer and stemming.
+        seed: Seed of the bootstrap; all metrics use the same resampled examples.
+        bootstrap: Number of resamples; overrides `config.bootstrap`.
 
     Returns:
-        Score by metric name, as `statistics` has them.
+        Scores by metric, with the names that `statistics` returns.
 
     Raises:
-        UserError: Numbers of hypotheses and references differ, there are none, or an example has no
-            reference.
+        UserError: The numbers of hypotheses and references differ, there are none, or an example has no reference.
     """
     resamples = config.bootstrap if bootstrap is None else bootstrap
-    by_name = statistics(hyps, refs, config, target_language=target_language)
-    return corpus_scores(by_name, resamples=resamples, seed=seed)
+    stats = statistics(hyps, refs, config, target_language=target_language)
+    return corpus_scores(stats, resamples=resamples, seed=seed)
 
 
 def statistics(
     hyps: Sequence[str], refs: Sequence[Sequence[str]], config: MetricsConfig, *, target_language: str | None
 ) -> dict[str, Statistics]:
-    """Computes what each metric needs of each example; `score` says what the arguments are.
+    """Computes the sufficient statistics of each metric; see `score` for the arguments.
 
     Returns:
-        By metric, in the order of `config.names`. Where any example has several references, each ROUGE score,
-        which is against the best, is followed by that of the mean over references, `rouge1_mean` and so on.
+        Statistics by metric, in the order of `config.names`. If any example has several references, each ROUGE
+        metric, which is against the best one, is followed by the mean over references: `rouge1_mean` and so on.
 
     Raises:
         UserError: As `score`.
@@ -75,7 +74,7 @@ def statistics(
 def score_summaries(
     hyps: Sequence[str], sources: Sequence[str], refs: Sequence[Sequence[str]], config: MetricsConfig
 ) -> dict[str, Score]:
-    """Says what summaries are like beside their sources, where `config.summary_statistics` asks for it."""
+    """Computes the summary statistics if `config.summary_statistics` is set, else returns {}."""
     if not config.summary_statistics:
         return {}
     return corpus_scores(summary_statistics(hyps, sources, refs), resamples=0, seed=0)
@@ -89,25 +88,25 @@ def score_baselines(
     target_language: str | None,
     seed: int,
 ) -> dict[str, dict[str, Score]]:
-    """Scores each of `config.baselines` as a model is scored, with what it is added to the signatures.
+    """Scores each of `config.baselines` like a model, with the baseline appended to the signatures.
 
     Returns:
-        By baseline, the scores by metric. With `config.summary_statistics` also `reference`: the summary
-        statistics of each example's first reference.
+        Scores by metric, by baseline. With `config.summary_statistics` also `reference`: the summary statistics of
+        each example's first reference.
     """
     scores = {}
     for name, texts in baseline_texts(sources, refs, config, target_language=target_language).items():
         found = score(texts, refs, config, target_language=target_language, seed=seed)
         found |= score_summaries(texts, sources, refs, config)
-        made = describe(name, config)
-        scores[name] = {key: replace(one, signature=f"{one.signature}|{made}") for key, one in found.items()}
+        suffix = signature_suffix(name, config)
+        scores[name] = {key: replace(value, signature=f"{value.signature}|{suffix}") for key, value in found.items()}
     if config.summary_statistics:
         scores["reference"] = score_summaries([references[0] for references in refs], sources, refs, config)
     return scores
 
 
 def _check_examples(hyps: Sequence[str], refs: Sequence[Sequence[str]]) -> None:
-    # sacrebleu cuts the longer side without a word, and fails on an empty list with an IndexError.
+    # sacrebleu silently truncates the longer list, and raises an IndexError for an empty one.
     if len(hyps) != len(refs):
         raise UserError(f"cannot score {len(hyps)} hypotheses against {len(refs)} references")
     if not hyps:

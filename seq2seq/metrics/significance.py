@@ -1,18 +1,18 @@
-"""Whether the difference between two systems is more than chance: paired tests on the same examples.
+"""Paired significance tests of the difference between two systems on the same examples.
 
-Both tests compute corpus scores anew from sums of the examples' sufficient statistics:
+Both tests recompute corpus scores from sums of the examples' sufficient statistics:
 
 * The paired bootstrap (Koehn 2004, "Statistical significance tests for machine translation evaluation", W04-3250)
-  draws examples with replacement, the same ones for all systems. It gives the intervals too. Its p-value is that of
+  draws examples with replacement, the same ones for all systems. It also gives the intervals. Its p-value is that of
   Riezler and Maxwell 2005, "On some pitfalls in automatic evaluation and significance testing for MT", W05-0908: how
-  often the size of the resampled difference exceeds its own mean by the size of the observed one.
-* Approximate randomization (the same paper; Noreen 1989, "Computer-intensive methods for testing hypotheses") lets the
-  outputs of the two systems change places at random, example by example: how often is the difference then as large
-  as the observed one?
+  often the absolute resampled difference exceeds its own mean by more than the absolute observed difference.
+* Approximate randomization (the same paper; Noreen 1989, "Computer-intensive methods for testing hypotheses") swaps
+  the outputs of the two systems at random, example by example. Its p-value is how often the absolute difference is
+  then larger than the observed one.
 
-Draws, seeding and p-values are those of sacrebleu's paired tests (`--paired-bs`, `--paired-ar`), so that the figures
-are the same. They count only what is larger than the observed difference, which would make the smallest p-value of two
-systems that have the same outputs, or the same but for a few. Differs from them there: see `_difference`.
+Draws, seeding and p-values match sacrebleu's paired tests (`--paired-bs`, `--paired-ar`). These count strictly larger
+differences only, so two systems with the same outputs, or almost, get the smallest possible p-value. Differs from
+sacrebleu there: see `_difference`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,19 +25,19 @@ from seq2seq.metrics import Statistics, percentile_interval, resampled_sums
 
 Array = NDArray[np.float64]
 
-_BLOCK = 2**22  # draws held at once: 32 MiB
-_WORD = 32  # numpy takes booleans from words of 32 bits: blocks of so many rows continue one another
-_ROUNDING = 1e-9  # of scores from 0 to 100 whose sums were added up in different orders
+_BLOCK = 2**22  # random draws in memory at a time: 32 MiB
+_WORD = 32  # numpy draws booleans from 32-bit words: blocks of a multiple of 32 rows draw the same as one block
+_ROUNDING = 1e-9  # tolerance for scores from 0 to 100 whose sums were added in different orders
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How chance is imitated.
+class ResamplingConfig:
+    """Settings of the paired tests.
 
     Attributes:
-        resamples: Of the paired bootstrap, at least 1.
-        trials: Of approximate randomization, at least 1.
-        seed: Of either, at least 0.
+        resamples: Number of bootstrap resamples, at least 1.
+        trials: Number of trials of approximate randomization, at least 1.
+        seed: Seed of both tests, at least 0.
     """
 
     resamples: int
@@ -47,14 +47,14 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Difference:
-    """A system's score minus the baseline's.
+    """The difference between a system's score and the baseline's.
 
     Attributes:
-        value: Of the scores on all examples.
-        low: Lower end of its 95 % bootstrap interval.
-        high: Upper end.
-        p_bootstrap: Of the paired bootstrap, above 0 and at most 1.
-        p_randomization: Of approximate randomization, above 0 and at most 1.
+        value: System minus baseline, on all examples.
+        low: Lower end of the difference's 95 % bootstrap interval.
+        high: Upper end of the interval.
+        p_bootstrap: p-value of the paired bootstrap, above 0 and at most 1.
+        p_randomization: p-value of approximate randomization, above 0 and at most 1.
     """
 
     value: float
@@ -66,16 +66,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class TestedScore:
-    """A system's score by one metric.
+    """A system's score by one metric, tested against the baseline.
 
     Attributes:
-        score: On all examples.
-        low: Lower end of its 95 % bootstrap interval.
-        high: Upper end.
-        difference: From the baseline; None for the baseline itself.
+        score: Score on all examples.
+        low: Lower end of the score's 95 % bootstrap interval.
+        high: Upper end of the interval.
+        difference: Difference from the baseline; None for the baseline itself.
     """
 
-    __test__ = False  # not a test case, whatever its name tells pytest
+    __test__ = False  # the name makes pytest take it for a test class
 
     score: float
     low: float
@@ -83,76 +83,79 @@ class TestedScore:
     difference: Difference | None
 
 
-def paired_tests(systems: Sequence[Mapping[str, Statistics]], sampling: Sampling) -> dict[str, list[TestedScore]]:
-    """Scores systems, and tests each against the first, the baseline.
+def paired_tests(
+    systems: Sequence[Mapping[str, Statistics]], resampling: ResamplingConfig
+) -> dict[str, list[TestedScore]]:
+    """Scores systems and tests each against the first one, the baseline.
 
-    All metrics and systems see the same draws.
+    All metrics and systems share the same random draws.
 
     Args:
-        systems: Two or more; of each the statistics by metric, of the same examples in the same order.
-        sampling: Of intervals and p-values.
+        systems: Statistics by metric of each of two or more systems, for the same examples in the same order.
+        resampling: Settings of the tests.
 
     Returns:
-        By metric the systems' scores, in their order.
+        Scores by metric, in the order of `systems`.
     """
     metrics = list(systems[0])
     rows = [np.hstack([system[metric].rows for metric in metrics]) for system in systems]
-    drawn = np.split(resampled_sums(np.hstack(rows), sampling.resamples, sampling.seed), len(systems), axis=1)
-    losses = np.hstack([rows[0] - theirs for theirs in rows[1:]])
-    swapped = np.split(_swapped_sums(losses, sampling.trials, sampling.seed), len(systems) - 1, axis=1)
+    bootstrap_sums = np.split(
+        resampled_sums(np.hstack(rows), resampling.resamples, resampling.seed), len(systems), axis=1
+    )
+    differences = np.hstack([rows[0] - other for other in rows[1:]])
+    swapped = np.split(_swapped_sums(differences, resampling.trials, resampling.seed), len(systems) - 1, axis=1)
     tested: dict[str, list[TestedScore]] = {}
     start = 0
     for metric in metrics:
         statistics = systems[0][metric]
-        place = slice(start, start + statistics.rows.shape[1])
-        start = place.stop
-        totals = [part[:, place].sum(axis=0) for part in rows]
+        columns = slice(start, start + statistics.rows.shape[1])
+        start = columns.stop
+        totals = [system_rows[:, columns].sum(axis=0) for system_rows in rows]
         values = [float(statistics.score(total)) for total in totals]
-        resampled = [_scores(statistics, sums[:, place]) for sums in drawn]
+        resampled = [_scores(statistics, sums[:, columns]) for sums in bootstrap_sums]
         tested[metric] = [TestedScore(values[0], *percentile_interval(resampled[0]), difference=None)]
-        for number in range(1, len(systems)):
-            moved = swapped[number - 1][:, place]
-            first, second = _scores(statistics, totals[number] + moved), _scores(statistics, totals[0] - moved)
+        for i in range(1, len(systems)):
+            swaps = swapped[i - 1][:, columns]
+            system, baseline = _scores(statistics, totals[i] + swaps), _scores(statistics, totals[0] - swaps)
             difference = _difference(
-                values[number] - values[0],
-                resampled[number] - resampled[0],
-                second - first,
-                examples=int(np.any(rows[number][:, place] != rows[0][:, place], axis=1).sum()),
+                values[i] - values[0],
+                resampled[i] - resampled[0],
+                baseline - system,
+                num_different=int(np.any(rows[i][:, columns] != rows[0][:, columns], axis=1).sum()),
             )
-            tested[metric].append(
-                TestedScore(values[number], *percentile_interval(resampled[number]), difference=difference)
-            )
+            tested[metric].append(TestedScore(values[i], *percentile_interval(resampled[i]), difference=difference))
     return tested
 
 
-def _difference(value: float, resampled: Array, randomized: Array, *, examples: int) -> Difference:
-    """Judges an observed difference by those of resamples [resamples] and of random swaps [trials].
+def _difference(value: float, resampled: Array, randomized: Array, *, num_different: int) -> Difference:
+    """Computes p-values of an observed difference from those of resamples [resamples] and random swaps [trials].
 
-    `examples` is the number of those on which the two systems differ at all. Trials that swap all of them or none, a
-    share of 2^(1 - examples), have the observed difference again. They are no evidence against chance: their share is
-    added to the p-value of randomization. It matters for about ten examples and fewer; for none, both p-values are 1.
+    `num_different` is the number of examples on which the two systems differ. Trials that swap all of these or none, a
+    fraction of 2^(1 - num_different), reproduce the observed difference. They are no evidence against chance, so their
+    fraction is added to the p-value of randomization. It matters for about ten examples or fewer; for none, both
+    p-values are 1.
     """
     sizes = np.abs(resampled)
     return Difference(
         value,
         *percentile_interval(resampled),
-        p_bootstrap=_p_value(sizes - sizes.mean(), abs(value)) if examples else 1.0,
-        p_randomization=min(_p_value(np.abs(randomized), abs(value)) + 2.0 ** (1 - examples), 1.0),
+        p_bootstrap=_p_value(sizes - sizes.mean(), abs(value)) if num_different else 1.0,
+        p_randomization=min(_p_value(np.abs(randomized), abs(value)) + 2.0 ** (1 - num_different), 1.0),
     )
 
 
 def _p_value(chance: Array, observed: float) -> float:
-    """How often chance gives more than what was observed, the observation itself counted as one such case."""
+    """Returns the fraction of chance values above the observed one, counting the observation as one of them."""
     return (int(np.count_nonzero(chance > observed + _ROUNDING)) + 1) / (len(chance) + 1)
 
 
 def _scores(statistics: Statistics, sums: Array) -> Array:
-    """The score of each sum of rows [samples, C]."""
+    """Computes the score of each sum of rows [samples, C]."""
     return np.array([statistics.score(row) for row in sums])
 
 
 def _swapped_sums(rows: Array, trials: int, seed: int) -> Array:
-    """Sums the rows [N, C] of the examples that change places, each with probability 1/2: [trials, C]."""
+    """Sums the rows [N, C] of the swapped examples, each swapped with probability 1/2: [trials, C]."""
     rng = np.random.default_rng(seed)
     count = len(rows)
     step = max(_BLOCK // count // _WORD, 1) * _WORD

@@ -1,9 +1,9 @@
-"""What summaries are like beside their sources: how long, how novel, how much copied, how repetitive.
+"""Statistics of summaries relative to their sources: length, novelty, copying, repetition.
 
-These describe and do not judge: the same figures of the references say what would be right. Every share is of
-the whole corpus, the sum over examples of a part divided by the sum of the whole, so that an empty summary
-counts for nothing rather than for 0 or 100 percent. Words are those of `UnicodeTokenizer`: lower-cased, without
-punctuation. The published figures count punctuation too, so compare within one table only.
+These are descriptive, not quality scores: compare them with the same statistics of the references. Each is a ratio of
+sums over the whole corpus, so that an empty summary does not count as 0 or 100 percent. Words are those of
+`UnicodeTokenizer`: lower-cased, without punctuation. Published numbers include punctuation, so compare within one
+table only.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ from seq2seq.metrics.bootstrap import Statistics, percentage, ratio
 from seq2seq.metrics.words import UnicodeTokenizer
 
 NOVEL_ORDERS = (1, 2, 3, 4)
-# Two: in texts of a few words a longer n-gram hardly comes twice, and a single word often does by right.
+# Bigrams: in short texts longer n-grams hardly ever repeat, while single words often repeat legitimately.
 REPEATED_ORDER = 2
 
 Tokens = Sequence[str]
@@ -25,21 +25,21 @@ Tokens = Sequence[str]
 def summary_statistics(
     hyps: Sequence[str], sources: Sequence[str], refs: Sequence[Sequence[str]]
 ) -> dict[str, Statistics]:
-    """Computes the parts and wholes of each example: rows [part, whole].
+    """Computes the statistics of each example, as rows [part, whole].
 
     Args:
-        hyps: One summary an example.
-        sources: What each summarises.
-        refs: At least one reference an example; for the length only.
+        hyps: One summary per example.
+        sources: The summarized texts.
+        refs: At least one reference per example; used for the length only.
 
     Returns:
-        In percent: `length_ratio` (words of the hypothesis for each word of a reference, the mean of an example's
-        references), `novel_1grams` to `novel_4grams` (n-grams that are not in the source; See et al. 2017,
-        arXiv:1704.04368, figure 6), `copied_share` (words inside fragments shared with the source: the extractive
-        fragment coverage of Grusky et al. 2018, arXiv:1804.11283) and `repetition_share` (bigrams that stand earlier in
-        the same hypothesis). In words: `copied_length`, the length of the fragment that a word is in, 0 for
-        words in none (their extractive fragment density). Differs from both papers in that corpus sums are divided, not
-        examples averaged.
+        In percent: `length_ratio` (words in the hypothesis / mean number of words in the example's references),
+        `novel_1grams` to `novel_4grams` (n-grams that are not in the source; See et al. 2017, arXiv:1704.04368,
+        figure 6), `copied_share` (words inside fragments shared with the source: the extractive fragment coverage of
+        Grusky et al. 2018, arXiv:1804.11283) and `repetition_share` (bigrams that occur earlier in the same
+        hypothesis). In words: `copied_length`, the mean length of the fragment that a word is in, 0 for words in none
+        (their extractive fragment density). Differs from both papers in dividing corpus sums instead of averaging
+        over examples.
     """
     tokenize = UnicodeTokenizer().tokenize
     rows: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -60,37 +60,39 @@ def summary_statistics(
 
 
 def copied_fragments(summary: Tokens, source: Tokens) -> list[int]:
-    """Lengths of the fragments of a summary that stand in its source word for word.
+    """Returns the lengths of the fragments of a summary that occur verbatim in its source.
 
-    From left to right, the longest one that begins at each word that no earlier one holds: the extractive
+    Scans from left to right and takes the longest fragment that starts at each word not yet covered: the extractive
     fragments of Grusky et al. 2018, arXiv:1804.11283.
     """
-    places = defaultdict(list)
-    for place, word in enumerate(source):
-        places[word].append(place)
+    occurrences = defaultdict(list)
+    for index, word in enumerate(source):
+        occurrences[word].append(index)
     lengths = []
     start = 0
     while start < len(summary):
-        longest = max((_common_length(summary, start, source, at) for at in places.get(summary[start], ())), default=0)
+        candidates = occurrences.get(summary[start], ())
+        longest = max((_common_length(summary, start, source, index) for index in candidates), default=0)
         if longest:
             lengths.append(longest)
         start += max(longest, 1)
     return lengths
 
 
-def _common_length(summary: Tokens, start: int, source: Tokens, at: int) -> int:
-    limit = min(len(summary) - start, len(source) - at)
+def _common_length(summary: Tokens, start: int, source: Tokens, source_start: int) -> int:
+    """Returns the number of equal words from two starts on; the first words are known to be equal."""
+    limit = min(len(summary) - start, len(source) - source_start)
     length = 1
-    while length < limit and summary[start + length] == source[at + length]:
+    while length < limit and summary[start + length] == source[source_start + length]:
         length += 1
     return length
 
 
 def _novel(words: Tokens, source_words: Tokens, order: int) -> tuple[int, int]:
-    """Counts the n-grams that are not in the source, and all; each time that one occurs."""
-    known = set(_ngrams(source_words, order))
+    """Returns the number of n-grams that are not in the source, and of all n-grams; repeats count."""
+    source_ngrams = set(_ngrams(source_words, order))
     ngrams = _ngrams(words, order)
-    return sum(ngram not in known for ngram in ngrams), len(ngrams)
+    return sum(ngram not in source_ngrams for ngram in ngrams), len(ngrams)
 
 
 def _ngrams(words: Tokens, order: int) -> list[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Words of any script: what ROUGE and the statistics of summaries count where rouge-score's own words do not serve."""
+"""Word tokenization for any script, for the summary statistics and for ROUGE on non-Latin text."""
 
 import re
 import unicodedata
@@ -10,13 +10,13 @@ _ASCII_WORD = re.compile("[a-z0-9]+")
 
 
 class UnicodeTokenizer:
-    """Words of text in any script, or characters where a script puts no spaces between words."""
+    """Splits text of any script into words, or into characters where a script has no spaces between words."""
 
     def tokenize(self, text: str) -> list[str]:
         """Splits NFKC-normalised, lower-cased text into runs of letters, marks and digits.
 
-        Characters of unspaced scripts (Chinese, Japanese, Thai, ...) are tokens of their own; combining marks
-        stay with what they mark. Everything else separates.
+        Each character of an unspaced script (Chinese, Japanese, Thai, ...) is a token; combining marks stay with
+        their base character. Everything else is a separator.
         """
         if text.isascii():  # the same tokens, twenty times faster
             return _ASCII_WORD.findall(text.lower())
@@ -25,26 +25,26 @@ class UnicodeTokenizer:
 
 
 def first_words(text: str, count: int) -> str:
-    """The beginning of a text, up to and with its `count`-th word as `UnicodeTokenizer` counts them."""
+    """Returns the beginning of a text, up to and including its `count`-th word by `UnicodeTokenizer`."""
     end = 0
-    for number, (_, end_of_word) in enumerate(_spans(text), start=1):
-        if number > count:
+    for num_words, (_, word_end) in enumerate(_spans(text), start=1):
+        if num_words > count:
             return text[:end]
-        end = end_of_word
+        end = word_end
     return text
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
-    """Yields where each word starts and ends."""
+    """Yields the start and end offset of each word."""
     start = None
-    first = "other"  # the kind of the open word's first character
-    for place, character in enumerate(text):
+    first = "other"  # kind of the current word's first character
+    for offset, character in enumerate(text):
         kind = _character_kind(character)
         if start is not None and (kind == "mark" or kind == first == "word"):
             continue
         if start is not None:
-            yield start, place
-        start, first = (None, "other") if kind == "other" else (place, kind)
+            yield start, offset
+        start, first = (None, "other") if kind == "other" else (offset, kind)
     if start is not None:
         yield start, len(text)
 

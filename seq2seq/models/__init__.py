@@ -1,1 +1,1 @@
-"""The models: what they are made from (`*_config`), the contract (`base`), their parts, and the families."""
+"""The models: configurations (`*_config`), interface (`base`), layers, and the families `gru` and `transformer`."""

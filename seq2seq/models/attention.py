@@ -1,6 +1,6 @@
 """Attention: the masks, and the multi-head form of the Transformer.
 
-Masks are boolean, True = may be attended, and [B, T, S] or broadcast to it.
+Masks are boolean, True = may be attended, of shape [B, T, S] or broadcastable to it.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from seq2seq.models.dropout import Dropout, keep_scale
+from seq2seq.models.dropout import Dropout, scaled_dropout_mask
 from seq2seq.models.linear import Linear, linear, wide_dtype
 
-# Up to this many scores a head (T × S) the plain products beat the CPU's fused kernel, whose backward is slow
-# for short rows (5 to 10 times at 16 to 64 positions, 3 at 128); beyond it the memory for the scores decides.
-_SHORT = 512 * 512
+# Up to this many scores per head (T × S), plain matrix products beat the CPU's fused kernel, whose backward pass is
+# slow for short rows (5 to 10 times slower at 16 to 64 positions, 3 times at 128). Beyond it, the scores take too much
+# memory.
+_MAX_UNFUSED_SCORES = 512 * 512
 
 
-def attendable(mask: Tensor) -> Tensor:
-    """The padding mask [B, S] with the first position opened: a row of nothing but padding gives no NaN.
+def safe_padding_mask(mask: Tensor) -> Tensor:
+    """The padding mask [B, S] with its first position set to True: softmax gives NaN for fully masked rows.
 
-    The first position of a sequence with any token holds a token, so nothing else changes.
+    Sequences are padded on the right: the first position of any sequence with a token is True already.
     """
     first = torch.zeros_like(mask)
     first[:, 0] = True
@@ -35,40 +36,40 @@ def causal_mask(length: int, device: torch.device) -> Tensor:
     return torch.ones(1, length, length, dtype=torch.bool, device=device).tril_()
 
 
-def score_bias(mask: Tensor) -> Tensor:
-    """What is added to scores: 0 where `mask` is True, -inf elsewhere; float32 of its shape."""
+def additive_mask(mask: Tensor) -> Tensor:
+    """The mask as a term to add to scores: 0 where `mask` is True, -inf elsewhere; float32, same shape."""
     return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf"))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, scale: float, dropout: Dropout) -> Tensor:
-    """Weighted sums of the values, softmax(scale · q kᵀ) v: Vaswani et al. (2017, eq. 1, arXiv:1706.03762).
+    """Scaled dot-product attention, softmax(scale · q kᵀ) v: Vaswani et al. (2017, eq. 1, arXiv:1706.03762).
 
     Args:
         q: [B, H, T, D/H].
         k: [B, H, S, D/H].
         v: [B, H, S, D/H].
-        mask: [B or 1, T or 1, S] bool or None; at least one True in each row.
-        scale: what the scores are multiplied by.
-        dropout: applied to the weights.
+        mask: [B or 1, T or 1, S] bool or None; at least one True per row.
+        scale: factor of the scores.
+        dropout: applied to the attention weights.
 
     Returns:
         [B, H, T, D/H].
     """
     rate = dropout.p if dropout.training else 0.0
-    plain = q.device.type == "cpu" and not torch.compiler.is_compiling()
+    eager_cpu = q.device.type == "cpu" and not torch.compiler.is_compiling()
     y: Tensor
-    if plain and q.size(2) * k.size(2) <= _SHORT:
-        y = _ShortAttention.apply(q, k, v, mask, scale, rate)  # type: ignore[no-untyped-call]
+    if eager_cpu and q.size(2) * k.size(2) <= _MAX_UNFUSED_SCORES:
+        y = _UnfusedAttention.apply(q, k, v, mask, scale, rate)  # type: ignore[no-untyped-call]
     else:
         heads_mask = None if mask is None else mask.unsqueeze(1)
         y = F.scaled_dot_product_attention(q, k, v, heads_mask, dropout_p=rate, scale=scale)
     return y
 
 
-class _ShortAttention(torch.autograd.Function):
-    """`attend` by plain products over heads that lie side by side in memory; keeps the weights for the backward pass.
+class _UnfusedAttention(torch.autograd.Function):
+    """`attend` as matrix products over contiguous heads; saves the attention weights for the backward pass.
 
-    Products are in the inputs' dtype, the softmax is in float32: that of bfloat16 is slower, and coarser.
+    Products are in the inputs' dtype, the softmax is in float32: in bfloat16 it is slower and less accurate.
     """
 
     @staticmethod
@@ -79,45 +80,46 @@ class _ShortAttention(torch.autograd.Function):
             k, v = k.contiguous().flatten(0, 1), v.contiguous().flatten(0, 1)
             scores = torch.bmm(q, k.transpose(1, 2)).to(wide_dtype(dtype))
             if mask is not None:
-                scores.view(*shape[:3], -1).add_(score_bias(mask).unsqueeze(1))
+                scores.view(*shape[:3], -1).add_(additive_mask(mask).unsqueeze(1))
             weights = torch.softmax(scores, dim=-1).to(dtype)
-            kept = keep_scale(weights, rate) if rate else None
-            y = torch.bmm(weights if kept is None else weights * kept, v)
-        ctx.save_for_backward(q, k, v, weights, kept)
-        ctx.heads, ctx.scale = shape[:2], scale
+            dropout_mask = scaled_dropout_mask(weights, rate) if rate else None
+            y = torch.bmm(weights if dropout_mask is None else weights * dropout_mask, v)
+        ctx.save_for_backward(q, k, v, weights, dropout_mask)
+        ctx.batch_and_heads, ctx.scale = shape[:2], scale
         return y.view(shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, weights, kept = ctx.saved_tensors
+        q, k, v, weights, dropout_mask = ctx.saved_tensors
         grad = grad.contiguous().flatten(0, 1)
-        grad_v = torch.bmm((weights if kept is None else weights * kept).transpose(1, 2), grad)
+        grad_v = torch.bmm((weights if dropout_mask is None else weights * dropout_mask).transpose(1, 2), grad)
         grad_weights = torch.bmm(grad, v.transpose(1, 2))
-        if kept is not None:
-            grad_weights.mul_(kept)
+        if dropout_mask is not None:
+            grad_weights.mul_(dropout_mask)
         wide = wide_dtype(weights.dtype)
         grad_scores = torch.ops.aten._softmax_backward_data(grad_weights.to(wide), weights.to(wide), -1, wide)
         grad_scores = grad_scores.to(weights.dtype)
         grad_q, grad_k = torch.bmm(grad_scores, k).mul_(ctx.scale), torch.bmm(grad_scores.transpose(1, 2), q)
-        return (*(part.view(*ctx.heads, *part.shape[1:]) for part in (grad_q, grad_k, grad_v)), None, None, None)
+        grads = (x.view(*ctx.batch_and_heads, *x.shape[1:]) for x in (grad_q, grad_k, grad_v))
+        return *grads, None, None, None
 
 
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:
-    """softmax(scale · q kᵀ), [B, H, T, S] float32, of queries and keys as `attend` takes them."""
-    scores = ((q * scale) @ k.transpose(-1, -2)).float()  # the softmax of bfloat16 is slower, and coarser
+    """The weights softmax(scale · q kᵀ) of `attend`, [B, H, T, S] float32, without dropout."""
+    scores = ((q * scale) @ k.transpose(-1, -2)).float()  # in bfloat16 softmax is slower and less accurate
     if mask is not None:
-        scores = scores + score_bias(mask).unsqueeze(1)
+        scores = scores + additive_mask(mask).unsqueeze(1)
     return torch.softmax(scores, dim=-1)
 
 
 class MultiHeadAttention(nn.Module):
-    """Attention in H subspaces: Vaswani et al. (2017, section 3.2.2, arXiv:1706.03762).
+    """Multi-head attention: Vaswani et al. (2017, section 3.2.2, arXiv:1706.03762).
 
     Args:
         d_model: size of queries, keys and values; divisible by `num_heads`.
         num_heads: H.
-        scaled: divide the scores by the square root of the head size.
+        scaled: whether to divide the scores by the square root of the head size.
         dropout: probability of dropping an attention weight.
     """
 
@@ -132,9 +134,9 @@ class MultiHeadAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def project(self, x: Tensor, *, parts: str) -> list[Tensor]:
-        """Projections of `x` [B, T, D], one for each letter of `parts` ("q", "k", "v"): [B, H, T, D/H] each.
+        """Projects `x` [B, T, D] with the layer of each letter of `parts` ("q", "k", "v"): [B, H, T, D/H] each.
 
-        One matrix product for all: its backward reads and sums the gradient of `x` once.
+        Uses one matrix product for all of them, so that the backward pass computes the gradient of `x` in one go.
         """
         layers = [{"q": self.q_proj, "k": self.k_proj, "v": self.v_proj}[part] for part in parts]
         weight = torch.cat([layer.weight for layer in layers])
@@ -144,14 +146,14 @@ class MultiHeadAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Self-attention within `x` [B, T, D] under `mask` [B or 1, T or 1, T]: [B, T, D]."""
         q, k, v = self.project(x, parts="qkv")
-        return self.merge(attend(q, k, v, mask, scale=self.scale, dropout=self.dropout))
+        return self.merge_heads(attend(q, k, v, mask, scale=self.scale, dropout=self.dropout))
 
-    def merge(self, heads: Tensor) -> Tensor:
-        """The output projection of heads [B, H, T, D/H]: [B, T, D]."""
+    def merge_heads(self, heads: Tensor) -> Tensor:
+        """Concatenates heads [B, H, T, D/H] and applies the output projection: [B, T, D]."""
         y: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))
         return y
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """[B, T, D] as heads [B, H, T, D/H], a view."""
+    """View of `x` [B, T, D] as heads [B, H, T, D/H]."""
     return x.view(*x.shape[:-1], num_heads, -1).transpose(1, 2)

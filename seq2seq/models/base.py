@@ -1,8 +1,8 @@
 """The contract between the models, the loss and the search.
 
-A model encodes a batch of sources once (`encode`), then either reads whole targets (`decode`, for the loss)
-or produces one target token a call (`start`, `step`, for the search). Both ways give the same numbers.
-`output` alone knows the vocabulary.
+A model encodes a batch of sources once (`encode`). It then either reads whole targets (`decode`, teacher forcing for
+the loss) or one target token per call (`start`, `step`, for the search); both give the same numbers. Only `output`
+knows the vocabulary.
 
 Shape letters: B batch, S source length, T target length, D d_model, K beam, V vocabulary, N = B × K rows.
 Masks are boolean, True = may be attended.
@@ -23,16 +23,16 @@ from torch.utils.checkpoint import checkpoint
 from seq2seq.errors import UserError
 from seq2seq.models.copying import SourceTokens
 from seq2seq.models.linear import compute_dtype
-from seq2seq.models.output import DecoderOutput, Output
+from seq2seq.models.output import DecoderOutput, OutputLayer
 
-__all__ = ["DecoderOutput", "Memory", "Output", "Seq2Seq", "State", "Vocabulary", "beam_rows", "compute_dtype"]
+__all__ = ["DecoderOutput", "Memory", "OutputLayer", "Seq2Seq", "State", "Vocabulary", "beam_rows", "compute_dtype"]
 
 R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The sizes and special ids a model is built for; `joint`: source and target share their ids."""
+    """Vocabulary sizes and special ids of a model; `joint`: source and target share one vocabulary."""
 
     source_size: int
     target_size: int
@@ -44,10 +44,10 @@ class Vocabulary:
 
 @dataclass
 class Memory:
-    """What the encoder leaves for the decoder.
+    """The encoder's output, which the decoder attends to.
 
     Attributes:
-        states: encoder states [B, S, D] (any width D the family chose).
+        states: encoder states [B, S, D]; D depends on the model family.
         mask: [B, S] bool, True at the positions that may be attended; at least one in each row.
         src: the source ids [B, S] int64.
     """
@@ -58,82 +58,83 @@ class Memory:
 
 
 class State(ABC):
-    """Where a step-by-step decoding stands: N = B × width rows, the beams of a sentence side by side.
+    """State of incremental decoding: N = B × width rows, with the beams of a sentence next to each other.
 
-    What belongs to a sentence (cross-attention keys, masks) is stored once, [B, ...], not once a beam.
+    Tensors that depend on the source only (cross-attention keys, masks) are stored once per sentence,
+    [B, ...], not once per beam.
     """
 
     width: int
 
     @abstractmethod
     def reorder(self, parents: Tensor) -> None:
-        """Replaces the beams in place.
+        """Reorders the beams in place.
 
         Args:
-            parents: [B, K] int64; new beam k of sentence b goes on from its old beam `parents[b, k]`.
-                K may differ from the old width (a start with one beam that fans out).
+            parents: [B, K] int64; new beam k of sentence b continues old beam `parents[b, k]` of that sentence.
+                K may differ from the old width (decoding may start with one beam that fans out to K).
         """
 
     @abstractmethod
     def keep(self, sentences: Tensor) -> None:
-        """Drops all sentences but `sentences` [B'] (int64, indices into the current batch), in place."""
+        """Drops all sentences except `sentences` [B'] (int64, indices into the current batch), in place."""
 
 
 def beam_rows(parents: Tensor, width: int) -> Tensor:
-    """Flat row numbers [B × K] of the beams `parents` [B, K] when each sentence has `width` rows."""
+    """Flat row indices [B × K] of the beams `parents` [B, K], where each sentence has `width` rows."""
     first = torch.arange(parents.size(0), device=parents.device) * width
     return (first.unsqueeze(1) + parents).flatten()
 
 
 class Seq2Seq(nn.Module, ABC):
-    """An encoder-decoder: the probability of a target sequence given a source sequence.
+    """Base class of encoder-decoder models: p(target sequence | source sequence).
 
     Attributes:
-        checkpoint_activations: whether training computes activations anew in the backward pass instead of keeping them.
+        checkpoint_activations: whether training recomputes activations in the backward pass instead of storing them.
     """
 
     vocabulary: Vocabulary
-    output: Output
+    output: OutputLayer
     source_embedding: nn.Embedding
     target_embedding: nn.Embedding
     checkpoint_activations: bool = False
-    _made: dict[Hashable, Any] | None = None  # what `once` made, while weights do not change
+    _cache: dict[Hashable, Any] | None = None  # results of `cached` inside `frozen_weights`
 
     @contextmanager
-    def unchanging(self) -> Iterator[None]:
-        """While it lasts no weight changes, and what `once` makes of them is kept; afterwards it is let go."""
-        outer, self._made = self._made, {} if self._made is None else self._made
+    def frozen_weights(self) -> Iterator[None]:
+        """Context in which no weight may change: `cached` keeps its results until the outermost context exits."""
+        outer, self._cache = self._cache, {} if self._cache is None else self._cache
         try:
             yield
         finally:
-            self._made = outer
+            self._cache = outer
 
-    def once(self, key: Hashable, make: Callable[[], R]) -> R:
-        """What `make` makes of weights: made anew by each call, but once only within `unchanging`."""
-        if self._made is None:
+    def cached(self, key: Hashable, make: Callable[[], R]) -> R:
+        """Returns `make()`, which depends on the weights; inside `frozen_weights` it is cached by `key`."""
+        if self._cache is None:
             return make()
-        if key not in self._made:
-            self._made[key] = make()
-        made: R = self._made[key]
-        return made
+        if key not in self._cache:
+            self._cache[key] = make()
+        result: R = self._cache[key]
+        return result
 
     def source_mask(self, src: Tensor) -> Tensor:
         """Padding mask [B, S] of source ids [B, S]: True at real tokens."""
         return src != self.vocabulary.pad_id
 
     def source_tokens(self, memory: Memory) -> SourceTokens | None:
-        """What may be copied; None where the model does not copy."""
-        return SourceTokens.of(memory.src) if self.output.copies else None
+        """The tokens that may be copied; None if the model does not copy."""
+        return SourceTokens.from_ids(memory.src) if self.output.copies else None
 
-    def run(self, part: Callable[..., R], *args: Any) -> R:
-        """Calls a part of the model, and keeps none but its inputs for the backward pass if that is asked for.
+    def maybe_checkpoint(self, function: Callable[..., R], *args: Any) -> R:
+        """Returns `function(*args)`; with `checkpoint_activations`, the backward pass recomputes its activations.
 
-        Chen et al. (2016, section 4, arXiv:1604.06174): memory for one part instead of all, for one more forward pass.
+        Chen et al. (2016, section 4, arXiv:1604.06174): stores the inputs only, at the cost of one more forward pass.
         """
         if self.checkpoint_activations and torch.is_grad_enabled():
-            result: R = checkpoint(part, *args, use_reentrant=False)
+            result: R = checkpoint(function, *args, use_reentrant=False)
             return result
-        return part(*args)
+        return function(*args)
 
     @abstractmethod
     def encode(self, src: Tensor, src_mask: Tensor) -> Memory:
@@ -141,24 +142,24 @@ class Seq2Seq(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, tgt_in: Tensor, memory: Memory, *, need_attention: bool = False) -> DecoderOutput:
-        """Features [B, T, D] of each target position, having read `tgt_in` [B, T] up to and with it."""
+        """Features [B, T, D]; those of position t depend on `tgt_in` [B, T] up to and including position t."""
 
     @abstractmethod
     def start(self, memory: Memory, *, width: int = 1) -> State:
-        """The state before the first target token, with `width` equal rows a sentence."""
+        """The state before the first target token, with `width` identical rows per sentence."""
 
     @abstractmethod
     def step(self, tokens: Tensor, state: State, *, need_attention: bool) -> DecoderOutput:
-        """Features [N, D] after one more token a row (`tokens` [N] int64); advances `state` in place."""
+        """Features [N, D] after one more token per row (`tokens` [N] int64); updates `state` in place."""
 
     @torch.no_grad()
     def load_embeddings(self, side: Literal["source", "target"], weights: Tensor, *, found: Tensor) -> None:
-        """Copies pretrained vectors into the rows of one side's embedding.
+        """Copies pretrained vectors into the source or target embedding.
 
         Args:
-            side: whose embedding; tied embeddings change together.
+            side: which embedding; tied embeddings change together.
             weights: [V, dimensions] float.
-            found: [V] bool; only these rows are copied, the others keep their random values.
+            found: [V] bool; rows with True are copied, the others keep their random values.
 
         Raises:
             UserError: if the dimensions differ from the model's.

@@ -1,4 +1,4 @@
-"""From a model's configuration to the model."""
+"""Builds a model from its configuration."""
 
 from seq2seq.errors import UserError
 from seq2seq.models.base import Seq2Seq, Vocabulary
@@ -9,10 +9,10 @@ from seq2seq.models.transformer import Transformer
 
 
 def build_model(config: ModelConfig, vocabulary: Vocabulary) -> Seq2Seq:
-    """The model that `config` describes, with random weights from torch's default generator.
+    """Builds the model that `config` describes, with random weights from torch's default generator.
 
     Raises:
-        UserError: if it is to copy, or to tie all embeddings, but source and target do not share a vocabulary.
+        UserError: if copying or tying all embeddings is requested without a joint vocabulary.
     """
     if config.copy and not vocabulary.joint:
         raise UserError(

@@ -1,12 +1,12 @@
-"""What the configurations of all families have in common."""
+"""Settings shared by the configurations of all model families."""
 
 from enum import Enum
 
-LARGEST_SIZE = 65_536  # of any dimension or number of layers; a square matrix of it has 17 GB
+LARGEST_SIZE = 65_536  # maximum of any dimension or layer count; a square float32 matrix of this size takes 17 GB
 
 
 class TieEmbeddings(str, Enum):
-    """Which tables are one: `all` source, target and output; `decoder` target and output; `none`."""
+    """Which embeddings share a weight: `all` source, target and output; `decoder` target and output; `none`."""
 
     all = "all"
     decoder = "decoder"

@@ -1,18 +1,17 @@
-"""Copying source tokens: the pointer-generator network of See et al. (2017, section 2.2, arXiv:1704.04368).
+"""CopyDistribution source tokens: the pointer-generator network of See et al. (2017, section 2.2, arXiv:1704.04368).
 
-The next token is generated with probability g and copied from a source position drawn from the attention
-weights otherwise:
+The next token is generated from the vocabulary with probability g; otherwise it is copied from a source position drawn
+from the attention weights:
 
     p(w) = g · softmax(z)_w + (1 - g) · c_w,   c_w = Σ_{i: source token i is w} a_i        (their eq. 9)
 
-Over subwords of one vocabulary there is nothing to extend it by: each source token has an id. g is a logistic function
-of the decoder's features; differs from their eq. 8, which reads context, state and input side by side, because the
-features have read all three.
+With a joint subword vocabulary there is no extended vocabulary: each source token has an id. g is a logistic function
+of the decoder's features; differs from their eq. 8, which reads context, state and input, because the features depend
+on all three.
 
-c is zero but at a source's own tokens. There p is g · softmax(z) times exp(gain), the gain being
-softplus(log((1 - g) c) - log(g · softmax(z))), and elsewhere the gain is zero: the mixture costs S numbers a
-target position beside the V that generating costs, and no probability is ever taken the logarithm of that
-could be zero.
+c is zero except at the source's tokens. There, p is g · softmax(z) times exp(gain), with
+gain = softplus(log((1 - g) c) - log(g · softmax(z))); elsewhere the gain is zero. So the mixture costs S numbers per
+target position in addition to the V of softmax(z), and never takes the logarithm of a probability that may be zero.
 """
 
 from __future__ import annotations
@@ -24,45 +23,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# A gradient of the copy weights is at most exp of this; beyond it, float32 times a float16 loss scale would overflow.
-_LARGEST_LOG_GRADIENT = 60.0
+# Upper bound of log(-gradient of the copy weights): above it, float32 times a float16 loss scale would overflow.
+_MAX_LOG_GRADIENT = 60.0
 
 
 @dataclass
 class SourceTokens:
-    """The distinct tokens of each source of a batch, so that a token's occurrences add up.
+    """The distinct tokens of each source of a batch, for summing the attention to all occurrences of a token.
 
     Attributes:
-        ids: [B, U] int64, the distinct ids of each source, U = S; the places that are left over hold zeros.
-        places: [B, S] int64, where in `ids` the token of each position is.
+        ids: [B, U] int64, the distinct ids of each source, padded with zeros to U = S.
+        inverse: [B, S] int64, the index into `ids` of the token at each position.
     """
 
     ids: Tensor
-    places: Tensor
+    inverse: Tensor
 
     @classmethod
-    def of(cls, src: Tensor) -> SourceTokens:
-        """Of source ids [B, S] int64."""
+    def from_ids(cls, src: Tensor) -> SourceTokens:
+        """Computes the distinct tokens of source ids [B, S] int64, as `torch.unique` does for each row."""
         ordered, order = src.sort(dim=1)
         changes = torch.zeros_like(ordered)
         changes[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
         ranks = changes.cumsum(dim=1)
-        places = torch.empty_like(ranks).scatter_(1, order, ranks)
-        return cls(torch.zeros_like(src).scatter_(1, ranks, ordered), places)
+        inverse = torch.empty_like(ranks).scatter_(1, order, ranks)
+        return cls(torch.zeros_like(src).scatter_(1, ranks, ordered), inverse)
 
-    def take(self, sentences: Tensor) -> SourceTokens:
-        """Those of `sentences` [M] int64."""
-        return SourceTokens(self.ids.index_select(0, sentences), self.places.index_select(0, sentences))
+    def select(self, sentences: Tensor) -> SourceTokens:
+        """The tokens of `sentences` [M] int64."""
+        return SourceTokens(self.ids.index_select(0, sentences), self.inverse.index_select(0, sentences))
 
 
 @dataclass
-class Copying:
-    """What M target positions may copy.
+class CopyDistribution:
+    """The distribution over source positions that M target positions copy from.
 
     Attributes:
         attention: [M, S] float32, rows sum to one.
-        sentences: [M] int64, whose source each position reads.
-        source: of the whole batch, [B, ...].
+        sentences: [M] int64, the index into the batch of each position's source.
+        source: the tokens of the whole batch, [B, ...].
     """
 
     attention: Tensor
@@ -70,109 +69,119 @@ class Copying:
     source: SourceTokens
 
     @classmethod
-    def evenly(cls, attention: Tensor, source: SourceTokens) -> Copying:
-        """Of attention [*, S] whose rows belong to the sources in order, equally many to each."""
+    def from_attention(cls, attention: Tensor, source: SourceTokens) -> CopyDistribution:
+        """Builds it from attention [*, S] whose flattened rows belong to the B sources in order, M / B to each."""
         weights = attention.flatten(0, -2)
-        count = source.ids.size(0)
-        owners = torch.arange(count, device=weights.device)
-        return cls(weights, owners.repeat_interleave(weights.size(0) // count), source)
+        batch_size = source.ids.size(0)
+        sentences = torch.arange(batch_size, device=weights.device)
+        return cls(weights, sentences.repeat_interleave(weights.size(0) // batch_size), source)
 
-    def rows(self, index: Tensor) -> Copying:
-        """The positions `index` [M'] int64."""
-        return Copying(self.attention.index_select(0, index), self.sentences.index_select(0, index), self.source)
+    def rows(self, index: Tensor) -> CopyDistribution:
+        """Selects the target positions `index` [M'] int64."""
+        return CopyDistribution(
+            self.attention.index_select(0, index), self.sentences.index_select(0, index), self.source
+        )
 
-    def part(self, rows: slice) -> Copying:
-        """A run of positions, without a copy."""
-        return Copying(self.attention[rows], self.sentences[rows], self.source)
+    def chunk(self, rows: slice) -> CopyDistribution:
+        """Selects a slice of target positions, as views."""
+        return CopyDistribution(self.attention[rows], self.sentences[rows], self.source)
 
-    def weights(self) -> tuple[Tensor, SourceTokens]:
-        """The attention c to each distinct token, [M, U] float32, and these tokens, [M, ...]."""
-        source = self.source.take(self.sentences)
-        summed = torch.zeros_like(self.attention).scatter_add(1, source.places, self.attention)
+    def sum_by_token(self) -> tuple[Tensor, SourceTokens]:
+        """The attention c summed by distinct token, [M, U] float32, and these tokens, [M, ...]."""
+        source = self.source.select(self.sentences)
+        summed = torch.zeros_like(self.attention).scatter_add(1, source.inverse, self.attention)
         return summed, source
 
 
-def mix(log_generated: Tensor, gate: Tensor, copying: Copying) -> Tensor:
+def mixture_log_probs(vocab_log_probs: Tensor, gate_logits: Tensor, copying: CopyDistribution) -> Tensor:
     """Log-probabilities [M, V] of the mixture, float32.
 
     Args:
-        log_generated: [M, V] float32, log softmax(z).
-        gate: [M, 1] float32, the logit of g.
-        copying: of the M positions.
+        vocab_log_probs: [M, V] float32, log softmax(z).
+        gate_logits: [M, 1] float32, the logit of g.
+        copying: copy distributions of the M positions.
     """
-    weights, source = copying.weights()
-    log_generated = log_generated + F.logsigmoid(gate)
-    odds = _log_odds(weights, F.logsigmoid(-gate), log_generated.gather(1, source.ids))
-    return log_generated.scatter_add(1, source.ids, F.softplus(odds))
+    weights, source = copying.sum_by_token()
+    generate_log_probs = vocab_log_probs + F.logsigmoid(gate_logits)
+    odds = _log_odds(weights, F.logsigmoid(-gate_logits), generate_log_probs.gather(1, source.ids))
+    return generate_log_probs.scatter_add(1, source.ids, F.softplus(odds))
 
 
-def copied_share(log_generated: Tensor, gate: Tensor, copying: Copying, tokens: Tensor) -> Tensor:
-    """(1 - g) c_w / p(w) of the token w = `tokens` [M] of each position: [M] float32; the rest as for `mix`."""
-    weights, source = copying.weights()
+def copy_posterior(vocab_log_probs: Tensor, gate_logits: Tensor, copying: CopyDistribution, tokens: Tensor) -> Tensor:
+    """Probability (1 - g) c_w / p(w) that the token w was copied, [M] float32.
+
+    Args:
+        vocab_log_probs: [M, V] float32, log softmax(z).
+        gate_logits: [M, 1] float32, the logit of g.
+        copying: copy distributions of the M positions.
+        tokens: [M] int64, the token w of each position.
+    """
+    weights, source = copying.sum_by_token()
     label = tokens.unsqueeze(1)
     weight = (weights * (source.ids == label)).sum(dim=1, keepdim=True)
-    odds = _log_odds(weight, F.logsigmoid(-gate), log_generated.gather(1, label) + F.logsigmoid(gate))
-    return odds.sigmoid().squeeze(1)
+    generate_log_probs = vocab_log_probs.gather(1, label) + F.logsigmoid(gate_logits)
+    return _log_odds(weight, F.logsigmoid(-gate_logits), generate_log_probs).sigmoid().squeeze(1)
 
 
-def _log_odds(weights: Tensor, log_copy: Tensor, log_generated: Tensor) -> Tensor:
-    """log((1 - g) c) - log(g · softmax(z)) at source tokens [M, U]: that a token was copied, not generated."""
-    smallest = torch.finfo(weights.dtype).tiny
-    odds = weights.clamp_min(smallest).log() + log_copy - log_generated
+def _log_odds(weights: Tensor, log_copy: Tensor, generate_log_probs: Tensor) -> Tensor:
+    """Log-odds that a token was copied, not generated: log((1 - g) c) - log(g · softmax(z)) at source tokens [M, U]."""
+    tiny = torch.finfo(weights.dtype).tiny
+    odds = weights.clamp_min(tiny).log() + log_copy - generate_log_probs
     return odds.masked_fill(weights == 0, float("-inf"))
 
 
 class MixtureGradients(NamedTuple):
-    """Gradients of the loss by the logit of g [M, 1] and by the attention [M, S], float32."""
+    """Gradients of the loss with respect to the logit of g [M, 1] and to the attention [M, S], float32."""
 
-    gate: Tensor
+    gate_logits: Tensor
     attention: Tensor
 
 
 def mixture_loss(
-    scores: Tensor, labels: Tensor, smoothing: float, *, sums: Tensor, gate: Tensor, copying: Copying
+    logits: Tensor, labels: Tensor, smoothing: float, *, sums: Tensor, gate_logits: Tensor, copying: CopyDistribution
 ) -> MixtureGradients:
-    """Adds loss, nll and correct to `sums` [3]; turns the logits `scores` into their gradient.
+    """Adds loss, nll and correct to `sums` [3]; overwrites `logits` with their gradient.
 
-    With t the smoothed target distribution and r = g · softmax(z) / p, the share of p that is generated
-    (1 but at source tokens), the gradients of -Σ_w t_w log p(w) are
+    With t the smoothed target distribution and r = g · softmax(z) / p, the posterior that a token was generated
+    (1 except at source tokens), the gradients of -Σ_w t_w log p(w) with respect to
 
-        by z: R · softmax(z) - t · r,   by the logit of g: g - R,   by c: -t (1 - g) / p,   R = Σ_w t_w r_w.
+        z: R · softmax(z) - t · r,   the logit of g: g - R,   c: -t (1 - g) / p,   where R = Σ_w t_w r_w.
 
     Args:
-        scores: [M, V] float32.
+        logits: z, [M, V] float32.
         labels: [M] int64.
-        smoothing: label smoothing, of the mixture.
+        smoothing: label smoothing, applied to the mixture.
         sums: see above.
-        gate: [M, 1] float32, the logit of g.
-        copying: of the M positions.
+        gate_logits: [M, 1] float32, the logit of g.
+        copying: copy distributions of the M positions.
     """
-    size, label = scores.size(1), labels.unsqueeze(1)
-    weights, source = copying.weights()
-    log_copy = F.logsigmoid(-gate)
-    scores.sub_(scores.amax(dim=1, keepdim=True))
-    of_label, mean, of_source = scores.gather(1, label), scores.mean(dim=1, keepdim=True), scores.gather(1, source.ids)
-    total = scores.exp_().sum(dim=1, keepdim=True)
-    log_generate = F.logsigmoid(gate) - total.log()  # what turns a score into log(g · softmax(z))
-    odds = _log_odds(weights, log_copy, of_source + log_generate)
-    gain, copied = F.softplus(odds), odds.sigmoid()
-    log_p = of_source + log_generate + gain
+    size, label = logits.size(1), labels.unsqueeze(1)
+    weights, source = copying.sum_by_token()
+    log_copy = F.logsigmoid(-gate_logits)
+    logits.sub_(logits.amax(dim=1, keepdim=True))
+    label_logits, mean = logits.gather(1, label), logits.mean(dim=1, keepdim=True)
+    source_logits = logits.gather(1, source.ids)
+    total = logits.exp_().sum(dim=1, keepdim=True)
+    log_scale = F.logsigmoid(gate_logits) - total.log()  # logit + log_scale = log(g · softmax(z))
+    odds = _log_odds(weights, log_copy, source_logits + log_scale)
+    gain, copy_probs = F.softplus(odds), odds.sigmoid()
+    log_p = source_logits + log_scale + gain
     is_label = source.ids == label
     target = is_label * (1 - smoothing) + smoothing / size  # t at the source tokens
 
-    nll = -(of_label + log_generate).sum() - (gain * is_label).sum()
-    of_mean = -(mean + log_generate).sum() - gain.sum() / size
-    sums[0] += (1 - smoothing) * nll + smoothing * of_mean
+    nll = -(label_logits + log_scale).sum() - (gain * is_label).sum()
+    uniform_loss = -(mean + log_scale).sum() - gain.sum() / size  # cross-entropy with the uniform distribution
+    sums[0] += (1 - smoothing) * nll + smoothing * uniform_loss
     sums[1] += nll
-    # The highest score is zero now, and the mixture is nowhere below what is generated.
-    highest = torch.maximum(log_generate, log_p.amax(dim=1, keepdim=True))
-    label_value = of_label + log_generate + (gain * is_label).sum(dim=1, keepdim=True)
-    sums[2] += (label_value >= highest).sum()
+    # The highest logit is now zero, and gain >= 0: p is at least g · softmax(z) everywhere.
+    highest = torch.maximum(log_scale, log_p.amax(dim=1, keepdim=True))
+    label_log_p = label_logits + log_scale + (gain * is_label).sum(dim=1, keepdim=True)
+    sums[2] += (label_log_p >= highest).sum()
 
-    moved = target * copied
-    generated = 1 - moved.sum(dim=1, keepdim=True)  # R
-    scores.mul_(generated / total).sub_(smoothing / size)
-    scores.scatter_add_(1, label, torch.full_like(of_label, smoothing - 1))
-    scores.scatter_add_(1, source.ids, moved)
-    by_weight = -target * (log_copy - log_p).clamp_max(_LARGEST_LOG_GRADIENT).exp()
-    return MixtureGradients(gate.sigmoid() - generated, by_weight.gather(1, source.places))
+    copied_target = target * copy_probs
+    generated_target = 1 - copied_target.sum(dim=1, keepdim=True)  # R
+    logits.mul_(generated_target / total).sub_(smoothing / size)
+    logits.scatter_add_(1, label, torch.full_like(label_logits, smoothing - 1))
+    logits.scatter_add_(1, source.ids, copied_target)
+    grad_weights = -target * (log_copy - log_p).clamp_max(_MAX_LOG_GRADIENT).exp()
+    return MixtureGradients(gate_logits.sigmoid() - generated_target, grad_weights.gather(1, source.inverse))

@@ -1,4 +1,4 @@
-"""Token embeddings, which of them share a weight, and positions."""
+"""Token embeddings with weight tying, and position encodings."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from seq2seq.models.config import TieEmbeddings
 def build_embeddings(
     vocabulary: Vocabulary, size: int, tie: TieEmbeddings
 ) -> tuple[nn.Embedding, nn.Embedding, nn.Parameter | None]:
-    """Source and target embeddings of `size` and the weight that the output layer shares, if any.
+    """Source and target embeddings of `size` features, and the weight that the output layer shares, if any.
 
     Raises:
-        UserError: if all are to be one table but source and target do not share a vocabulary.
+        UserError: if `tie` is `all` but source and target do not share a vocabulary.
     """
     if tie is TieEmbeddings.all and not vocabulary.joint:
         raise UserError(
@@ -33,9 +33,9 @@ def build_embeddings(
     return source, target, None if tie is TieEmbeddings.none else cast(nn.Parameter, target.weight)
 
 
-def _embedding(count: int, size: int, pad_id: int) -> nn.Embedding:
-    """Rows drawn from N(0, 1/size), which suits the tied output layer; padding starts at zero."""
-    embedding = nn.Embedding(count, size, padding_idx=pad_id)
+def _embedding(num_embeddings: int, size: int, pad_id: int) -> nn.Embedding:
+    """An embedding drawn from N(0, 1/size), which suits the tied output layer; the padding row is zero."""
+    embedding = nn.Embedding(num_embeddings, size, padding_idx=pad_id)
     nn.init.normal_(embedding.weight, std=size**-0.5)
     with torch.no_grad():
         embedding.weight[pad_id].zero_()
@@ -45,20 +45,20 @@ def _embedding(count: int, size: int, pad_id: int) -> nn.Embedding:
 def sinusoids(length: int, size: int) -> Tensor:
     """Position encodings [length, size] float32, from position 0: sin(p / 10000^(2i/size)), then the cosines.
 
-    Vaswani et al. (2017, section 3.5, arXiv:1706.03762); differs from it in that all sines come before all
-    cosines instead of in turn, a permutation of features that other toolkits' layouts expect.
+    Vaswani et al. (2017, section 3.5, arXiv:1706.03762); differs in that all sines come before all
+    cosines instead of alternating, a permutation of features that other toolkits' layouts expect.
     """
-    rates = torch.exp(torch.arange(0, size, 2, dtype=torch.float64) * (-math.log(10000.0) / size))
-    angles = torch.arange(length, dtype=torch.float64).unsqueeze(1) * rates
+    frequencies = torch.exp(torch.arange(0, size, 2, dtype=torch.float64) * (-math.log(10000.0) / size))
+    angles = torch.arange(length, dtype=torch.float64).unsqueeze(1) * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
 
 
 class SinusoidalPositions(nn.Module):
-    """Fixed position encodings; the table grows when a longer sequence comes.
+    """Fixed position encodings; the table grows when a longer sequence needs it.
 
     Args:
         size: even number of features.
-        length: positions computed at once.
+        length: initial number of positions.
     """
 
     table: Tensor
@@ -71,13 +71,13 @@ class SinusoidalPositions(nn.Module):
         """Encodings [length, size] of the positions from `start`."""
         end = start + length
         if end > self.table.size(0):
-            with torch.inference_mode(False):  # grown during an evaluation, it still has to serve training
+            with torch.inference_mode(False):  # a table made during evaluation must also work in training
                 self.table = sinusoids(2 * end, self.table.size(1)).to(self.table.device)
         return self.table[start:end]
 
 
 class LearnedPositions(nn.Module):
-    """A learned vector for each position up to a limit."""
+    """Learned position embeddings up to a maximum length."""
 
     def __init__(self, size: int, length: int) -> None:
         super().__init__()
@@ -88,12 +88,12 @@ class LearnedPositions(nn.Module):
         """Encodings [length, size] of the positions from `start`.
 
         Raises:
-            UserError: if there are none for so long a sequence.
+            UserError: if the sequence is longer than the table.
         """
         limit = self.weight.size(0)
         if start + length > limit:
             raise UserError(
-                f"model.positions=learned knows model.max_positions={limit} positions, but a sequence has "
+                f"model.positions=learned has model.max_positions={limit} positions, but a sequence has "
                 f"{start + length} tokens: lower data.max_source_length, data.max_target_length or search.max_length"
             )
         return self.weight[start : start + length]

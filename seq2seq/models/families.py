@@ -1,4 +1,4 @@
-"""The model families: each one's name and the class of its configuration."""
+"""The model families: name and configuration class of each."""
 
 from seq2seq.models.gru_config import GRUConfig
 from seq2seq.models.transformer_config import TransformerConfig

@@ -1,4 +1,4 @@
-"""The shape of a GRU encoder-decoder, and what its attention may be."""
+"""Configuration of the GRU encoder-decoder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from seq2seq.models.config import LARGEST_SIZE, TieEmbeddings
 
 
 class GRUAttention(str, Enum):
-    """Scores of the attention; the two dot products need d_model = 2 × encoder_size."""
+    """Attention score functions; `dot` and `scaled_dot` require d_model = 2 × encoder_size."""
 
     additive = "additive"
     dot = "dot"
@@ -20,19 +20,19 @@ class GRUAttention(str, Enum):
 
 @dataclass
 class GRUConfig:
-    """The shape of a GRU encoder-decoder.
+    """Configuration of a GRU encoder-decoder.
 
     Attributes:
         d_model: size of the decoder's state and of the features.
-        embedding_size: of both sides.
-        encoder_size: of each direction.
+        embedding_size: size of source and target embeddings.
+        encoder_size: size of the encoder's state per direction.
         dropout: on embeddings, between layers, and on the features.
-        input_feeding: the decoder also reads its last attentional state (Luong et al., 2015, section 3.3).
+        input_feeding: the decoder also reads its previous attentional state (Luong et al., 2015, section 3.3).
         attention_size: inner size of additive attention.
-        copy: mix in copying source tokens by their attention (See et al., 2017, section 2.2, arXiv:1704.04368); one
-            tokenizer for both sides.
-        coverage: additive attention also reads how much attention each position has had (section 2.3 there);
-            `trainer.coverage_loss_weight` is the price of attending to the same again.
+        copy: mix in copying source tokens by their attention (See et al., 2017, section 2.2, arXiv:1704.04368);
+            requires a joint tokenizer.
+        coverage: additive attention also reads the sum of the attention so far (section 2.3 of the same paper);
+            `trainer.coverage_loss_weight` penalises attending to the same position again.
     """
 
     family: str = "gru"
@@ -50,7 +50,7 @@ class GRUConfig:
     coverage: bool = False
 
     def __post_init__(self) -> None:
-        """Checks what no single type can say.
+        """Validates values and their combinations.
 
         Raises:
             UserError: naming the key.
@@ -70,7 +70,7 @@ class GRUConfig:
             raise UserError(f"model.dropout={self.dropout} must be at least 0 and below 1")
         if self.coverage and self.attention is not GRUAttention.additive:
             raise UserError(
-                f"model.coverage=true is an input of additive attention: take model.attention=additive, not "
+                f"model.coverage=true needs additive attention: set model.attention=additive, not "
                 f"{self.attention.value}"
             )
         dot = self.attention in (GRUAttention.dot, GRUAttention.scaled_dot)
@@ -78,5 +78,5 @@ class GRUConfig:
             raise UserError(
                 f"model.attention={self.attention.value} compares decoder states with encoder states: "
                 f"model.d_model={self.d_model} must be 2 × model.encoder_size={2 * self.encoder_size}, "
-                "or take model.attention=general"
+                "or set model.attention=general"
             )

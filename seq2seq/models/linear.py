@@ -1,11 +1,11 @@
-"""Linear layers whose bias and rectifier cost no pass over memory on the CPU.
+"""Linear layers with bias and ReLU fused into the matrix product on the CPU.
 
-In bfloat16 torch's own layer there first writes the bias into the result, then adds the product to it, and the
-rectifier reads and writes the result once more. oneDNN does all of it at the end of the product; torch reaches that
-kernel without a gradient, so the backward pass is written out here.
+In bfloat16 on the CPU, `torch.nn.Linear` first writes the bias into the result, then adds the product to it, and ReLU
+reads and writes the result once more. oneDNN fuses all of it into the product, but torch exposes that kernel without a
+gradient, so this module defines the backward pass.
 
-oneDNN compiles a kernel of its own for each shape, which takes longer than most products, and keeps a thousand of them,
-up to a MiB each. Batches of text have ever new shapes, so rows are added until their number is one of few.
+oneDNN compiles one kernel per shape, which takes longer than most products, and caches a thousand of them, up to a MiB
+each. The shapes of text batches vary, so rows are padded to one of a few sizes.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from torch.autograd.function import once_differentiable
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear`, its product by `linear`."""
+    """`torch.nn.Linear` that computes its output with `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[*, in_features] to [*, out_features]."""
+        """Maps [*, in_features] to [*, out_features]."""
         return linear(x, self.weight, self.bias)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
-    """The affine map x Wᵀ + b, and max(0, ·) of it if `relu`.
+    """The affine map x Wᵀ + b, followed by ReLU if `relu`.
 
     Args:
         x: [*, K].
         weight: W, [N, K].
         bias: b, [N].
-        relu: whether to rectify.
+        relu: whether to apply ReLU.
 
     Returns:
-        [*, N], in autocast's dtype where that is on.
+        [*, N], in autocast's dtype if autocast is enabled.
     """
     if _fused(x):
         rows = pad_rows(x.reshape(-1, x.size(-1)))
@@ -47,51 +47,51 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Te
 
 
 def pad_rows(x: Tensor, *, dim: int = 0) -> Tensor:
-    """`x` with zeros behind along `dim`, up to `round_up` of its size; on devices without such kernels `x` itself."""
-    if not _fused(x):  # asked first: a compiler that saw the rounding would make a graph for each number of rows
+    """Pads `x` with zeros along `dim` to size `round_up(x.size(dim))`; returns `x` itself without fused kernels."""
+    if not _fused(x):  # checked first: rounding would make torch.compile trace one graph per number of rows
         return x
-    missing = round_up(x.size(dim)) - x.size(dim)
-    return F.pad(x, (0, 0) * (x.ndim - 1 - dim) + (0, missing)) if missing else x
+    padding = round_up(x.size(dim)) - x.size(dim)
+    return F.pad(x, (0, 0) * (x.ndim - 1 - dim) + (0, padding)) if padding else x
 
 
 def round_up(rows: int) -> int:
-    """The least multiple from `rows` on of 16 and of 1/32 of the power of two below: from 512 on 3 % more at most."""
+    """Rounds up to a multiple of 16 and of 1/32 of the power of two below `rows`; adds at most 3 % from 512 on."""
     step = max(16, 1 << max(0, rows.bit_length() - 6))
     return -(-rows // step) * step
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What sums and functions of numbers of `dtype` are computed in: float32 at least."""
+    """The dtype for sums and elementwise functions of `dtype`: at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of matrix products of `x`: autocast's where that is on."""
+    """The dtype of matrix products of `x`: autocast's if autocast is enabled, else that of `x`."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def _fused(x: Tensor) -> bool:
-    """Whether products of `x` are oneDNN's in bfloat16."""
+    """Whether matrix products of `x` use oneDNN's fused bfloat16 kernel."""
     if x.device.type != "cpu" or compute_dtype(x) is not torch.bfloat16 or torch.compiler.is_compiling():
         return False
     return has_fused_kernels()
 
 
 def has_fused_kernels() -> bool:
-    """Whether oneDNN's products of bfloat16 can be called, and the processor has the instructions."""
-    known = hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return known and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Whether torch exposes oneDNN's fused bfloat16 kernel and the CPU supports bfloat16."""
+    available = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class _Linear(torch.autograd.Function):
-    """`linear` in bfloat16; gradients of float32 parameters are rounded to bfloat16 first, as under autocast."""
+    """`linear` in bfloat16; gradients of float32 parameters are first rounded to bfloat16, as under autocast."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
         rows, w = x.to(torch.bfloat16), weight.to(torch.bfloat16)
-        after = "relu" if relu else "none"
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(rows, w, bias.to(torch.bfloat16), after, [], "")
+        activation = "relu" if relu else "none"
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(rows, w, bias.to(torch.bfloat16), activation, [], "")
         ctx.save_for_backward(rows, w, y if relu else None)
         ctx.dtypes = x.dtype, weight.dtype, bias.dtype
         return y

@@ -1,7 +1,7 @@
-"""From decoder features to the vocabulary: log-probabilities and the loss.
+"""The output layer: log-probabilities over the vocabulary, and the loss.
 
-The only module that knows V, shared by all families. The loss never holds a [rows, V] tensor for the
-backward pass: it walks over the rows in chunks and leaves with the gradients in hand.
+The only module that knows V, shared by all model families. The loss never stores a [rows, V] tensor for the backward
+pass: it processes the rows in chunks and computes the gradients in the forward pass.
 """
 
 from __future__ import annotations
@@ -13,78 +13,77 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seq2seq.models.copying import Copying, MixtureGradients, copied_share, mix, mixture_loss
+from seq2seq.models.copying import CopyDistribution, MixtureGradients, copy_posterior, mixture_log_probs, mixture_loss
 from seq2seq.models.linear import pad_rows, round_up
 from seq2seq.models.packed_linear import PackedLinear
 
-# Elements of one chunk of logits. On the CPU from 8 to 64 MiB in bfloat16 were equally fast, so the least; an
-# accelerator wants few large products.
+# Elements of one chunk of logits. On the CPU, 8 to 64 MiB in bfloat16 were equally fast, so this is the smallest; an
+# accelerator needs few large products.
 _CHUNK_ELEMENTS = {"cpu": 1 << 22}
-_CHUNK_ELEMENTS_ELSEWHERE = 1 << 26
-# But not fewer rows than this: each chunk adds as much as the whole weight to its gradient.
-_FEWEST_ROWS = 512
-# A chunk's part of the weight's gradient is a sum over its rows before any loss scale is applied. In float16, whose
-# largest number is 65504, the sum over so many rows stays finite for features up to 8; later scaling could not fix it.
-_CHUNK_ROWS_FLOAT16 = 1 << 13
+_DEFAULT_CHUNK_ELEMENTS = 1 << 26
+# At least this many rows: each chunk adds a gradient of the size of the whole weight.
+_MIN_CHUNK_ROWS = 512
+# A chunk's contribution to the weight's gradient is a sum over its rows, before any loss scale is applied. In float16
+# (maximum 65504), the sum over this many rows stays finite for features up to 8; scaling later could not fix it.
+_MAX_CHUNK_ROWS_FLOAT16 = 1 << 13
 
 
 @dataclass
 class DecoderOutput:
-    """What the decoder says about target positions, short of the vocabulary.
+    """The decoder's output for target positions, before the projection onto the vocabulary.
 
     Attributes:
         features: [*, D].
-        attention: [*, S] float32, rows sum to one; None unless it was asked for. Where the model copies it is always
-            there: the weights that source tokens are copied by.
-        copying: what the positions, flattened, may copy; None where the model does not copy.
-        repetition: [*] float32, Σ_i min(a_i, coverage_i), attention to what was attended to before; None without
-            coverage.
+        attention: [*, S] float32, rows sum to one; None unless requested. Models that copy always return it: these are
+            the weights that source tokens are copied with.
+        copying: copy distributions of the flattened positions; None if the model does not copy.
+        coverage_loss: [*] float32, Σ_i min(a_i, coverage_i), for attention to positions that were attended to before;
+            None without coverage.
     """
 
     features: Tensor
     attention: Tensor | None = None
-    copying: Copying | None = None
-    repetition: Tensor | None = None
+    copying: CopyDistribution | None = None
+    coverage_loss: Tensor | None = None
 
     def rows(self, index: Tensor) -> DecoderOutput:
-        """The positions `index` [M] (int64, into the flattened leading axes): features [M, D]."""
+        """Selects the positions `index` [M] (int64, into the flattened leading dimensions): features [M, D]."""
         features = self.features.flatten(0, -2).index_select(0, index)
         copying = None if self.copying is None else self.copying.rows(index)
         attention = None if copying is None else copying.attention
         if copying is None and self.attention is not None:
             attention = self.attention.flatten(0, -2).index_select(0, index)
-        repetition = None if self.repetition is None else self.repetition.flatten().index_select(0, index)
-        return DecoderOutput(features, attention, copying, repetition)
+        coverage_loss = None if self.coverage_loss is None else self.coverage_loss.flatten().index_select(0, index)
+        return DecoderOutput(features, attention, copying, coverage_loss)
 
 
 class LossSums(NamedTuple):
     """Sums over target tokens, float32 scalars; divide by `tokens` for means.
 
     Attributes:
-        loss: label-smoothed cross-entropy in nats, with a gradient.
+        loss: label-smoothed cross-entropy in nats, differentiable.
         nll: cross-entropy without smoothing in nats.
-        correct: tokens whose label has the highest probability.
-        tokens: how many.
-        repetition: the coverage loss (`DecoderOutput.repetition`), with a gradient; zero without coverage.
+        correct: number of tokens whose label has the highest probability.
+        tokens: number of target tokens.
+        coverage_loss: sum of `DecoderOutput.coverage_loss`, differentiable; zero without coverage.
     """
 
     loss: Tensor
     nll: Tensor
     correct: Tensor
     tokens: Tensor
-    repetition: Tensor
+    coverage_loss: Tensor
 
 
-class Output(nn.Module):
-    """Projects features onto the vocabulary: softmax(W x), W [V, E] of its own or an embedding's.
+class OutputLayer(nn.Module):
+    """Projects features onto the vocabulary: softmax(W x), where W [V, E] may be an embedding's weight.
 
     Args:
         d_model: size of the features.
         vocab_size: V.
-        tied: an embedding's weight [V, E] to share; None makes one of its own with E = d_model. Where E is not
-            d_model, a linear projection comes between.
-        copy: mix in copying from the source (see `seq2seq.models.copying`); its probability is a logistic function
-            of the features.
+        tied: an embedding's weight [V, E] to share; None creates a weight with E = d_model. If E differs from d_model,
+            a linear projection is inserted.
+        copy: mix in copying from the source (see `seq2seq.models.copying`).
     """
 
     def __init__(self, d_model: int, *, vocab_size: int, tied: nn.Parameter | None = None, copy: bool = False) -> None:
@@ -100,71 +99,73 @@ class Output(nn.Module):
 
     @property
     def copies(self) -> bool:
-        """Whether the output may be copied from the source."""
+        """Whether the model can copy source tokens."""
         return self.gate is not None
 
     def pack(self, dtype: torch.dtype) -> PackedLinear:
-        """The projection onto the vocabulary for many calls of `log_probs` with products in `dtype`."""
+        """Packs the projection onto the vocabulary for repeated calls of `log_probs`, with products in `dtype`."""
         return PackedLinear([self.weight], dtype=dtype)
 
-    def log_probs(self, hidden: DecoderOutput, packed: PackedLinear | None = None) -> Tensor:
-        """Normalised log-probabilities [*, V], float32, of features [*, D]; `packed` is what `pack` gave, if it did."""
-        log_probs = self._log_generated(hidden, packed)
+    def log_probs(self, decoded: DecoderOutput, packed: PackedLinear | None = None) -> Tensor:
+        """Normalised log-probabilities [*, V], float32, of features [*, D]; `packed` is a result of `pack`."""
+        log_probs = self._vocab_log_probs(decoded, packed)
         if self.gate is None:
             return log_probs
-        assert hidden.copying is not None, "a model that copies says what"
-        mixed = mix(log_probs.flatten(0, -2), self._gate(hidden).flatten(0, -2), hidden.copying)
-        return mixed.view_as(log_probs)
+        assert decoded.copying is not None, "a model that copies returns its copy distribution"
+        gate_logits = self._gate_logits(decoded).flatten(0, -2)
+        return mixture_log_probs(log_probs.flatten(0, -2), gate_logits, decoded.copying).view_as(log_probs)
 
-    def copy_probs(self, hidden: DecoderOutput, tokens: Tensor) -> Tensor:
-        """The probability that `tokens` [*] (int64) were copied rather than generated, given that they came out.
+    def copy_probs(self, decoded: DecoderOutput, tokens: Tensor) -> Tensor:
+        """Posterior probability that the output `tokens` [*] (int64) were copied, not generated.
 
-        Only where `copies` holds.
+        Requires `copies`.
 
         Returns:
             [*] float32 in [0, 1].
         """
-        assert hidden.copying is not None, "a model that copies says what"
-        log_probs, gate = self._log_generated(hidden).flatten(0, -2), self._gate(hidden).flatten(0, -2)
-        return copied_share(log_probs, gate, hidden.copying, tokens.flatten()).view_as(tokens)
+        assert decoded.copying is not None, "a model that copies returns its copy distribution"
+        log_probs = self._vocab_log_probs(decoded).flatten(0, -2)
+        gate_logits = self._gate_logits(decoded).flatten(0, -2)
+        return copy_posterior(log_probs, gate_logits, decoded.copying, tokens.flatten()).view_as(tokens)
 
     def loss(
-        self, hidden: DecoderOutput, labels: Tensor, smoothing: float, *, chunk_rows: int | None = None
+        self, decoded: DecoderOutput, labels: Tensor, smoothing: float, *, chunk_rows: int | None = None
     ) -> LossSums:
         """Sums of the cross-entropy over rows of features [M, D] with labels [M] (int64).
 
         Label smoothing (Szegedy et al., 2016, section 7, arXiv:1512.00567) as `F.cross_entropy` defines it:
         the target distribution is (1 - smoothing) on the label plus smoothing / V on every entry.
 
-        `chunk_rows`, a multiple of 16, is how many rows of logits there are at once; None is what suits the device.
+        `chunk_rows`, a multiple of 16, is the number of rows of logits in memory at once; None chooses it by device.
         """
-        features = self._project(hidden)
-        copying = None if hidden.copying is None else (self._gate(hidden), hidden.copying)
+        features = self._project(decoded)
+        copying = None if decoded.copying is None else (self._gate_logits(decoded), decoded.copying)
         loss, nll, correct = _cross_entropy(
             features, self.weight, labels, smoothing, copying=copying, chunk_rows=chunk_rows
         )
         tokens = torch.full_like(nll, labels.numel())
-        repetition = torch.zeros_like(nll) if hidden.repetition is None else hidden.repetition.sum()
-        return LossSums(loss, nll, correct, tokens, repetition)
+        coverage_loss = torch.zeros_like(nll) if decoded.coverage_loss is None else decoded.coverage_loss.sum()
+        return LossSums(loss, nll, correct, tokens, coverage_loss)
 
-    def _log_generated(self, hidden: DecoderOutput, packed: PackedLinear | None = None) -> Tensor:
-        features = self._project(hidden)
+    def _vocab_log_probs(self, decoded: DecoderOutput, packed: PackedLinear | None = None) -> Tensor:
+        """Log-probabilities [*, V], float32, of generating each token, given that the next one is not copied."""
+        features = self._project(decoded)
         logits = F.linear(features, self.weight) if packed is None else packed(features)
         return torch.log_softmax(logits.float(), dim=-1)
 
-    def _gate(self, hidden: DecoderOutput) -> Tensor:
+    def _gate_logits(self, decoded: DecoderOutput) -> Tensor:
         """The logit [*, 1], float32, of the probability to generate."""
         assert self.gate is not None, "only models that copy have a gate"
-        with torch.autocast(hidden.features.device.type, enabled=False):
-            y: Tensor = self.gate(hidden.features.float())
+        with torch.autocast(decoded.features.device.type, enabled=False):
+            y: Tensor = self.gate(decoded.features.float())
         return y
 
-    def _project(self, hidden: DecoderOutput) -> Tensor:
-        features = hidden.features
+    def _project(self, decoded: DecoderOutput) -> Tensor:
+        features = decoded.features
         return features if self.projection is None else self.projection(features)
 
 
-# Not compiled: traced, each number of rows would be a graph of its own, and its kernels are few and large anyway.
+# Not compiled: torch.compile would make one graph per number of rows, and the kernels are few and large anyway.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _cross_entropy(
     features: Tensor,
@@ -172,37 +173,38 @@ def _cross_entropy(
     labels: Tensor,
     smoothing: float,
     *,
-    copying: tuple[Tensor, Copying] | None,
+    copying: tuple[Tensor, CopyDistribution] | None,
     chunk_rows: int | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums of loss, nll and correct, see `LossSums`; `copying` is the gate's logits [M, 1] and what to copy."""
-    gate, copied = copying or (None, None)
-    attention = None if copied is None else copied.attention
-    # Within the function gradients are always off, and `needs_input_grad` does not heed torch.no_grad.
-    inputs = [tensor for tensor in (features, weight, gate, attention) if tensor is not None]
+    """Sums of loss, nll and correct, see `LossSums`; `copying` holds gate logits [M, 1] and copy distributions."""
+    gate_logits, copy_distribution = copying or (None, None)
+    attention = None if copy_distribution is None else copy_distribution.attention
+    # Decided here: inside the function gradients are always off, and `needs_input_grad` ignores torch.no_grad.
+    inputs = [tensor for tensor in (features, weight, gate_logits, attention) if tensor is not None]
     want_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    constants = _LossConstants(labels, smoothing, copy_distribution, want_grad, chunk_rows)
     sums: tuple[Tensor, Tensor, Tensor] = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        features, weight, gate, attention, _Settings(labels, smoothing, copied, want_grad, chunk_rows)
+        features, weight, gate_logits, attention, constants
     )
     return sums
 
 
-class _Settings(NamedTuple):
-    """What `_CrossEntropy` needs besides what it gives gradients for."""
+class _LossConstants(NamedTuple):
+    """Inputs of `_CrossEntropy` that get no gradient."""
 
     labels: Tensor
     smoothing: float
-    copying: Copying | None
+    copying: CopyDistribution | None
     want_grad: bool
     chunk_rows: int | None
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Sum of smoothed cross-entropies of softmax(features @ weight.T), or its mixture, without storing the logits.
+    """Sum of smoothed cross-entropies of softmax(features @ weight.T), or of the copy mixture, without storing logits.
 
-    The gradient of the logits, softmax - target distribution, is known as soon as the logits are, so the
-    forward pass turns each chunk of it into the gradients of features and weight (as in Hsu et al., 2024,
-    section 3.2, arXiv:2410.10989) and the backward pass only scales them.
+    The gradient of the logits, softmax - target distribution, follows from the logits alone. So the forward pass
+    turns each chunk of it into gradients of features and weight (as in Hsu et al., 2024, section 3.2,
+    arXiv:2410.10989), and the backward pass only scales these.
     """
 
     @staticmethod
@@ -210,11 +212,11 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: Any,
         features: Tensor,
         weight: Tensor,
-        gate: Tensor | None,
+        gate_logits: Tensor | None,
         attention: Tensor | None,
-        settings: _Settings,
+        constants: _LossConstants,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        labels, smoothing, copying, want_grad, chunk_rows = settings
+        labels, smoothing, copying, want_grad, chunk_rows = constants
         device = features.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
         with torch.autocast(device, enabled=False):
@@ -222,38 +224,39 @@ class _CrossEntropy(torch.autograd.Function):
             sums = torch.zeros(3, dtype=torch.float32, device=x.device)
             grad_x = torch.empty_like(x) if want_grad else None
             grad_w = torch.zeros_like(weight) if want_grad else None
-            grads_copying: list[MixtureGradients] = []
-            rows = chunk_rows or _suitable_rows(w, device)
+            mixture_grads: list[MixtureGradients] = []
+            rows = chunk_rows or _default_chunk_rows(w, device)
             mean_row = w.mean(dim=0, dtype=torch.float32)
-            # All chunks use the same memory: fresh memory costs page faults, more than the arithmetic.
+            # All chunks reuse the same buffers: the page faults of fresh memory cost more than the arithmetic.
             logits = torch.empty(min(rows, round_up(x.size(0))), w.size(0), dtype=dtype, device=x.device)
-            wide = None if copying is None else torch.empty_like(logits, dtype=torch.float32)
-            piece = torch.empty_like(w)
+            logits_fp32 = None if copying is None else torch.empty_like(logits, dtype=torch.float32)
+            chunk_grad_w = torch.empty_like(w)
             for start in range(0, x.size(0), rows):
-                part = slice(start, start + rows)
-                padded = pad_rows(x[part])
+                chunk = slice(start, start + rows)
+                padded = pad_rows(x[chunk])
                 size = min(rows, x.size(0) - start)
-                logits_part = torch.mm(padded, w.t(), out=logits[: padded.size(0)])
-                scores = logits_part[:size]
-                if gate is None or copying is None or wide is None:
-                    mean = x[part].float() @ mean_row
-                    _chunk_loss(scores, labels[part], smoothing, sums=sums, mean=mean, want_grad=want_grad)
+                padded_logits = torch.mm(padded, w.t(), out=logits[: padded.size(0)])
+                chunk_logits = padded_logits[:size]  # overwritten by their gradient below
+                if gate_logits is None or copying is None or logits_fp32 is None:
+                    mean = x[chunk].float() @ mean_row
+                    _chunk_loss(chunk_logits, labels[chunk], smoothing, sums=sums, mean=mean, want_grad=want_grad)
                 else:
-                    exact, some = wide[:size].copy_(scores), copying.part(part)
-                    grads = mixture_loss(exact, labels[part], smoothing, sums=sums, gate=gate[part], copying=some)
-                    grads_copying.append(grads)
-                    scores.copy_(exact)
+                    wide = logits_fp32[:size].copy_(chunk_logits)
+                    gate, copies = gate_logits[chunk], copying.chunk(chunk)
+                    grads = mixture_loss(wide, labels[chunk], smoothing, sums=sums, gate_logits=gate, copying=copies)
+                    mixture_grads.append(grads)
+                    chunk_logits.copy_(wide)
                 if grad_x is not None and grad_w is not None:
-                    logits_part[size:] = 0
-                    grad_x[part] = torch.mm(logits_part, w)[:size]
-                    grad_w.add_(torch.mm(logits_part.t(), padded, out=piece))
+                    padded_logits[size:] = 0
+                    grad_x[chunk] = torch.mm(padded_logits, w)[:size]
+                    grad_w.add_(torch.mm(padded_logits.t(), padded, out=chunk_grad_w))
             if grad_x is not None and grad_w is not None and copying is None:
-                # The part of label smoothing, the same for each logit.
+                # The -smoothing / V of each logit's gradient, which `_chunk_loss` leaves out.
                 grad_x.sub_(mean_row, alpha=smoothing)
                 grad_w.sub_(x.sum(dim=0, dtype=torch.float32), alpha=smoothing / w.size(0))
         if want_grad:
-            of_copying = [torch.cat(chunks) for chunks in zip(*grads_copying, strict=True)]
-            ctx.save_for_backward(grad_x, grad_w, *(of_copying or (None, None)))
+            copy_grads = [torch.cat(chunks) for chunks in zip(*mixture_grads, strict=True)]
+            ctx.save_for_backward(grad_x, grad_w, *(copy_grads or (None, None)))
             ctx.dtypes = features.dtype, weight.dtype
         loss, nll, correct = sums.unbind()
         loss, nll, correct = loss.clone(), nll.clone(), correct.clone()
@@ -273,43 +276,43 @@ class _CrossEntropy(torch.autograd.Function):
         )
 
 
-def _suitable_rows(weight: Tensor, device: str) -> int:
-    """Rows of logits at once, for a weight [V, D] in the dtype of the products."""
-    rows = round_up(max(_FEWEST_ROWS, _CHUNK_ELEMENTS.get(device, _CHUNK_ELEMENTS_ELSEWHERE) // weight.size(0)))
-    return min(rows, _CHUNK_ROWS_FLOAT16) if weight.dtype is torch.float16 else rows
+def _default_chunk_rows(weight: Tensor, device: str) -> int:
+    """Number of rows per chunk of logits, for a weight [V, D] in the dtype of the products."""
+    rows = round_up(max(_MIN_CHUNK_ROWS, _CHUNK_ELEMENTS.get(device, _DEFAULT_CHUNK_ELEMENTS) // weight.size(0)))
+    return min(rows, _MAX_CHUNK_ROWS_FLOAT16) if weight.dtype is torch.float16 else rows
 
 
 def _chunk_loss(
-    scores: Tensor, labels: Tensor, smoothing: float, *, sums: Tensor, mean: Tensor, want_grad: bool
+    logits: Tensor, labels: Tensor, smoothing: float, *, sums: Tensor, mean: Tensor, want_grad: bool
 ) -> None:
-    """Adds loss, nll and correct of logits `scores` [m, V] to `sums` [3], and turns them into their gradient, in place.
+    """Adds loss, nll and correct of `logits` [m, V] to `sums` [3], and overwrites the logits with their gradient.
 
-    All but the same -smoothing / V of each entry, which the caller adds to what it computes of the gradient. `mean` [m]
-    is that of the logits of each row.
+    Except for the term -smoothing / V, the same for each entry, which the caller adds. `mean` [m] is the mean of the
+    logits of each row.
 
-    In place, softmax is a single pass over memory, and the loss needs no other: what softmax divides by follows from
-    the label's probability. As this is a positive number in float32 and bfloat16, no token's loss is above 87 nats.
+    In-place softmax is a single pass over memory, and the loss needs no other: the denominator of softmax follows from
+    the label's probability. As this is positive in float32 and bfloat16, no token's loss exceeds 87 nats.
     """
-    label, places = labels.unsqueeze(1), (torch.arange(labels.numel(), device=labels.device), labels)
-    of_label = scores.gather(1, label).float().squeeze(1)
-    exact = not want_grad or scores.dtype is torch.float16
-    log_total = torch.logsumexp(scores.float(), dim=1) if exact else None
-    torch.softmax(scores, dim=1, out=scores)
-    probability = scores[places]
-    correct = _bits(probability) == _bits(scores).amax(dim=1)
-    scores[places] = 0
-    # A probability near one has lost in rounding what it lacks, which the gradient needs: the sum of the others.
-    others = scores.sum(dim=1).float()
+    label, label_entries = labels.unsqueeze(1), (torch.arange(labels.numel(), device=labels.device), labels)
+    label_logits = logits.gather(1, label).float().squeeze(1)
+    exact = not want_grad or logits.dtype is torch.float16
+    log_total = torch.logsumexp(logits.float(), dim=1) if exact else None
+    probs = torch.softmax(logits, dim=1, out=logits)
+    label_probs = probs[label_entries]
+    correct = _bits(label_probs) == _bits(probs).amax(dim=1)
+    probs[label_entries] = 0
+    # 1 - p of a label's probability p near one is lost in rounding, and the gradient needs it: sum the other entries.
+    others = probs.sum(dim=1).float()
     if log_total is None:
-        small = probability.float().clamp_min(torch.finfo(torch.float32).tiny).log()
-        log_total = of_label - torch.where(others < 0.5, torch.log1p(-others), small)
-    scores[places] = (smoothing - others).to(scores.dtype)
-    nll = (log_total - of_label).sum()
+        log_label_probs = label_probs.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+        log_total = label_logits - torch.where(others < 0.5, torch.log1p(-others), log_label_probs)
+    probs[label_entries] = (smoothing - others).to(probs.dtype)
+    nll = (log_total - label_logits).sum()
     sums[0] += (1 - smoothing) * nll + smoothing * (log_total - mean).sum()
     sums[1] += nll
     sums[2] += correct.sum()
 
 
 def _bits(probabilities: Tensor) -> Tensor:
-    """Numbers that are not negative as integers of the same order, of which the CPU finds the largest far sooner."""
+    """Non-negative floats as integers of the same order, whose maximum the CPU finds much faster."""
     return probabilities.view(torch.int32 if probabilities.dtype is torch.float32 else torch.int16)

@@ -1,4 +1,4 @@
-"""Linear layers whose weights are laid out once for many products with few rows."""
+"""Inference-only linear layers with weights prepacked for many small products."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from seq2seq.models.linear import has_fused_kernels, pad_rows
 
 
 class PackedLinear:
-    """The affine map x Wᵀ + b without gradients, of weights that do not change any more.
+    """The affine map x Wᵀ + b without gradients, for weights that no longer change.
 
-    With few rows a product takes as long as it takes to read the weights in the order that its kernel wants, and that
-    order is made here: oneDNN's own for bfloat16 on the CPU, [K, N] elsewhere. Each is up to twice as fast as [N, K].
+    A product with few rows is bound by reading the weights, so they are stored in the layout that the kernel reads
+    fastest: oneDNN's own for bfloat16 on the CPU, [K, N] elsewhere. Both are up to twice as fast as [N, K].
 
     Args:
-        weights: W, [N, K]; several are stacked.
-        biases: b, [N], one for each of the weights, or none at all.
+        weights: W, [N, K]; several weights are concatenated along N.
+        biases: b, [N], one per weight, or none.
         dtype: of the product.
     """
 
@@ -30,11 +30,11 @@ class PackedLinear:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self._fused else weight.t().contiguous()
 
     def __call__(self, x: Tensor, *, relu: bool = False) -> Tensor:
-        """[*, K] to [*, N], rectified if `relu`."""
+        """Maps [*, K] to [*, N], followed by ReLU if `relu`."""
         rows = x.to(self._dtype).reshape(-1, x.size(-1))
         if self._fused:
-            after = "relu" if relu else "none"
-            y: Tensor = torch.ops.mkldnn._linear_pointwise(pad_rows(rows), self._weight, self._bias, after, [], "")
+            activation = "relu" if relu else "none"
+            y: Tensor = torch.ops.mkldnn._linear_pointwise(pad_rows(rows), self._weight, self._bias, activation, [], "")
             y = y[: rows.size(0)]
         else:
             y = rows @ self._weight if self._bias is None else torch.addmm(self._bias, rows, self._weight)

@@ -1,4 +1,4 @@
-"""The shape of a Transformer, and what its parts may be."""
+"""Configuration of the Transformer."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from seq2seq.models.config import LARGEST_SIZE, TieEmbeddings
 
 
 class TransformerAttention(str, Enum):
-    """Scores of the attention: divided by the square root of the head size, or as they are."""
+    """Attention scores: dot products, with or without division by the square root of the head size."""
 
     scaled_dot = "scaled_dot"
     dot = "dot"
 
 
 class Activation(str, Enum):
-    """Between the two layers of the feed-forward block."""
+    """Activation function of the feed-forward block."""
 
     relu = "relu"
     gelu = "gelu"
 
 
 class NormPlacement(str, Enum):
-    """Where layer normalisation sits: after each residual sum (the paper's), or before each block."""
+    """Position of layer normalisation: after each residual sum (as in the paper), or before each block."""
 
     post = "post"
     pre = "pre"
 
 
 class PositionKind(str, Enum):
-    """Fixed sinusoids, which reach any length, or a learned table with a limit."""
+    """Position encodings: fixed sinusoids, for any length, or learned embeddings up to a maximum length."""
 
     sinusoidal = "sinusoidal"
     learned = "learned"
 
 
 class CopyAttention(str, Enum):
-    """By which attention the Transformer copies.
+    """The attention that serves as the copy distribution.
 
-    Of the last layer's attention over the source its first head or the mean of its heads, or a head of its own behind
-    the last layer.
+    `head` and `mean` use the last layer's cross-attention: its first head, or the mean of its heads. `own` adds a
+    separate attention head after the last layer.
     """
 
     head = "head"
@@ -51,17 +51,17 @@ class CopyAttention(str, Enum):
 
 @dataclass
 class TransformerConfig:
-    """The shape of a Transformer; the defaults suit corpora of tens of thousands of short sentences.
+    """Configuration of a Transformer; the defaults suit corpora of tens of thousands of short sentences.
 
     Attributes:
         d_ff: inner size of the feed-forward block.
         dropout: on embeddings and on each block's output.
         attention_dropout: on the attention weights.
         activation_dropout: inside the feed-forward block.
-        max_positions: length of the learned table of positions; sinusoids go on beyond it.
-        copy: mix in copying source tokens by their attention (See et al., 2017, section 2.2, arXiv:1704.04368); one
-            tokenizer for both sides.
-        copy_attention: which attention that is.
+        max_positions: number of learned position embeddings; sinusoids have no limit.
+        copy: mix in copying source tokens by their attention (See et al., 2017, section 2.2, arXiv:1704.04368);
+            requires a joint tokenizer.
+        copy_attention: the attention used for copying.
     """
 
     family: str = "transformer"
@@ -83,7 +83,7 @@ class TransformerConfig:
     copy_attention: CopyAttention = CopyAttention.own
 
     def __post_init__(self) -> None:
-        """Checks what no single type can say.
+        """Validates values and their combinations.
 
         Raises:
             UserError: naming the key.

@@ -21,7 +21,7 @@ from seq2seq.models.transformer_config import (
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a non-linearity between: section 3.3 of the paper."""
+    """Position-wise feed-forward block: section 3.3 of the paper."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class FeedForward(nn.Module):
         self.dropout = Dropout(config.activation_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[*, D] to [*, D]."""
+        """Maps [*, D] to [*, D]."""
         rows = x.flatten(0, -2)
         inner = linear(pad_rows(rows), self.fc1.weight, self.fc1.bias, relu=self.relu)
         y: Tensor = self.fc2(self.dropout(inner if self.relu else F.gelu(inner)))
@@ -39,7 +39,7 @@ class FeedForward(nn.Module):
 
 
 class Residual(nn.Module):
-    """The frame around a block: normalisation before it or after the residual sum, dropout on its output.
+    """Residual connection around a block, with dropout and pre- or post-norm.
 
     Pre-norm: Xiong et al. (2020, figure 1b, arXiv:2002.04745).
     """
@@ -48,20 +48,20 @@ class Residual(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(config.d_model, eps=1e-5)
         self.dropout = Dropout(config.dropout)
-        self.pre = config.norm is NormPlacement.pre
+        self.pre_norm = config.norm is NormPlacement.pre
 
-    def enter(self, x: Tensor) -> Tensor:
-        """What the block reads, of the stream `x` [*, D]."""
-        return cast(Tensor, self.norm(x)) if self.pre else x
+    def block_input(self, x: Tensor) -> Tensor:
+        """The block's input from the residual stream `x` [*, D]: normalised in pre-norm."""
+        return cast(Tensor, self.norm(x)) if self.pre_norm else x
 
-    def leave(self, x: Tensor, y: Tensor) -> Tensor:
-        """The stream after the block said `y` [*, D]."""
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Adds the block's output `y` [*, D] to the residual stream `x`; normalises the sum in post-norm."""
         total = self.dropout.add(x, y)
-        return total if self.pre else cast(Tensor, self.norm(total))
+        return total if self.pre_norm else cast(Tensor, self.norm(total))
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward."""
+    """Self-attention and feed-forward block."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -71,21 +71,22 @@ class EncoderLayer(nn.Module):
         self.feed_forward_residual = Residual(config)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """[B, S, D] to [B, S, D] under `mask` [B, 1, S]."""
-        x = self.self_attn_residual.leave(x, self.self_attn(self.self_attn_residual.enter(x), mask))
-        return self.feed_forward_residual.leave(x, self.feed_forward(self.feed_forward_residual.enter(x)))
+        """Maps [B, S, D] to [B, S, D] under the padding mask `mask` [B, 1, S]."""
+        x = self.self_attn_residual.add(x, self.self_attn(self.self_attn_residual.block_input(x), mask))
+        return self.feed_forward_residual.add(x, self.feed_forward(self.feed_forward_residual.block_input(x)))
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, attention over the source, feed-forward.
+    """Causal self-attention, cross-attention and feed-forward block.
 
-    The source weights it gives are those of the head to copy by, or else the mean over the heads.
+    Returned attention weights are the mean of the first `num_returned_heads` cross-attention heads: all of them, or the
+    one that is used for copying.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        one_head = config.copy and config.copy_attention is CopyAttention.head
-        self.shown_heads = 1 if one_head else config.num_heads
+        copy_head_only = config.copy and config.copy_attention is CopyAttention.head
+        self.num_returned_heads = 1 if copy_head_only else config.num_heads
         self.self_attn = _attention(config)
         self.self_attn_residual = Residual(config)
         self.encoder_attn = _attention(config)
@@ -94,25 +95,25 @@ class DecoderLayer(nn.Module):
         self.feed_forward_residual = Residual(config)
 
     def forward(self, x: Tensor, mask: Tensor, memory: Memory, *, need_attention: bool) -> tuple[Tensor, Tensor | None]:
-        """[B, T, D] to [B, T, D] under the causal `mask` [1, T, T]; source weights [B, T, S] if needed."""
-        x = self.self_attn_residual.leave(x, self.self_attn(self.self_attn_residual.enter(x), mask))
-        attn, padding = self.encoder_attn, memory.mask.unsqueeze(1)
+        """Maps [B, T, D] to [B, T, D] under the causal `mask` [1, T, T]; attention weights [B, T, S] if requested."""
+        x = self.self_attn_residual.add(x, self.self_attn(self.self_attn_residual.block_input(x), mask))
+        attn, padding_mask = self.encoder_attn, memory.mask.unsqueeze(1)
         k, v = attn.project(memory.states, parts="kv")
-        (q,) = attn.project(self.encoder_attn_residual.enter(x), parts="q")
-        y = attn.merge(attend(q, k, v, padding, scale=attn.scale, dropout=attn.dropout))
+        (q,) = attn.project(self.encoder_attn_residual.block_input(x), parts="q")
+        y = attn.merge_heads(attend(q, k, v, padding_mask, scale=attn.scale, dropout=attn.dropout))
         weights = None
         if need_attention:
-            heads = slice(self.shown_heads)
-            weights = attention_weights(q[:, heads], k[:, heads], padding, scale=attn.scale).mean(dim=1)
-        x = self.encoder_attn_residual.leave(x, y)
-        x = self.feed_forward_residual.leave(x, self.feed_forward(self.feed_forward_residual.enter(x)))
+            heads = slice(self.num_returned_heads)
+            weights = attention_weights(q[:, heads], k[:, heads], padding_mask, scale=attn.scale).mean(dim=1)
+        x = self.encoder_attn_residual.add(x, y)
+        x = self.feed_forward_residual.add(x, self.feed_forward(self.feed_forward_residual.block_input(x)))
         return x, weights
 
 
 class CopyHead(nn.Module):
-    """A head of attention that nothing but copying uses: softmax(W_q x · W_k h / sqrt(D)).
+    """A separate attention head for copying only: softmax(W_q x · W_k h / sqrt(D)).
 
-    Vaswani et al. (2017, eq. 1, arXiv:1706.03762) for the weights; x is what the decoder says, h the encoder.
+    Vaswani et al. (2017, eq. 1, arXiv:1706.03762) for the weights; x are decoder features, h encoder states.
     """
 
     def __init__(self, d_model: int) -> None:
@@ -121,13 +122,13 @@ class CopyHead(nn.Module):
         self.k_proj = nn.Linear(d_model, d_model)
         self.scale = d_model**-0.5
 
-    def keys(self, states: Tensor) -> Tensor:
-        """Of encoder states [B, S, D], once a source: [B, S, D]."""
+    def project_keys(self, states: Tensor) -> Tensor:
+        """Keys [B, S, D] of encoder states [B, S, D]; computed once per source."""
         y: Tensor = self.k_proj(states)
         return y
 
     def forward(self, x: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """Weights [B, T, S] float32 of features [B, T, D] under the source mask [B, S]."""
+        """Attention weights [B, T, S] float32 of features [B, T, D] under the source mask [B, S]."""
         q, k = self.q_proj(x).unsqueeze(1), keys.unsqueeze(1)
         return attention_weights(q, k, mask.unsqueeze(1), scale=self.scale).squeeze(1)
 

@@ -1,4 +1,4 @@
-"""Where a Transformer decoder stands in a target."""
+"""State of incremental decoding with a Transformer."""
 
 from __future__ import annotations
 
@@ -14,45 +14,47 @@ from seq2seq.models.transformer_decoding import DecodingLayer, LayerCache
 
 @dataclass
 class TransformerState(State):
-    """Where a Transformer decoder stands.
+    """State of incremental decoding with a Transformer.
 
     Attributes:
-        layers: the decoder's.
-        caches: theirs. Each row leaves an entry at each step, so a sentence has P = Σ K of them.
-        ancestry: [N, P], 0 at the entries that a row, or one it goes on from, has left, -inf at others.
-        padding: [B, S], 0 at the tokens of the sources, -inf at padding.
-        mask: the same, [B, S] bool.
-        tokens: what may be copied, [B, ...]; None without copying.
-        copy_keys: [B, S, D] of the copy head; None without one.
-        position: how many target tokens were read.
+        layers: the decoder layers.
+        caches: their key-value caches. Each step adds one entry per beam, so a sentence has P = Σ K entries, K being
+            the width at each step.
+        beam_mask: additive mask [N, P]: 0 at the entries of a row's own history, -inf at those of other beams.
+        additive_source_mask: [B, S], 0 at source tokens, -inf at padding.
+        source_mask: the same as [B, S] bool, True at tokens.
+        source_tokens: the tokens that may be copied, [B, ...]; None without copying.
+        copy_keys: keys [B, S, D] of the copy head; None without one.
+        position: number of target tokens read so far.
     """
 
     layers: list[DecodingLayer]
     caches: list[LayerCache]
-    ancestry: Tensor
-    padding: Tensor
-    mask: Tensor
-    tokens: SourceTokens | None
+    beam_mask: Tensor
+    additive_source_mask: Tensor
+    source_mask: Tensor
+    source_tokens: SourceTokens | None
     copy_keys: Tensor | None
     width: int
     position: int = 0
 
     def advance(self) -> None:
-        """Counts one more position: a row sees its own new entry and not those of its siblings."""
-        others = torch.full((self.width, self.width), float("-inf"), device=self.mask.device).fill_diagonal_(0.0)
-        latest = others.to(self.ancestry.dtype).repeat(self.mask.size(0), 1)
-        self.ancestry = torch.cat([self.ancestry, latest], dim=1)
+        """Advances by one position: each row may attend to its own new entry, not to those of the other beams."""
+        new_entries = torch.full((self.width, self.width), float("-inf"), device=self.source_mask.device)
+        new_entries = new_entries.fill_diagonal_(0.0).to(self.beam_mask.dtype).repeat(self.source_mask.size(0), 1)
+        self.beam_mask = torch.cat([self.beam_mask, new_entries], dim=1)
         self.position += 1
 
-    def biases(self, heads: int) -> tuple[Tensor, Tensor]:
-        """What is added to the scores of `heads` heads: `ancestry` [B × H, K, P] and `padding` [B × H, K, S]."""
-        shape = (self.mask.size(0), heads, self.width, -1)
-        ancestry = self.ancestry.view(shape[0], 1, self.width, self.ancestry.size(1))
-        return ancestry.expand(shape).flatten(0, 1), self.padding[:, None, None].expand(shape).flatten(0, 1)
+    def additive_masks(self, num_heads: int) -> tuple[Tensor, Tensor]:
+        """Beam mask [B × H, K, P] and source mask [B × H, K, S], expanded to all heads."""
+        shape = (self.source_mask.size(0), num_heads, self.width, -1)
+        beam_mask = self.beam_mask.view(shape[0], 1, self.width, self.beam_mask.size(1))
+        source_mask = self.additive_source_mask[:, None, None]
+        return beam_mask.expand(shape).flatten(0, 1), source_mask.expand(shape).flatten(0, 1)
 
     def reorder(self, parents: Tensor) -> None:
         """See `State.reorder`."""
-        self.ancestry = self.ancestry.index_select(0, beam_rows(parents, self.width))
+        self.beam_mask = self.beam_mask.index_select(0, beam_rows(parents, self.width))
         self.width = parents.size(1)
 
     def keep(self, sentences: Tensor) -> None:
@@ -61,7 +63,8 @@ class TransformerState(State):
         for cache in self.caches:
             cache.keep(sentences, moved)
         beams = torch.arange(self.width, device=sentences.device)
-        self.ancestry = self.ancestry.index_select(0, (sentences.unsqueeze(1) * self.width + beams).flatten())
-        self.mask, self.padding = self.mask.index_select(0, sentences), self.padding.index_select(0, sentences)
-        self.tokens = None if self.tokens is None else self.tokens.take(sentences)
+        self.beam_mask = self.beam_mask.index_select(0, (sentences.unsqueeze(1) * self.width + beams).flatten())
+        self.source_mask = self.source_mask.index_select(0, sentences)
+        self.additive_source_mask = self.additive_source_mask.index_select(0, sentences)
+        self.source_tokens = None if self.source_tokens is None else self.source_tokens.select(sentences)
         self.copy_keys = None if self.copy_keys is None else self.copy_keys.index_select(0, sentences)

@@ -1,1 +1,1 @@
-"""The programs: each command from its configuration to its results; they alone know all of it."""
+"""The body of each command, from its configuration to its results; only this layer reads the whole configuration."""

@@ -1,4 +1,4 @@
-"""`seq2seq average`: checkpoints of a run averaged into a new one."""
+"""`seq2seq average`: averages checkpoints of a run into a new one."""
 
 from seq2seq.config.commands import AverageConfig, AverageOf
 from seq2seq.config.schema import Config
@@ -6,7 +6,7 @@ from seq2seq.data.prepare import open_corpus
 from seq2seq.errors import UserError
 from seq2seq.pipeline.build import build_evaluator
 from seq2seq.pipeline.load import load_model
-from seq2seq.runs import averaging, report
+from seq2seq.runs import averaging, tables
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.runs.folder import RunFolder
 from seq2seq.system.config import Device
@@ -17,13 +17,13 @@ from seq2seq.training.state import TrainState
 
 
 def average(config: Config, folder: RunFolder, settings: AverageConfig) -> None:
-    """Writes ``checkpoints/average`` and compares it with the best one on the validation set."""
+    """Writes ``checkpoints/average`` and compares it with the best checkpoint on the validation set."""
     with folder.lock(), console_log():
         store = CheckpointStore(folder.checkpoints)
         last = store.load("last", files=[])
-        steps = chosen_steps(store.steps(), TrainState.from_json(last.state).ranked(config.trainer.mode), settings)
+        steps = select_steps(store.steps(), TrainState.from_json(last.state).ranked(config.trainer.mode), settings)
         weights = averaging.average([store.resolve(str(step)) for step in steps])
-        store.save(max(steps), {"model": weights}, {"averaged": steps}, belongs_to=last.belongs_to, name="average")
+        store.save(max(steps), {"model": weights}, {"averaged": steps}, fingerprints=last.fingerprints, name="average")
         runtime = build_runtime(Device.auto, config.trainer.precision)
         tokenizers = load_tokenizers(folder.tokenizer)
         valid = open_corpus(config.data.valid, tokenizers, config.data, key="data.valid")
@@ -36,20 +36,20 @@ def average(config: Config, folder: RunFolder, settings: AverageConfig) -> None:
             if outputs:
                 rows[name] |= evaluator.score(outputs, valid)
         print(f"checkpoints/average is the mean of steps {', '.join(map(str, steps))}")
-        print(report.comparison_table(rows))
+        print(tables.metrics_table(rows))
 
 
-def chosen_steps(steps: list[int], ranked: list[int], settings: AverageConfig) -> list[int]:
-    """The steps to average, of those that still have a checkpoint.
+def select_steps(steps: list[int], ranked: list[int], settings: AverageConfig) -> list[int]:
+    """Selects the steps to average among those that still have a checkpoint.
 
     Raises:
-        UserError: If there are fewer than asked for.
+        UserError: If there are fewer than ``count``.
     """
     order = steps[::-1] if settings.which is AverageOf.last else [step for step in ranked if step in steps]
     count = len(order) if settings.count is None else settings.count
     if not 1 <= count <= len(order):
         raise UserError(
-            f"count={settings.count}: {len(order)} checkpoints are kept; a run keeps more with trainer.keep_last "
-            "or trainer.keep_best"
+            f"count={settings.count}: {len(order)} checkpoints are kept; a run with a "
+            "higher trainer.keep_last or trainer.keep_best keeps more"
         )
     return sorted(order[:count])

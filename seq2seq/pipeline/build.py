@@ -1,4 +1,4 @@
-"""From a configuration to working parts: model, optimizer step, batches, evaluator."""
+"""Builds the parts of a run from its configuration: model, optimizer step, loader, evaluator."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seq2seq.config.schema import Config
 from seq2seq.data.loader import BatchLoader, LoaderConfig
-from seq2seq.data.prepare import Prepared
+from seq2seq.data.prepare import PreparedData
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
 from seq2seq.inference.evaluator import EvaluationConfig, Evaluator
@@ -25,7 +25,7 @@ LOGGER = logging.getLogger("seq2seq")
 
 
 def vocabulary(tokenizers: Tokenizers) -> Vocabulary:
-    """What a model needs to know of its tokenizers, whose reserved ids are those that models expect."""
+    """Returns what a model needs to know about its tokenizers; both use the same reserved ids."""
     return Vocabulary(
         source_size=tokenizers.source.vocab_size,
         target_size=tokenizers.target.vocab_size,
@@ -35,51 +35,52 @@ def vocabulary(tokenizers: Tokenizers) -> Vocabulary:
 
 def build_training(
     config: Config,
-    prepared: Prepared,
+    prepared: PreparedData,
     *,
     runtime: Runtime,
     world: World,
-    starts: bool = True,
+    init_weights: bool = True,
     store_of_epoch: Callable[[int], TokenStore] | None = None,
 ) -> tuple[TrainStep, BatchLoader]:
-    """What a run trains with: the model on its device, its optimizer step, and the batches of each step.
+    """Builds the optimizer step, with the model on its device, and the loader of its batches.
 
     Args:
-        config: Of the run.
-        prepared: Its data.
+        config: Configuration of the run.
+        prepared: Prepared data of the run.
         runtime: Device and precision.
         world: The processes that share the run.
-        starts: Whether the model gets its first weights; false where a checkpoint gives it others.
-        store_of_epoch: See ``BatchLoader``; as the configuration says where it is None.
+        init_weights: Whether to load the initial weights that the configuration names; false if a checkpoint will be
+            loaded.
+        store_of_epoch: See ``BatchLoader``; None takes the training set, resampled if the configuration says so.
 
     Raises:
-        UserError: If first weights cannot be read, or do not fit the model.
+        UserError: If initial weights cannot be read, or do not fit the model.
     """
     seed_step(config.seed, step=-1)
     model = build_model(config.model, vocabulary(prepared.tokenizers))
-    if starts:
-        load_first_weights(model, config, prepared.tokenizers)
+    if init_weights:
+        load_initial_weights(model, config, prepared.tokenizers)
     model.to(runtime.device).train()
     step = TrainStep(model, config.trainer, config.optim, runtime=runtime, world=world, seed=config.seed)
     loader = build_loader(
-        config, store_of_epoch or _stores(config, prepared, world), world=world, pinned=runtime.pinned
+        config, store_of_epoch or _epoch_stores(config, prepared, world), world=world, pinned=runtime.pinned
     )
     return step, loader
 
 
-def _stores(config: Config, prepared: Prepared, world: World) -> Callable[[int], TokenStore]:
-    """The training set of each epoch, which subword regularisation draws anew."""
+def _epoch_stores(config: Config, prepared: PreparedData, world: World) -> Callable[[int], TokenStore]:
+    """Returns the function from an epoch to its training set, which subword regularisation resamples each epoch."""
 
     def store_of_epoch(epoch: int) -> TokenStore:
         if config.tokenizer.sampling_alpha == 0:
             return prepared.train
-        drawn = prepared.train.resampled(
+        resampled = prepared.train.resampled(
             prepared.tokenizers, seed=config.seed, epoch=epoch, folder=Path(config.cache_root) / "epochs"
         )
-        cut = drawn.report.source.truncated + drawn.report.target.truncated
-        if cut and world.is_main:
-            LOGGER.info("epoch %d: as drawn, %d texts are longer than the limits and are cut", epoch, cut)
-        return drawn
+        truncated = resampled.report.source.truncated + resampled.report.target.truncated
+        if truncated and world.is_main:
+            LOGGER.info("epoch %d: truncated %d texts whose resampled tokens exceed the limits", epoch, truncated)
+        return resampled
 
     return store_of_epoch
 
@@ -87,12 +88,12 @@ def _stores(config: Config, prepared: Prepared, world: World) -> Callable[[int],
 def build_loader(
     config: Config, store_of_epoch: Callable[[int], TokenStore], *, world: World | None = None, pinned: bool = False
 ) -> BatchLoader:
-    """The batches of a run.
+    """Builds the loader of a run's batches.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         store_of_epoch: See ``BatchLoader``.
-        world: The processes that share the run; None if it is one.
+        world: The processes that share the run; None for a single process.
         pinned: Whether batches are put into page-locked memory.
     """
     world = world or World()
@@ -105,8 +106,8 @@ def build_loader(
             max_target_length=config.data.max_target_length,
             seed=config.seed,
             rank=world.rank,
-            size=world.size,
-            pinned=pinned,
+            world_size=world.size,
+            pin_memory=pinned,
         ),
     )
 
@@ -114,7 +115,7 @@ def build_loader(
 def build_evaluator(
     config: Config, tokenizers: Tokenizers, *, runtime: Runtime, world: World | None = None
 ) -> Evaluator:
-    """The evaluator that a configuration describes."""
+    """Builds the evaluator of a configuration."""
     return Evaluator(
         EvaluationConfig(
             search=config.search,
@@ -131,8 +132,8 @@ def build_evaluator(
     )
 
 
-def load_first_weights(model: Seq2Seq, config: Config, tokenizers: Tokenizers) -> None:
-    """Gives a model the weights of another run, or pretrained word vectors, where the configuration names them.
+def load_initial_weights(model: Seq2Seq, config: Config, tokenizers: Tokenizers) -> None:
+    """Loads the weights of another run, or pretrained word vectors, into a model if the configuration names them.
 
     Raises:
         UserError: If they cannot be read, or do not fit the model.
@@ -153,11 +154,11 @@ def load_first_weights(model: Seq2Seq, config: Config, tokenizers: Tokenizers) -
 
 
 def _base_weights(path: Path) -> dict[str, Tensor]:
-    """Verified weights of a run's best checkpoint, or of a checkpoint folder."""
+    """Loads and verifies the weights of a run's best checkpoint, or of a checkpoint folder."""
     checkpoints = path / "checkpoints"
     store = CheckpointStore(checkpoints if checkpoints.is_dir() else path.parent)
-    chosen = store.resolve("best") if checkpoints.is_dir() else path
-    return store.load(chosen, files=["model"]).tensors["model"]
+    checkpoint = store.resolve("best") if checkpoints.is_dir() else path
+    return store.load(checkpoint, files=["model"]).tensors["model"]
 
 
 def copy_weights(weights: Mapping[str, Tensor], model: Seq2Seq, *, origin: str) -> None:
@@ -166,17 +167,17 @@ def copy_weights(weights: Mapping[str, Tensor], model: Seq2Seq, *, origin: str) 
     Raises:
         UserError: If a name or a shape differs.
     """
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in weights.items()}
-    wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
-    if wrong:
-        name = wrong[0]
-        difference = f"{name} has shape {given.get(name)} there and {own.get(name)} here"
-        if name not in given:
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    mismatched = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if mismatched:
+        name = mismatched[0]
+        difference = f"{name} has shape {found.get(name)} there and {expected.get(name)} here"
+        if name not in found:
             difference = f"it has no {name}, which this model has"
-        elif name not in own:
-            difference = f"it has {name}, which this model has not"
-        others = f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
+        elif name not in expected:
+            difference = f"it has {name}, which this model does not have"
+        others = f", and {len(mismatched) - 1} more differ" if len(mismatched) > 1 else ""
         raise UserError(
             f"{origin} does not fit the model section: {difference}{others}; use the model section that it was trained "
             "with"

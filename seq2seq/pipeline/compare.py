@@ -1,4 +1,4 @@
-"""`seq2seq compare`: runs, or files of outputs, on the same references."""
+"""`seq2seq compare`: compares runs, or files of outputs, on the same references."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from seq2seq.data.corpus import (
 )
 from seq2seq.data.text import check_readable, read_lines
 from seq2seq.errors import UserError
-from seq2seq.metrics.significance import Sampling
+from seq2seq.metrics.significance import ResamplingConfig
 from seq2seq.runs import comparison
 from seq2seq.runs.comparison import Comparison, System, TestSet
 from seq2seq.runs.folder import RunFolder, require_run
@@ -28,40 +28,44 @@ from seq2seq.system.console import console_log
 
 LOGGER = logging.getLogger("seq2seq")
 
-_OUTPUT_FIELD = "text"  # what `generate format=jsonl` calls the best output
+_OUTPUT_FIELD = "text"  # the best output in the JSONL that `generate` writes
 _FIELDS = ("source_field", "target_field", "references_field")
-_SAMPLING_FIELDS = ("bs:", "ar:", "seed:")  # of a signature; two with the same other fields score alike
+_RESAMPLING_FIELDS = ("bs:", "ar:", "seed:")  # of a signature: they do not change the score itself
 
-Compared = Iterator[tuple[TestSet, list[System]]]
+ComparisonInputs = Iterator[tuple[TestSet, list[System]]]
 
 
 def compare(settings: CompareConfig, *, given: Sequence[str]) -> None:
-    """Prints scores, tests, and the examples that differ most.
+    """Prints scores, significance tests, and the examples that differ most.
 
     Args:
-        settings: what is compared, and how; with ``run=``, `data` and `metrics` are the run's.
-        given: the keys that the command line sets.
+        settings: what to compare, and how; with ``run=``, `data` and `metrics` are the run's.
+        given: the keys given on the command line.
 
     Raises:
         UserError: if something cannot be compared, or a key has no effect.
     """
-    others = _listed(settings.other)
+    others = _as_list(settings.other)
     _check(settings, others, given)
     with console_log():
-        compared = _runs(settings, others, given) if settings.run is not None else _files(settings, others)
+        inputs = (
+            _inputs_from_runs(settings, others, given)
+            if settings.run is not None
+            else _inputs_from_files(settings, others)
+        )
         results = [
             comparison.compare(
                 test,
                 systems,
                 settings.metrics,
                 target_language=settings.data.target_language,
-                sampling=Sampling(settings.resamples, settings.trials, settings.seed),
+                resampling=ResamplingConfig(settings.resamples, settings.trials, settings.seed),
                 examples=settings.examples,
             )
-            for test, systems in compared
+            for test, systems in inputs
         ]
         if settings.run is not None:
-            _warn_of_other_scores([settings.run, *others], results)
+            _warn_if_scores_differ([settings.run, *others], results)
     if settings.format is TableFormat.json:
         print(
             json.dumps({one.test_set: one.to_dict() for one in results}, indent=2, ensure_ascii=False, allow_nan=False)
@@ -70,15 +74,15 @@ def compare(settings: CompareConfig, *, given: Sequence[str]) -> None:
         print("\n\n".join(comparison.markdown(one) for one in results))
 
 
-def _listed(value: object) -> list[str]:
-    """One path, or several, of a key that takes either."""
+def _as_list(value: object) -> list[str]:
+    """Returns the value of a key that takes one path or a list of paths as a list."""
     if value is None:
         return []
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
 def _check(settings: CompareConfig, others: Sequence[str], given: Sequence[str]) -> None:
-    """Raises a UserError unless it is plain what is compared with what."""
+    """Raises a UserError unless the keys say what to compare with what."""
     if (settings.run is None) == (settings.hyp is None):
         raise UserError(
             "compare takes run=DIR other=DIR, or hyp=FILE other=FILE ref=FILE: "
@@ -86,32 +90,32 @@ def _check(settings: CompareConfig, others: Sequence[str], given: Sequence[str])
         )
     if not others:
         raise UserError(
-            "other= is missing: name what is compared with "
+            "other= is missing: name what to compare with "
             + (f"run={settings.run}" if settings.hyp is None else f"hyp={settings.hyp}")
         )
-    if settings.hyp is not None and not _listed(settings.ref):
-        raise UserError(f"ref= is missing: name the file of references that hyp={settings.hyp} is scored against")
+    if settings.hyp is not None and not _as_list(settings.ref):
+        raise UserError(f"ref= is missing: name the file of references to score hyp={settings.hyp} against")
     if settings.run is None:
-        unread = [key for key in given if key.startswith(("data.root", "data.test."))]
-        reason = "goes with run=; files are found from the current folder"
+        unused = [key for key in given if key.startswith(("data.root", "data.test."))]
+        reason = "needs run=; paths of files are relative to the current folder"
     else:
-        unread = [key for key in ("ref", "source", *_FIELDS) if getattr(settings, key) is not None]
-        reason = "goes with hyp=; runs are scored against the references of their test sets"
-    if unread:
-        raise UserError(f"{unread[0]} {reason}")
+        unused = [key for key in ("ref", "source", *_FIELDS) if getattr(settings, key) is not None]
+        reason = "needs hyp=; runs are scored against the references of their test sets"
+    if unused:
+        raise UserError(f"{unused[0]} {reason}")
     if "metrics.bootstrap" in given:
-        raise UserError("metrics.bootstrap has no effect here: resamples=N is the number of bootstrap resamples")
+        raise UserError("metrics.bootstrap has no effect here: resamples=N sets the number of bootstrap resamples")
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """What tables call the systems: the last part of each path, or all of it where that is not enough."""
+    """Returns the names of the systems in tables: the last part of each path, or the whole path if ambiguous."""
     short = [Path(path).absolute().name for path in paths]
     names = short if len(set(short)) == len(short) else list(paths)
     return [name if name not in names[:i] else f"{name} ({i + 1})" for i, name in enumerate(names)]
 
 
-def _runs(settings: CompareConfig, others: Sequence[str], given: Sequence[str]) -> Compared:
-    """Each test set of the first run with the outputs of all."""
+def _inputs_from_runs(settings: CompareConfig, others: Sequence[str], given: Sequence[str]) -> ComparisonInputs:
+    """Yields each test set of the first run with the outputs of all runs."""
     paths = [("run", str(settings.run)), *(("other", path) for path in others)]
     labels = [f"{key}={path}" for key, path in paths]
     folders = [_complete_run(path, key) for key, path in paths]
@@ -147,7 +151,7 @@ def _complete_run(path: str, key: str) -> RunFolder:
 
 
 def _data_of(folder: RunFolder, first: DataConfig, given: Sequence[str]) -> DataConfig:
-    """A run's own data, with what the command line gives: that holds for all runs."""
+    """Returns a run's own data section with the keys given on the command line, which apply to all runs."""
     data = saved.load(folder.config).data
     if "data.root" in given:
         data = replace(data, root=first.root)
@@ -155,12 +159,12 @@ def _data_of(folder: RunFolder, first: DataConfig, given: Sequence[str]) -> Data
 
 
 def _test_sets(given: Sequence[str]) -> set[str]:
-    """The test sets that the command line names."""
+    """Returns the test sets named on the command line."""
     return {key.split(".")[2] for key in given if key.startswith("data.test.")}
 
 
 def _read(data: DataConfig, test_set: str, label: str) -> list[Example]:
-    """The examples of a run's test set."""
+    """Reads the examples of a run's test set."""
     if test_set not in data.test:
         raise UserError(
             f"{label} has no test set {test_set} (it has {', '.join(data.test) or 'none'}): "
@@ -175,23 +179,24 @@ def _read(data: DataConfig, test_set: str, label: str) -> list[Example]:
 
 def _check_references(test_set: str, corpora: dict[str, list[Example]]) -> None:
     """Raises a UserError unless two runs were scored against the same references."""
-    (first, ours), (second, theirs) = corpora.items()
-    if len(ours) != len(theirs):
-        found = f"{len(ours):,} examples against {len(theirs):,}"
+    (first_label, first), (second_label, second) = corpora.items()
+    if len(first) != len(second):
+        difference = f"{len(first):,} examples against {len(second):,}"
     else:
-        pairs = enumerate(zip(ours, theirs, strict=True), start=1)
-        place = next((i for i, (a, b) in pairs if a.references != b.references), None)
-        if place is None:
+        pairs = zip(first, second, strict=True)
+        index = next((i for i, (a, b) in enumerate(pairs) if a.references != b.references), None)
+        if index is None:
             return
-        found = f"in example {place} {ours[place - 1].references[0]!r} against {theirs[place - 1].references[0]!r}"
+        references = f"{first[index].references[0]!r} against {second[index].references[0]!r}"
+        difference = f"in example {index + 1} {references}"
     raise UserError(
-        f"{first} and {second} have different references in test set {test_set}: {found}. Scores on different "
-        f"references cannot be compared; ~data.test.{test_set} leaves the set out"
+        f"{first_label} and {second_label} have different references in test set {test_set}: {difference}. "
+        f"Scores on different references cannot be compared; ~data.test.{test_set} leaves the set out"
     )
 
 
 def _generations(folder: RunFolder, test_set: str, label: str) -> tuple[list[str], str]:
-    """A run's outputs and where they are."""
+    """Reads a run's outputs; returns them and the path of their file."""
     path = folder.generations / f"{test_set}.txt"
     if not path.is_file():
         raise UserError(
@@ -199,91 +204,92 @@ def _generations(folder: RunFolder, test_set: str, label: str) -> tuple[list[str
             f"writes them to {folder.path}/evaluations/best, which hyp=, other= and ref= compare; "
             f"~data.test.{test_set} leaves the set out"
         )
-    records = path.with_suffix(".jsonl")  # only there where outputs hold line breaks
-    return (list(_texts(records)), str(records)) if records.is_file() else (list(read_lines(path)), str(path))
+    records = path.with_suffix(".jsonl")  # only exists if outputs contain line breaks
+    return (list(_read_texts(records)), str(records)) if records.is_file() else (list(read_lines(path)), str(path))
 
 
-def _warn_of_other_scores(paths: Sequence[str], results: Sequence[Comparison]) -> None:
-    """Warns where the outputs that were found give other scores than the run's results.json."""
+def _warn_if_scores_differ(paths: Sequence[str], results: Sequence[Comparison]) -> None:
+    """Warns if the outputs of a run have other scores than its results.json."""
     for result in results:
-        for place, path in enumerate(paths):
-            saved = (require_run(path).read_results() or {}).get("test", {}).get(result.test_set, {})
+        for index, path in enumerate(paths):
+            saved_scores = (require_run(path).read_results() or {}).get("test", {}).get(result.test_set, {})
             for metric, scores in result.scores.items():
-                entry = saved.get(metric)
-                if entry is None or _settings(entry["signature"]) != _settings(result.signatures[metric]):
+                entry = saved_scores.get(metric)
+                if entry is None or _scoring_fields(entry["signature"]) != _scoring_fields(result.signatures[metric]):
                     continue
-                if abs(entry["score"] - scores[place].score) > 0.005:
+                if abs(entry["score"] - scores[index].score) > 0.005:
                     LOGGER.warning(
-                        "%s: %s of the outputs in generations for %s is %.2f, results.json has %.2f: outputs or "
+                        "%s: the outputs in generations have a %s of %.2f on %s, results.json has %.2f: outputs or "
                         "references have changed since",
-                        path, metric, result.test_set, scores[place].score, entry["score"],
+                        path, metric, scores[index].score, result.test_set, entry["score"],
                     )  # fmt: skip
 
 
-def _settings(signature: str) -> list[str]:
-    return [field for field in signature.split("|") if not field.startswith(_SAMPLING_FIELDS)]
+def _scoring_fields(signature: str) -> list[str]:
+    """Returns the fields of a signature on which the score depends."""
+    return [field for field in signature.split("|") if not field.startswith(_RESAMPLING_FIELDS)]
 
 
-def _files(settings: CompareConfig, others: Sequence[str]) -> Compared:
-    """The one test set that files make up."""
+def _inputs_from_files(settings: CompareConfig, others: Sequence[str]) -> ComparisonInputs:
+    """Yields the only test set, of references and outputs in files."""
     errors = settings.data.encoding_errors
-    place = "ref=" + ",".join(_listed(settings.ref))
+    label = "ref=" + ",".join(_as_list(settings.ref))
     references, sources = _read_references(settings, errors)
     if settings.source is not None:
-        sources = list(_lines(settings.source, "source", errors))
+        sources = list(_read_lines(settings.source, "source", errors))
         if len(sources) != len(references):
             raise UserError(
-                f"source={settings.source} has {len(sources):,} lines, {place} has {len(references):,} references"
+                f"source={settings.source} has {len(sources):,} lines, {label} has {len(references):,} references"
             )
     paths = [("hyp", str(settings.hyp)), *(("other", path) for path in others)]
     systems = [
-        System(name, list(_outputs(path, key, errors)), f"{key}={path}")
+        System(name, list(_read_outputs(path, key, errors)), f"{key}={path}")
         for name, (key, path) in zip(_names([path for _, path in paths]), paths, strict=True)
     ]
-    yield TestSet(Path(_listed(settings.ref)[0]).name, references, sources, place), systems
+    yield TestSet(Path(_as_list(settings.ref)[0]).name, references, sources, label), systems
 
 
-def _lines(path: str, key: str, errors: str) -> Iterator[str]:
+def _read_lines(path: str, key: str, errors: str) -> Iterator[str]:
     if is_jsonl(path):
         raise UserError(
-            f"{key}={path}: text of one example a line is read here; records go in one ref=FILE.jsonl, which has "
+            f"{key}={path}: must be text with one example per line; give records as one ref=FILE.jsonl, with "
             "references in target_field and references_field, and sources in source_field"
         )
     check_readable(Path(path), f"{key}={path}")
     return read_lines(Path(path), errors=errors)
 
 
-def _outputs(path: str, key: str, errors: str) -> Iterator[str]:
-    """The outputs of a system: lines, or what `generate format=jsonl` wrote, in which they keep their line breaks."""
+def _read_outputs(path: str, key: str, errors: str) -> Iterator[str]:
+    """Reads the outputs of a system: lines, or JSONL of `generate format=jsonl`, which keeps their line breaks."""
     if not is_jsonl(path):
-        yield from _lines(path, key, errors)
+        yield from _read_lines(path, key, errors)
         return
     check_readable(Path(path), f"{key}={path}")
-    yield from _texts(Path(path), errors=errors)
+    yield from _read_texts(Path(path), errors=errors)
 
 
-def _texts(path: Path, *, errors: str = "strict") -> Iterator[str]:
-    for number, record in read_records(path, errors=errors):
-        yield text_field(record, _OUTPUT_FIELD, f"{path}:{number}")
+def _read_texts(path: Path, *, errors: str = "strict") -> Iterator[str]:
+    for line_number, record in read_records(path, errors=errors):
+        yield text_field(record, _OUTPUT_FIELD, f"{path}:{line_number}")
 
 
 def _read_references(settings: CompareConfig, errors: str) -> tuple[list[tuple[str, ...]], list[str] | None]:
-    """The references of each example, and its source where that is in the same file."""
-    paths = _listed(settings.ref)
+    """Reads the references of each example, and the sources if they are in the same file."""
+    paths = _as_list(settings.ref)
     if len(paths) == 1 and is_jsonl(paths[0]):
         return _read_records(paths[0], settings, errors)
     fields = [key for key in _FIELDS if getattr(settings, key) is not None]
     if fields:
-        raise UserError(f"{fields[0]}={getattr(settings, fields[0])} goes with one ref=FILE.jsonl")
-    columns = [list(_lines(path, "ref", errors)) for path in paths]
+        raise UserError(f"{fields[0]}={getattr(settings, fields[0])} needs one ref=FILE.jsonl")
+    columns = [list(_read_lines(path, "ref", errors)) for path in paths]
     for path, column in zip(paths, columns, strict=True):
         if len(column) != len(columns[0]):
             raise UserError(
                 f"ref={path} has {len(column):,} lines, ref={paths[0]} has {len(columns[0]):,}: each file of "
-                "references has one for each example"
+                "references must have one per example"
             )
     if not columns[0]:
-        raise UserError(f"ref={paths[0]} is empty: there is nothing to compare on")
+        raise UserError(f"ref={paths[0]} is empty: there is nothing to compare")
     return list(zip(*columns, strict=True)), None
 
 
@@ -292,7 +298,7 @@ def _read_records(path: str, settings: CompareConfig, errors: str) -> tuple[list
     target = settings.target_field or "target"
     corpus = CorpusConfig(
         path=path,
-        source_field=settings.source_field or target,  # sources are shown only if they are named
+        source_field=settings.source_field or target,  # sources are shown only if their field is given
         target_field=target,
         references_field=settings.references_field,
     )

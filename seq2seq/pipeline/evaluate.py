@@ -1,4 +1,4 @@
-"""`seq2seq evaluate`: a run's checkpoint, scored on its test sets or on others."""
+"""`seq2seq evaluate`: scores a run's checkpoint on its test sets or on others."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ from seq2seq.data.prepare import open_corpus
 from seq2seq.pipeline.build import build_evaluator
 from seq2seq.pipeline.load import build_generator
 from seq2seq.pipeline.results import score_baselines, score_tests, write_generations
-from seq2seq.runs import report
+from seq2seq.runs import tables
 from seq2seq.runs.folder import RunFolder, write_json
 from seq2seq.runs.provenance import environment
 from seq2seq.system.console import console_log
@@ -20,12 +20,12 @@ LOGGER = logging.getLogger("seq2seq")
 
 
 def evaluate(config: EvaluateConfig, folders: Sequence[RunFolder], *, tests: Sequence[str]) -> None:
-    """Scores, prints a table, and keeps scores and outputs in the first run's folder under ``evaluations/``.
+    """Scores, prints a table, and writes scores and outputs to ``evaluations/`` in the first run's folder.
 
     Args:
-        config: Of the first run, with what was changed.
-        folders: Of the run, or the members of an ensemble.
-        tests: The names of the test sets.
+        config: Configuration of the first run, with the overrides of the command line.
+        folders: The run folder, or those of the members of an ensemble.
+        tests: Names of the test sets.
     """
     set_threads(config.trainer.threads)
     keep_freed_memory()
@@ -40,7 +40,7 @@ def evaluate(config: EvaluateConfig, folders: Sequence[RunFolder], *, tests: Seq
         evaluator = build_evaluator(config, tokenizers, runtime=runtime)
         scores, outputs = score_tests(evaluator, generator.models, stores)
         results = {
-            "run": [str(folder.path) for folder in folders],
+            "run": [str(run.path) for run in folders],
             "checkpoint": config.checkpoint,
             "search": saved.to_mapping(config)["search"],
             "test": scores,
@@ -48,8 +48,8 @@ def evaluate(config: EvaluateConfig, folders: Sequence[RunFolder], *, tests: Seq
             "environment": environment(runtime),
         }
         checkpoint = re.sub(r"[^A-Za-z0-9._-]+", "_", config.checkpoint).lstrip(".")  # not `..`
-        place = folders[0].path / "evaluations" / (checkpoint or "checkpoint")
-        write_json(place / "results.json", results)
-        write_generations(place, outputs)
-        print(report.results_table(results))
-        LOGGER.info("scores and outputs: %s", place)
+        folder = folders[0].path / "evaluations" / (checkpoint or "checkpoint")
+        write_json(folder / "results.json", results)
+        write_generations(folder, outputs)
+        print(tables.results_table(results))
+        LOGGER.info("scores and outputs written to %s", folder)

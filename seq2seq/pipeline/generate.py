@@ -1,4 +1,4 @@
-"""`seq2seq generate`: one output line for each input line, in order."""
+"""`seq2seq generate`: writes one output line per input line, in order."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from seq2seq.config.commands import Format, GenerateConfig
 from seq2seq.data.corpus import CorpusConfig, is_jsonl, read_records, text_field
 from seq2seq.data.text import decode_lines, read_lines
 from seq2seq.errors import UserError
-from seq2seq.inference.generator import Generator, Output
+from seq2seq.inference.generator import GenerationOutput, Generator
 from seq2seq.pipeline.load import build_generator
 from seq2seq.pipeline.results import one_line
 from seq2seq.runs.folder import RunFolder
@@ -29,21 +29,21 @@ def generate(config: GenerateConfig, folders: Sequence[RunFolder]) -> None:
     set_threads(config.trainer.threads)
     keep_freed_memory()
     with console_log(), ExitStack() as stack:
-        texts = _read(config)
+        texts = _read_sources(config)
         runtime = build_runtime(config.trainer.device, config.trainer.precision)
         generator = build_generator(folders, config, checkpoint=config.checkpoint, runtime=runtime)
-        write, live = _writer(config, stack)
+        write, flush = _open_output(config, stack)
         interactive = config.input is None and sys.stdin.isatty()
         need_attention = config.attention or config.alignments
         for outputs in generator.stream(texts, block=1 if interactive else None, need_attention=need_attention):
             write(output_line(outputs, config))
-            if live:
+            if flush:
                 sys.stdout.buffer.flush()
-        _warn(generator)
+        _warn_about_sources(generator)
 
 
-def _warn(generator: Generator) -> None:
-    """Says once what happened to some of the sources."""
+def _warn_about_sources(generator: Generator) -> None:
+    """Warns once, at the end, of truncated and unknown sources."""
     if generator.truncated:
         LOGGER.warning(
             "sources longer than data.max_source_length=%d tokens, which were truncated: %d",
@@ -54,24 +54,24 @@ def _warn(generator: Generator) -> None:
         LOGGER.warning("sources of which the tokenizer knows no token: %d", generator.unknown)
 
 
-def _read(config: GenerateConfig) -> Iterable[str]:
+def _read_sources(config: GenerateConfig) -> Iterable[str]:
     errors = config.data.encoding_errors
     if config.input is None:
         return decode_lines(cast(BufferedIOBase, sys.stdin.buffer), "standard input", errors=errors)
     path = Path(config.input)
     if is_jsonl(path.name):
-        return _read_sources(path, config, errors)
+        return _read_records(path, config, errors)
     return read_lines(path, errors=errors)
 
 
-def _read_sources(path: Path, config: GenerateConfig, errors: str) -> Iterator[str]:
+def _read_records(path: Path, config: GenerateConfig, errors: str) -> Iterator[str]:
     field = _source_field(config.data.train)
-    for number, record in read_records(path, errors=errors):
-        yield text_field(record, field, f"{path}:{number}", key="data.train.source_field")
+    for line_number, record in read_records(path, errors=errors):
+        yield text_field(record, field, f"{path}:{line_number}", key="data.train.source_field")
 
 
 def _source_field(train: CorpusConfig) -> str:
-    """The field of a JSONL input: the run's own, unless that is the number of a column of a TSV file."""
+    """Returns the source field of a JSONL input: the run's own, unless that is the column index of a TSV file."""
     if train.source_field is None or (_is_tsv(train) and train.source_field.isdigit()):
         return "source"
     return train.source_field
@@ -81,8 +81,8 @@ def _is_tsv(corpus: CorpusConfig) -> bool:
     return corpus.path is not None and not is_jsonl(corpus.path)
 
 
-def _writer(config: GenerateConfig, stack: ExitStack) -> tuple[Callable[[bytes], object], bool]:
-    """How a line is written, and whether each is to be flushed."""
+def _open_output(config: GenerateConfig, stack: ExitStack) -> tuple[Callable[[bytes], object], bool]:
+    """Returns the function that writes a line, and whether to flush after each."""
     if config.output is not None:
         return stack.enter_context(_output_file(Path(config.output))).write, False
     stack.callback(sys.stdout.buffer.flush)
@@ -91,17 +91,17 @@ def _writer(config: GenerateConfig, stack: ExitStack) -> tuple[Callable[[bytes],
 
 @contextmanager
 def _output_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that is written under a temporary name and renamed once it is complete; a device or pipe as it is.
+    """Opens a file under a temporary name and renames it once it is complete; opens a device or pipe directly.
 
-    A link stays one, and what it leads to is written: ``/dev/stdout`` is a link, to a file where that is redirected.
+    Links are followed: ``/dev/stdout`` is one, and leads to a file where standard output is redirected.
 
     Raises:
-        UserError: If it cannot be made.
-        OSError: If it cannot be written to the end, named; what was there before is left.
+        UserError: If the file cannot be created.
+        OSError: If it cannot be written completely; has the file's name. An earlier file of that name is kept.
     """
-    place = Path(os.path.realpath(path))
-    special = place.exists() and not place.is_file()
-    temporary = place if special else place.with_name(f".{place.name}.part")
+    target = Path(os.path.realpath(path))
+    special = target.exists() and not target.is_file()
+    temporary = target if special else target.with_name(f".{target.name}.part")
     try:
         file = temporary.open("wb")
     except OSError as error:
@@ -110,24 +110,24 @@ def _output_file(path: Path) -> Iterator[BinaryIO]:
         with file:
             yield file
         if not special:
-            temporary.replace(place)
+            temporary.replace(target)
     except OSError as error:
-        error.filename = error.filename or str(path)  # an error of writing knows no name
+        error.filename = error.filename or str(path)  # write errors have no name
         raise
     finally:
         if not special:
             temporary.unlink(missing_ok=True)
 
 
-def output_line(outputs: list[Output], config: GenerateConfig) -> bytes:
-    """What is written for one source: its best output as text, or all of them as JSON."""
+def output_line(outputs: list[GenerationOutput], config: GenerateConfig) -> bytes:
+    """Formats the outputs of one source: the best one as text, or all of them as JSON."""
     if config.format is Format.text:
         return one_line(outputs[0].text).encode() + b"\n"
-    best = [_record(output, config) for output in outputs]
-    return json.dumps({"text": outputs[0].text, "nbest": best}, ensure_ascii=False).encode() + b"\n"
+    nbest = [_record(output, config) for output in outputs]
+    return json.dumps({"text": outputs[0].text, "nbest": nbest}, ensure_ascii=False).encode() + b"\n"
 
 
-def _record(output: Output, config: GenerateConfig) -> dict[str, Any]:
+def _record(output: GenerationOutput, config: GenerateConfig) -> dict[str, Any]:
     record: dict[str, Any] = {"text": output.text, "score": output.score, "log_prob": output.log_prob}
     record["tokens"] = output.tokens
     if config.attention or config.alignments:

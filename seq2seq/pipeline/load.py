@@ -1,4 +1,4 @@
-"""From a run folder to models and generators: what the command line and notebooks share."""
+"""Loads models and generators from run folders, for the command line and for Python."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,24 +20,25 @@ from seq2seq.tokenizers.pair import load_tokenizers
 
 
 def load_model(folder: RunFolder, config: Config, *, checkpoint: str, runtime: Runtime) -> tuple[Seq2Seq, int]:
-    """A run's model with the weights of a checkpoint, on the device and in evaluation mode, and the step they are of.
+    """Loads a run's model from a checkpoint, on the device and in evaluation mode; returns it and its step.
 
     Raises:
-        UserError: If there is no such checkpoint, or it is damaged, or it belongs to another tokenizer.
+        UserError: If there is no such checkpoint, or it is damaged, or it was trained with another
+            tokenizer.
     """
     tokenizers = load_tokenizers(folder.tokenizer)
     model = build_model(config.model, vocabulary(tokenizers))
     store = CheckpointStore(folder.checkpoints)
     loaded = store.load(checkpoint, files=["model"])
-    made_with = loaded.belongs_to.get("tokenizer")
-    if made_with is not None and made_with != tokenizers.fingerprint():
-        raise UserError(f"{loaded.path} belongs to another tokenizer than the one in {folder.tokenizer}")
+    fingerprint = loaded.fingerprints.get("tokenizer")
+    if fingerprint is not None and fingerprint != tokenizers.fingerprint():
+        raise UserError(f"{loaded.path} was trained with another tokenizer than the one in {folder.tokenizer}")
     copy_weights(loaded.tensors["model"], model, origin=str(loaded.path))
     return model.to(runtime.device).eval(), loaded.step
 
 
 def build_generator(folders: Sequence[RunFolder], config: Config, *, checkpoint: str, runtime: Runtime) -> Generator:
-    """A generator from one run, or from several as an ensemble.
+    """Builds a generator from one run, or from several as an ensemble.
 
     Raises:
         UserError: If the runs' tokenizers differ.
@@ -47,11 +48,11 @@ def build_generator(folders: Sequence[RunFolder], config: Config, *, checkpoint:
     for folder in folders:
         if load_tokenizers(folder.tokenizer).fingerprint() != tokenizers.fingerprint():
             raise UserError(
-                f"run={folder.path} has another tokenizer than {folders[0].path}: an ensemble's runs share one; "
-                "train them from the same data with the same tokenizer section"
+                f"run={folder.path} has another tokenizer than {folders[0].path}: the runs of an ensemble must share "
+                "one; train them on the same data with the same tokenizer section"
             )
-        own = config if folder is folders[0] else saved.load(folder.config)
-        models.append(load_model(folder, own, checkpoint=checkpoint, runtime=runtime)[0])
+        run_config = config if folder is folders[0] else saved.load(folder.config)
+        models.append(load_model(folder, run_config, checkpoint=checkpoint, runtime=runtime)[0])
     return Generator(
         models,
         tokenizers,

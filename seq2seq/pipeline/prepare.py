@@ -1,11 +1,11 @@
-"""From a configuration to prepared data."""
+"""`seq2seq prepare`: trains the tokenizer and writes the token stores of a configuration."""
 
 import logging
 from pathlib import Path
 
 from seq2seq.config.schema import Config
 from seq2seq.data import prepare as data_preparation
-from seq2seq.data.prepare import Prepared
+from seq2seq.data.prepare import PreparedData
 from seq2seq.errors import UserError
 from seq2seq.runs.folder import RunFolder
 from seq2seq.system.console import console_log
@@ -15,7 +15,7 @@ LOGGER = logging.getLogger("seq2seq")
 
 
 def prepare(config: Config) -> None:
-    """The tokenizer and the token stores, without training; tells what is in them."""
+    """Prepares the tokenizer and the token stores without training, and logs a report of them."""
     with console_log():
         prepared = prepare_data(config)
         prepared.verify()
@@ -23,10 +23,10 @@ def prepare(config: Config) -> None:
             LOGGER.info("%s", line)
 
 
-def prepare_data(config: Config) -> Prepared:
-    """Data and tokenizers, those of another run if this one starts from it.
+def prepare_data(config: Config) -> PreparedData:
+    """Prepares data and tokenizers, or finds them in the cache; ``trainer.init_from`` brings its own tokenizers.
 
-    Ranks that come second wait for the first and find its work.
+    One rank prepares; the others wait for it and find the result in the cache.
     """
     return data_preparation.prepare(
         config.data,
@@ -39,15 +39,15 @@ def prepare_data(config: Config) -> Prepared:
 
 
 def base_tokenizers(config: Config) -> Tokenizers | None:
-    """Those of the run that this one starts from (`trainer.init_from`); None where it starts from nothing.
+    """Loads the tokenizers of the run that this one starts from (`trainer.init_from`); None if it starts from none.
 
     Raises:
         UserError: If there is no such run.
     """
     if config.trainer.init_from is None:
         return None
-    start = RunFolder(Path(config.trainer.init_from))
-    run = start if start.tokenizer.is_dir() else RunFolder(start.path.resolve().parent.parent)
+    folder = RunFolder(Path(config.trainer.init_from))
+    run = folder if folder.tokenizer.is_dir() else RunFolder(folder.path.resolve().parent.parent)
     if not run.tokenizer.is_dir():
         raise UserError(
             f"trainer.init_from={config.trainer.init_from} is neither a run folder nor one of its checkpoints"

@@ -1,4 +1,4 @@
-"""Final scores: a checkpoint on every test set, the outputs beside them."""
+"""Final scores of a run on every test set, and its outputs."""
 
 import json
 import math
@@ -25,14 +25,14 @@ def score_tests(
     """Scores models on test sets with the configured search.
 
     Returns:
-        By test set: each metric as ``{score, signature}`` with an interval, and the decoded outputs. One model is
-        given its loss, perplexity and token accuracy too; those of an ensemble are not defined here.
+        Two mappings by test set: each metric as ``{score, signature}`` with an interval, and the decoded outputs. A
+        single model also gets its loss, perplexity and token accuracy, which are not defined for an ensemble.
     """
     scores: dict[str, dict[str, Any]] = {}
     outputs: dict[str, list[str]] = {}
     for name, store in stores.items():
         outputs[name] = evaluator.generate(models, store)
-        scores[name] = _plain(evaluator.score_test(outputs[name], store))
+        scores[name] = _to_dicts(evaluator.score_test(outputs[name], store))
         if len(models) == 1:
             scores[name] |= {
                 name: {"score": value, "signature": LOSS_SIGNATURES[name]}
@@ -42,26 +42,26 @@ def score_tests(
 
 
 def score_baselines(evaluator: Evaluator, stores: Mapping[str, TokenStore]) -> dict[str, dict[str, Any]]:
-    """Scores the baselines of test sets: by test set and baseline, each metric as ``{score, signature}``.
+    """Scores the baselines on test sets: by test set and baseline, each metric as ``{score, signature}``.
 
-    Only test sets for which the metrics section asks for any.
+    Test sets without baselines are left out.
     """
     found = {name: evaluator.score_baselines(store) for name, store in stores.items()}
     return {
-        name: {baseline: _plain(scores) for baseline, scores in baselines.items()}
+        name: {baseline: _to_dicts(scores) for baseline, scores in baselines.items()}
         for name, baselines in found.items()
         if baselines
     }
 
 
-def _plain(scores: Mapping[str, Score]) -> dict[str, Any]:
+def _to_dicts(scores: Mapping[str, Score]) -> dict[str, Any]:
     return {metric: score.to_dict() for metric, score in scores.items()}
 
 
 def write_generations(folder: Path, outputs: Mapping[str, Sequence[str]]) -> None:
-    """Writes ``<test set>.txt`` with the outputs, a line an example; a produced line break becomes a space.
+    """Writes ``<test set>.txt`` with one output per line; a line break in an output becomes a space.
 
-    Where there is one, ``<test set>.jsonl`` keeps it, as `generate format=jsonl` does.
+    If there are line breaks, ``<test set>.jsonl`` keeps them, as `generate format=jsonl` does.
     """
     for name, texts in outputs.items():
         lines = [one_line(text) for text in texts]
@@ -74,12 +74,12 @@ def write_generations(folder: Path, outputs: Mapping[str, Sequence[str]]) -> Non
 
 
 def one_line(text: str) -> str:
-    """The text with line ends as spaces, so that outputs stay aligned with inputs."""
+    """Replaces line breaks by spaces, so that outputs stay aligned with inputs."""
     return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
 
 
-def test_values(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The numbers of test scores under the tags of curves: ``test/<test set>/<metric>``."""
+def scores_by_tag(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Flattens test scores to values by tag: ``test/<test set>/<metric>``."""
     values = {}
     for name, metrics in scores.items():
         for metric, score in metrics.items():
@@ -88,7 +88,7 @@ def test_values(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def finite_objective(value: float | None, mode: str) -> float:
-    """A number that sweepers accept: the worst there is for a metric that was never measured or not finite."""
+    """Returns the objective for sweepers: the value, or the worst possible one if it is missing or not finite."""
     if value is not None and math.isfinite(value):
         return value
     return 1e9 if mode == "min" else -1e9

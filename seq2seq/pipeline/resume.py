@@ -9,28 +9,28 @@ from seq2seq.config.schema import Config
 from seq2seq.runs.folder import RunFolder
 
 
-def with_values_of_run(config: Config, folder: RunFolder, overrides: Sequence[str]) -> Config:
-    """Gives the keys that matter for the weights the values of the run in the folder, unless the command line does.
+def restore_run_values(config: Config, folder: RunFolder, overrides: Sequence[str]) -> Config:
+    """Restores the run's values of the keys that matter for the weights, unless the command line sets them now.
 
-    The same command thus resumes a run whatever has become of the defaults since.
+    So the same command resumes a run even if defaults have changed since.
 
     Args:
-        config: As composed.
-        folder: Of the run.
-        overrides: Of the command line; those of this job where it is one of a sweep.
+        config: Configuration as composed now.
+        folder: The run folder.
+        overrides: Overrides of the command line; in a sweep, those of this job.
 
     Raises:
         UserError: If the saved configuration is damaged.
     """
     if config.overwrite or not folder.config.exists():
         return config
-    before = _overrides_of_run(folder)
-    given = {_key(override) for override in overrides if not _was_given(override, before)}
-    return saved.resumed(saved.load(folder.config), config, given=given)
+    earlier = _earlier_overrides(folder)
+    given = {_key(override) for override in overrides if not _was_given(override, earlier)}
+    return saved.for_resume(saved.load(folder.config), config, given=given)
 
 
-def _overrides_of_run(folder: RunFolder) -> list[str]:
-    """Those of the command that began the run or resumed it last; none if nobody knows."""
+def _earlier_overrides(folder: RunFolder) -> list[str]:
+    """Reads the overrides of the command that started or last resumed the run; none if they are unknown."""
     try:
         command = json.loads(folder.provenance.read_text(encoding="utf-8"))["command"]
         return [word for word in shlex.split(command) if "=" in word or word.startswith("~")]
@@ -38,14 +38,14 @@ def _overrides_of_run(folder: RunFolder) -> list[str]:
         return []
 
 
-def _was_given(override: str, before: Sequence[str]) -> bool:
-    """Whether the command before had the override, or a sweep with this value among others."""
+def _was_given(override: str, earlier: Sequence[str]) -> bool:
+    """Returns whether the earlier command had this override, or swept over this value among others."""
     key, _, value = override.partition("=")
-    named = (each.partition("=") for each in before)
-    return override in before or any(name == key and value in values.split(",") for name, _, values in named)
+    swept = (each.partition("=") for each in earlier)
+    return override in earlier or any(name == key and value in values.split(",") for name, _, values in swept)
 
 
 def _key(override: str) -> str:
-    """The key or section that an override gives; ``""`` is all of them: an experiment may set any."""
+    """Returns the key or section that an override sets; ``""`` for all, since an experiment may set any key."""
     key = override.lstrip("+~").partition("=")[0].partition("@")[0]
     return "" if key == "experiment" else key

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from seq2seq.config import saved
 from seq2seq.config.schema import Config
-from seq2seq.data.prepare import Prepared
+from seq2seq.data.prepare import PreparedData
 from seq2seq.errors import Interrupted, TrainingError, UserError
 from seq2seq.pipeline.build import build_evaluator, build_training
 from seq2seq.pipeline.load import load_model
 from seq2seq.pipeline.prepare import prepare_data
-from seq2seq.pipeline.results import finite_objective, score_baselines, score_tests, test_values, write_generations
-from seq2seq.runs import report
+from seq2seq.pipeline.results import finite_objective, score_baselines, score_tests, scores_by_tag, write_generations
+from seq2seq.runs import tables
 from seq2seq.runs.checkpoint import Checkpoint, CheckpointStore
 from seq2seq.runs.folder import RunFolder, write_json, write_text
 from seq2seq.runs.provenance import environment, provenance
@@ -27,7 +27,7 @@ from seq2seq.system.device import (
     set_threads,
 )
 from seq2seq.system.distributed import World
-from seq2seq.training.state import TrainState, finished
+from seq2seq.training.state import TrainState, stop_reason
 from seq2seq.training.trainer import Trainer, TrainingContext
 from seq2seq.training.validation import Validator
 
@@ -35,10 +35,10 @@ LOGGER = logging.getLogger("seq2seq")
 
 
 def train(config: Config, folder: RunFolder, world: World) -> float:
-    """Trains one run, or goes on with it, and scores it.
+    """Trains or resumes one run and scores it.
 
     Returns:
-        The objective: the best value of ``trainer.metric``, finite whatever happened, for sweepers.
+        The objective for sweepers: the best value of ``trainer.metric``, always finite.
     """
     set_threads(config.trainer.threads)
     keep_freed_memory()
@@ -56,11 +56,12 @@ def train(config: Config, folder: RunFolder, world: World) -> float:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        reason = str(error).partition("\n")[0]  # Python's own MemoryError says nothing
+        reason = str(error).partition("\n")[0]  # empty for Python's own MemoryError
         raise TrainingError(
             f"out of memory{f' ({reason})' if reason else ''}: lower trainer.batch_tokens="
-            f"{config.trainer.batch_tokens} and raise trainer.accumulate by as much; or, if it was scoring, lower "
-            f"search.batch_size={config.search.batch_size} or search.batch_tokens={config.search.batch_tokens}"
+            f"{config.trainer.batch_tokens} and raise trainer.accumulate by the same factor; or, if it happened while "
+            f"scoring, lower search.batch_size={config.search.batch_size} or "
+            f"search.batch_tokens={config.search.batch_tokens}"
         ) from error
     except Interrupted as stop:
         if not config.overwrite:
@@ -69,25 +70,25 @@ def train(config: Config, folder: RunFolder, world: World) -> float:
 
 
 def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -> float:
-    """Prepare, build, fit, score."""
-    world.barrier()  # the main rank has emptied the folder by now, if it was to
-    done = objective_if_complete(config, folder)
-    if done is not None:
-        return done
+    """Prepares the data, builds the trainer, trains and scores; returns the objective."""
+    world.barrier()  # waits for the main rank to clear the folder
+    objective = objective_if_complete(config, folder)
+    if objective is not None:
+        return objective
     prepared = prepare_data(config)
     checkpoints = CheckpointStore(folder.checkpoints)
-    checkpoint = _latest(checkpoints, world)
+    checkpoint = _latest_checkpoint(checkpoints, world)
     fingerprints = prepared.fingerprints | saved.fingerprints(config)
     if checkpoint is not None:
         require_same_content(checkpoint, fingerprints, folder)
     tracker: NullTracker = NullTracker()
     if world.is_main:
-        _write_head(config, folder, prepared, runtime=runtime, world=world)
+        _write_run_info(config, folder, prepared, runtime=runtime, world=world)
         tracker = Tracker(folder.path, resume_step=checkpoint.step if checkpoint else None)
     try:
-        step, loader = build_training(config, prepared, runtime=runtime, world=world, starts=checkpoint is None)
+        step, loader = build_training(config, prepared, runtime=runtime, world=world, init_weights=checkpoint is None)
         model = step.model
-        LOGGER.info("%s", report.parameter_table((name, p.numel()) for name, p in model.named_parameters()))
+        LOGGER.info("%s", tables.parameter_table((name, p.numel()) for name, p in model.named_parameters()))
         context = TrainingContext(runtime, world, tracker, checkpoints, fingerprints)
         trainer = Trainer(
             step, loader, validator=_validator(config, prepared, context), config=config.trainer,
@@ -99,7 +100,7 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         else:
             tracker.hparams(saved.hyper_parameters(config), [config.trainer.metric])
         LOGGER.info("training on %s in %s", runtime.device, runtime.precision.value)
-        reason = trainer.fit(beside=prepared.verify)
+        reason = trainer.fit(background_task=prepared.verify)
         LOGGER.info("training is complete: %s", reason)
         trainer.average()
         return _finish(config, folder, prepared, trainer=trainer, context=context)
@@ -107,18 +108,18 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         tracker.close()
 
 
-def _latest(checkpoints: CheckpointStore, world: World) -> Checkpoint | None:
-    """The checkpoint to go on from, chosen by one rank: a passing error of a disk must not part them."""
+def _latest_checkpoint(checkpoints: CheckpointStore, world: World) -> Checkpoint | None:
+    """Returns the checkpoint to resume from, chosen by the main rank, as a disk error could split the ranks."""
     checkpoint = checkpoints.latest_valid() if world.is_main else None
-    chosen = world.broadcast(None if checkpoint is None else checkpoint.path)
-    return checkpoints.load(chosen) if chosen is not None and not world.is_main else checkpoint
+    path = world.broadcast(None if checkpoint is None else checkpoint.path)
+    return checkpoints.load(path) if path is not None and not world.is_main else checkpoint
 
 
 def objective_if_complete(config: Config, folder: RunFolder) -> float | None:
-    """The objective of a run that is complete; None if there is something to do.
+    """Returns the objective of a run that is complete; None if there is something left to train.
 
     Raises:
-        UserError: If the folder holds a run with a configuration that differs in a key that matters.
+        UserError: If the folder holds a run whose configuration differs in a key that matters for the weights.
     """
     if not folder.config.exists():
         return None
@@ -133,23 +134,24 @@ def objective_if_complete(config: Config, folder: RunFolder) -> float | None:
     if results is None:
         return None
     checkpoint = CheckpointStore(folder.checkpoints).latest_valid(files=[])
-    reason = finished(TrainState.from_json(checkpoint.state), config.trainer) if checkpoint is not None else None
+    reason = stop_reason(TrainState.from_json(checkpoint.state), config.trainer) if checkpoint is not None else None
     if reason is None:
-        return None  # a limit was raised
+        return None  # a limit was raised since
     LOGGER.info("%s is complete (%s); nothing to do", folder.path, reason)
     return finite_objective(results["objective"]["value"], config.trainer.mode)
 
 
 def require_same_content(checkpoint: Checkpoint, fingerprints: Mapping[str, str], folder: RunFolder) -> None:
-    """Raises a UserError where one of these fingerprints is not that of the checkpoint.
+    """Raises a UserError unless the fingerprints are those of the checkpoint.
 
-    A test set may be added, and a key of the configuration that the checkpoint knows nothing of.
+    Test sets, and config keys that the checkpoint does not have, may be new.
     """
-    made_with = checkpoint.belongs_to
+    saved_fingerprints = checkpoint.fingerprints
     changed = sorted(
         key
         for key, value in fingerprints.items()
-        if made_with.get(key) != value and (key in made_with or not key.startswith(("data.test.", "config.")))
+        if saved_fingerprints.get(key) != value
+        and (key in saved_fingerprints or not key.startswith(("data.test.", "config.")))
     )
     if changed:
         raise UserError(
@@ -158,8 +160,10 @@ def require_same_content(checkpoint: Checkpoint, fingerprints: Mapping[str, str]
         )
 
 
-def _write_head(config: Config, folder: RunFolder, prepared: Prepared, *, runtime: Runtime, world: World) -> None:
-    """What a run folder says of itself before the first step."""
+def _write_run_info(
+    config: Config, folder: RunFolder, prepared: PreparedData, *, runtime: Runtime, world: World
+) -> None:
+    """Writes configuration, provenance, tokenizer and data report before the first step, and logs them."""
     write_text(folder.config, saved.to_yaml(config))
     write_json(folder.provenance, provenance(prepared.fingerprints, runtime, world_size=world.size))
     prepared.tokenizers.save(folder.tokenizer)
@@ -171,7 +175,7 @@ def _write_head(config: Config, folder: RunFolder, prepared: Prepared, *, runtim
         LOGGER.warning("%s", line)
 
 
-def _validator(config: Config, prepared: Prepared, context: TrainingContext) -> Validator:
+def _validator(config: Config, prepared: PreparedData, context: TrainingContext) -> Validator:
     evaluator = build_evaluator(config, prepared.tokenizers, runtime=context.runtime, world=context.world)
     return Validator(
         evaluator,
@@ -184,13 +188,13 @@ def _validator(config: Config, prepared: Prepared, context: TrainingContext) -> 
 
 
 def _finish(
-    config: Config, folder: RunFolder, prepared: Prepared, *, trainer: Trainer, context: TrainingContext
+    config: Config, folder: RunFolder, prepared: PreparedData, *, trainer: Trainer, context: TrainingContext
 ) -> float:
     """Scores the best checkpoint, writes outputs and results, and returns the objective."""
     runtime, world, state = context.runtime, context.world, trainer.state
     world.barrier()
-    chosen = "last" if state.best(config.trainer.mode) is None else "best"  # no evaluation gave a finite value
-    model, best_step = load_model(folder, config, checkpoint=chosen, runtime=runtime)
+    name = "last" if state.best(config.trainer.mode) is None else "best"  # last: no evaluation was finite
+    model, best_step = load_model(folder, config, checkpoint=name, runtime=runtime)
     evaluator = build_evaluator(config, prepared.tokenizers, runtime=runtime, world=world)
     LOGGER.info("scoring the checkpoint of step %d on %d test sets", best_step, len(prepared.test))
     valid = evaluator.loss(model, prepared.valid)
@@ -226,8 +230,8 @@ def _finish(
     }
     if world.is_main:
         write_generations(folder.generations, generations)
-        context.tracker.log(state.step, test_values(test))
+        context.tracker.log(state.step, scores_by_tag(test))
         write_json(folder.results, results)
-        LOGGER.info("%s", report.results_table(results))
+        LOGGER.info("%s", tables.results_table(results))
         LOGGER.info("run folder: %s   curves: tensorboard --logdir %s", folder.path, folder.path)
     return objective

@@ -1,1 +1,1 @@
-"""What `seq2seq check` looks at before training: machine, data, memory, speed."""
+"""The checks of `seq2seq check` before training: machine, data, memory, speed."""

@@ -1,4 +1,4 @@
-"""`seq2seq check`: what `train` would meet, looked at in seconds."""
+"""`seq2seq check`: checks in seconds whether `train` with the same keys would work."""
 
 import json
 import logging
@@ -13,17 +13,15 @@ from seq2seq.config import saved
 from seq2seq.config.commands import ReportFormat
 from seq2seq.config.schema import Config
 from seq2seq.data.corpus import read_examples, resolve_root
-from seq2seq.data.prepare import Prepared, file_fingerprints, is_prepared, prepare
+from seq2seq.data.prepare import PreparedData, file_fingerprints, is_prepared, prepare
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.pipeline.prepare import base_tokenizers
 from seq2seq.pipeline.train import objective_if_complete, require_same_content
-from seq2seq.preflight import diagnostics as diagnostics
 from seq2seq.preflight import machine
-from seq2seq.preflight import report as preflight
 from seq2seq.preflight.corpus_quality import Corpus, measure, survey
-from seq2seq.preflight.diagnostics import Diagnostic, Severity
+from seq2seq.preflight.diagnostics import Diagnostic, Severity, quality_diagnostics, split_diagnostics
 from seq2seq.preflight.dry_run import dry_run
-from seq2seq.preflight.report import Preflight
+from seq2seq.preflight.report import PreflightReport, resource_diagnostics, to_dict, to_text
 from seq2seq.preflight.subsample import subsampled
 from seq2seq.runs.checkpoint import CheckpointStore
 from seq2seq.runs.folder import RunFolder
@@ -35,112 +33,114 @@ from seq2seq.tokenizers.pair import Tokenizers
 
 LOGGER = logging.getLogger("seq2seq")
 
-# More training pairs than this, if they are not prepared yet, are subsampled to about so many: a minute of work.
-_LARGE, _ENOUGH = 200_000, 100_000
+# A training set of more pairs than this, not prepared yet, is subsampled to about so many: a minute of work.
+_MAX_UNPREPARED_PAIRS, _SUBSAMPLED_PAIRS = 200_000, 100_000
 
 
 def check(config: Config, folder: RunFolder, *, command: str, format: ReportFormat) -> None:
     """Prints the report.
 
     Args:
-        config: Of the run.
-        folder: Where the run would go.
-        command: That trains it.
-        format: Of the report.
+        config: Configuration of the run.
+        folder: The run's folder.
+        command: The command that trains the run.
+        format: Format of the report.
 
     Raises:
         UserError: If training could not start, or would make no sense.
     """
     with console_log(), tempfile.TemporaryDirectory(prefix="seq2seq-") as scratch:
-        report = _look(config, folder, command=command, scratch=Path(scratch))
+        report = _inspect(config, folder, command=command, scratch=Path(scratch))
     if format is ReportFormat.json:
-        print(json.dumps(preflight.to_dict(report, config.trainer), indent=2, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(to_dict(report, config.trainer), indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        print(preflight.text(report, config.trainer))
+        print(to_text(report, config.trainer))
     if report.errors:
         raise UserError(report.verdict())
 
 
-def _look(config: Config, folder: RunFolder, *, command: str, scratch: Path) -> Preflight:
-    """Looks at all that `train` would meet; what is wrong becomes a diagnostic, and the rest is looked at all the same.
+def _inspect(config: Config, folder: RunFolder, *, command: str, scratch: Path) -> PreflightReport:
+    """Checks everything that `train` depends on; a fault becomes a diagnostic, and the other checks still run.
 
-    ``scratch`` is an empty folder for files that are not wanted afterwards.
+    ``scratch`` is an empty folder for temporary files.
     """
     set_threads(config.trainer.threads)
-    found: list[Diagnostic] = []
-    report = Preflight(
+    diagnostics: list[Diagnostic] = []
+    report = PreflightReport(
         name=str(config.name),
         command=command,
         folder=str(folder.path),
-        environment=_environment(config, found),
+        environment=_environment(config, diagnostics),
         free_disk=machine.free_disk(folder.path),
-        diagnostics=found,
+        diagnostics=diagnostics,
     )
-    found += _of_places(config, folder)
-    found += [Diagnostic(Severity.warning, line.partition("=")[0], line) for line in saved.unused_keys(config)]
+    diagnostics += _unwritable_folders(config, folder)
+    diagnostics += [Diagnostic(Severity.warning, line.partition("=")[0], line) for line in saved.unused_keys(config)]
     resumes, tokenizers = False, None
-    with _reported(found, "name"):
+    with _reported(diagnostics, "name"):
         state, resumes = folder_state(config, folder)
         report.folder = f"{folder.path}: {state}"
-    with _reported(found, "trainer.init_from"):
+    with _reported(diagnostics, "trainer.init_from"):
         tokenizers = base_tokenizers(config)
-    corpora = _corpora(config, found)
+    corpora = _read_corpora(config, diagnostics)
     if "train" in corpora and len(corpora["train"]):
         report.qualities = measure(corpora)
-        found += diagnostics.of_quality(report.qualities, config.data)
+        diagnostics += quality_diagnostics(report.qualities, config.data)
     if report.errors:
-        return report  # neither tokenizers nor steps would say anything more
-    with _reported(found, "data"):
+        return report  # a tokenizer and a dry run would tell nothing more
+    with _reported(diagnostics, "data"):
         prepared = _prepare(config, report, scratch, tokenizers=tokenizers)
         report.splits = prepared.report.splits
-        found += diagnostics.of_splits(report.splits)
+        diagnostics += split_diagnostics(report.splits)
     if report.errors:
         return report
-    with _reported(found, "name"):
+    with _reported(diagnostics, "name"):
         resumes = resumes and _has_checkpoint(config, folder, prepared)
-    with _reported(found, "trainer.batch_tokens"), _reported(found, "model", (UserError,)):
-        LOGGER.info("Measuring a few steps.")
+    with _reported(diagnostics, "trainer.batch_tokens"), _reported(diagnostics, "model", (UserError,)):
+        LOGGER.info("measuring a few training steps")
         device = build_runtime(config.trainer.device, config.trainer.precision).device
-        room = machine.available_memory(device)
-        report.dry_run = dry_run(config, prepared, room=room, subsampled=report.subsampled, starts=not resumes)
-        found += preflight.of_machine(config.trainer, report)
+        free_bytes = machine.available_memory(device)
+        report.dry_run = dry_run(
+            config, prepared, free_bytes=free_bytes, subsampled=report.subsampled, init_weights=not resumes
+        )
+        diagnostics += resource_diagnostics(config.trainer, report)
     return report
 
 
 @contextmanager
 def _reported(
-    found: list[Diagnostic], key: str, kinds: tuple[type[Exception], ...] = (UserError, TrainingError)
+    diagnostics: list[Diagnostic], key: str, kinds: tuple[type[Exception], ...] = (UserError, TrainingError)
 ) -> Iterator[None]:
-    """Turns an error that has a message for the user into a diagnostic."""
+    """Turns an error of these kinds into a diagnostic of the key."""
     try:
         yield
     except kinds as error:
-        found.append(Diagnostic(Severity.error, key, str(error)))
+        diagnostics.append(Diagnostic(Severity.error, key, str(error)))
 
 
-def _of_places(config: Config, folder: RunFolder) -> Iterator[Diagnostic]:
+def _unwritable_folders(config: Config, folder: RunFolder) -> Iterator[Diagnostic]:
     for key, path in {"output_root": folder.path, "cache_root": Path(config.cache_root)}.items():
-        reason = machine.why_not_writable(path)
+        reason = machine.write_error(path)
         if reason is not None:
-            fix = f"set {key} to a folder that can"
+            fix = f"set {key} to a writable folder"
             yield Diagnostic(Severity.error, key, f"cannot be written to: {reason}", fix)
 
 
-def _environment(config: Config, found: list[Diagnostic]) -> dict[str, Any]:
+def _environment(config: Config, diagnostics: list[Diagnostic]) -> dict[str, Any]:
     runtime = build_runtime(Device.cpu, Precision.fp32)
-    with _reported(found, "trainer.device"):
+    with _reported(diagnostics, "trainer.device"):
         runtime = build_runtime(config.trainer.device, config.trainer.precision)
-    about = provenance({}, runtime, world_size=1)
-    found += [
-        Diagnostic(Severity.error, "environment", f"the package {name} is not installed", "install seq2seq anew")
-        for name, version in about["packages"].items()
+    environment = provenance({}, runtime, world_size=1)
+    diagnostics += [
+        Diagnostic(Severity.error, "environment", f"the package {name} is not installed", "install seq2seq again")
+        for name, version in environment["packages"].items()
         if version is None
     ]
-    return {**about, "gpus": machine.gpus()}
+    return {**environment, "gpus": machine.gpus()}
 
 
 def folder_state(config: Config, folder: RunFolder) -> tuple[str, bool]:
-    """What is in the run folder and what `train` would do with it, in words; and whether it would go on with it."""
+    """Describes the run folder and what `train` would do with it, and returns whether it would resume a run there."""
     folder.inspect()
     if config.overwrite and folder.entries_to_clear():
         return "holds a run, which overwrite=true would delete", False
@@ -151,8 +151,12 @@ def folder_state(config: Config, folder: RunFolder) -> tuple[str, bool]:
     return "holds this run, not complete: training would resume it", True
 
 
-def _has_checkpoint(config: Config, folder: RunFolder, prepared: Prepared) -> bool:
-    """Whether there is a checkpoint to go on from; a UserError if there are some and none will do."""
+def _has_checkpoint(config: Config, folder: RunFolder, prepared: PreparedData) -> bool:
+    """Returns whether there is a checkpoint to resume from.
+
+    Raises:
+        UserError: If there are checkpoints, but no valid one, or none of this data and configuration.
+    """
     checkpoint = CheckpointStore(folder.checkpoints).latest_valid()
     if checkpoint is None:
         return False
@@ -160,33 +164,36 @@ def _has_checkpoint(config: Config, folder: RunFolder, prepared: Prepared) -> bo
     return True
 
 
-def _corpora(config: Config, found: list[Diagnostic]) -> dict[str, Corpus]:
-    """All corpora that can be read."""
+def _read_corpora(config: Config, diagnostics: list[Diagnostic]) -> dict[str, Corpus]:
+    """Reads all corpora; an error becomes a diagnostic."""
     data, root = config.data, resolve_root(config.data.root)
     corpora = {}
     sections = {"train": data.train, "valid": data.valid, **{f"test.{name}": test for name, test in data.test.items()}}
     for name, section in sections.items():
-        with _reported(found, f"data.{name}"):
+        with _reported(diagnostics, f"data.{name}"):
             corpora[name] = survey(read_examples(section, root, f"data.{name}", errors=data.encoding_errors))
     return corpora
 
 
-def _prepare(config: Config, report: Preflight, scratch: Path, *, tokenizers: Tokenizers | None) -> Prepared:
-    """The data prepared as for training, which finds it in the cache then; a large training set subsampled."""
+def _prepare(config: Config, report: PreflightReport, scratch: Path, *, tokenizers: Tokenizers | None) -> PreparedData:
+    """Prepares the data as training does, which then finds it in the cache; subsamples a large training set."""
     data, cache = config.data, Path(config.cache_root)
-    pairs = report.qualities["train"].pairs
+    num_pairs = report.qualities["train"].pairs
     settings: dict[str, Any] = {"seed": config.seed, "tokenizers": tokenizers}
-    if pairs > _LARGE and not is_prepared(data, config.tokenizer, cache_root=cache, **settings):
-        report.subsampled = -(-pairs // _ENOUGH)
+    if num_pairs > _MAX_UNPREPARED_PAIRS and not is_prepared(data, config.tokenizer, cache_root=cache, **settings):
+        report.subsampled = -(-num_pairs // _SUBSAMPLED_PAIRS)
         data, cache = subsampled(data, scratch, every=report.subsampled), scratch / "cache"
-        note = f"{pairs:,} pairs are not prepared yet: every {report.subsampled}th stands for all in lengths and speed"
+        note = (
+            f"{num_pairs:,} pairs are not prepared yet: lengths and speed are estimated from every "
+            f"{report.subsampled}th of them"
+        )
         report.diagnostics.append(
-            Diagnostic(Severity.note, "data.train", note, "`seq2seq prepare` first gives exact figures")
+            Diagnostic(Severity.note, "data.train", note, "run `seq2seq prepare` first for exact numbers")
         )
     prepared = prepare(data, config.tokenizer, cache_root=cache, log=LOGGER.info, **settings)
     prepared.verify()
     if report.subsampled > 1:
-        # What the run would be bound to: the whole files. Its tokenizer is not known without preparing them.
+        # The run's own fingerprints: those of the whole files. Without preparing them its tokenizer is unknown.
         prepared = replace(prepared, fingerprints=file_fingerprints(config.data, Path(config.cache_root)))
         stored = sum(path.stat().st_size for path in prepared.train.folder.iterdir())
         report.cached_bytes = stored * report.subsampled

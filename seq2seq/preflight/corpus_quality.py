@@ -1,6 +1,6 @@
-"""What is wrong with a corpus that no line shows by itself: repetition, leakage, sides swapped or shifted.
+"""Faults of a corpus that no single line shows: duplicates, leakage, swapped or shifted sides.
 
-Counts of equal texts are of the whole corpus, at 24 bytes a pair; scripts and words are judged on a sample.
+Equal texts are counted in the whole corpus, at 24 bytes per pair; scripts and words are judged on a sample.
 """
 
 import math
@@ -14,88 +14,88 @@ import numpy as np
 import numpy.typing as npt
 
 from seq2seq.data.corpus import Example
-from seq2seq.data.ragged import Index
-from seq2seq.preflight.language_id import SideCounts, WordsOfSides, script_of
+from seq2seq.data.ragged import IntArray
+from seq2seq.preflight.language_id import SideClassifier, SideCounts, script_of
 
 Floats = npt.NDArray[np.float64]
 
-SAMPLE = 5_000  # pairs whose words and scripts are judged
-_SAMPLE_CHARS = 1_000  # of each text that are judged: enough to tell its language
-_FIRST = 5  # places told of each diagnostic
-_BLOCK = 500  # pairs whose lengths are correlated; the chance of 0.5 among unrelated texts is negligible
-_LEAST = 100  # pairs below which a correlation says nothing
+SAMPLE = 5_000  # pairs whose words and scripts are looked at
+_SAMPLE_CHARS = 1_000  # of each sampled text: enough to tell its language
+_MAX_LISTED = 5  # pairs that a diagnostic lists
+_BLOCK = 500  # pairs per block; unrelated texts have a negligible chance of a correlation of 0.5 in so many
+_MIN_PAIRS = 100  # with fewer, a correlation says nothing
 _OFFSETS = (-3, -2, -1, 1, 2, 3)
-_SHIFTED, _GAIN = 0.5, 0.3  # correlation with an offset, and how far above that without, that mean a shift
+_MIN_CORRELATION, _MIN_GAIN = 0.5, 0.3  # a shift: correlation with an offset, and its excess over that without
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is kept of a corpus: 64-bit hashes and lengths of all texts, and a sample.
+    """A corpus as 64-bit hashes and lengths of all texts, and a sample of the texts.
 
     Attributes:
-        source: int64 [N] hashes of the sources, white space at the ends dropped; of this process only.
-        target: int64 [N] of the targets.
-        source_chars: int32 [N] lengths in characters.
-        target_chars: int32 [N].
-        sample: the first 1,000 characters of both texts of pairs drawn at random, in order.
-        places: numbers of the sampled pairs, from 0.
+        source: int64 [N] hashes of the sources, stripped of white space; valid in this process only.
+        target: int64 [N] hashes of the targets.
+        source_chars: int32 [N] lengths of the sources in characters.
+        target_chars: int32 [N] of the targets.
+        sample: the first 1,000 characters of both texts of pairs drawn at random, in corpus order.
+        sample_indices: indices of the sampled pairs, from 0.
     """
 
-    source: Index
-    target: Index
+    source: IntArray
+    target: IntArray
     source_chars: npt.NDArray[np.int32]
     target_chars: npt.NDArray[np.int32]
     sample: list[tuple[str, str]]
-    places: list[int]
+    sample_indices: list[int]
 
     def __len__(self) -> int:
         return len(self.source)
 
     @property
     def filled(self) -> npt.NDArray[np.bool_]:
-        """Which pairs [N] have text on both sides."""
+        """Mask [N] of the pairs with text on both sides."""
         return (self.source_chars > 0) & (self.target_chars > 0)
 
     @property
-    def pairs(self) -> Index:
-        """int64 [N] hashes of the pairs."""
+    def pairs(self) -> IntArray:
+        """Hashes of the pairs, int64 [N]."""
         with np.errstate(over="ignore"):
             return self.source * np.int64(0x1E3779B97F4A7C15) + self.target
 
 
 def survey(examples: Iterable[Example], *, sample: int = SAMPLE) -> Corpus:
-    """Reads a corpus once.
+    """Reads a corpus once: hashes, lengths and a random sample.
 
     The sample is drawn by reservoir sampling with jumps (Li, 1994, "Reservoir-sampling algorithms of time complexity
-    O(n(1 + log(N/n)))", algorithm L), the same one each time.
+    O(n(1 + log(N/n)))", algorithm L) with a fixed seed.
     """
     columns = array("q"), array("q"), array("i"), array("i")
-    chosen: dict[int, tuple[int, tuple[str, str]]] = {}  # slot to place and texts
+    reservoir: dict[int, tuple[int, tuple[str, str]]] = {}  # slot to index and texts
     generator = random.Random(0)
-    weight, following = 1.0, sample
-    for number, example in enumerate(examples):
+    weight, next_index = 1.0, sample
+    for index, example in enumerate(examples):
         source, target = example.source.strip(), example.target.strip()
         for column, value in zip(columns, (hash(source), hash(target), len(source), len(target)), strict=True):
             column.append(value)
-        if number < sample or number == following:
-            slot = number if number < sample else generator.randrange(sample)
-            chosen[slot] = number, (source[:_SAMPLE_CHARS], target[:_SAMPLE_CHARS])
-        if number == following or number == sample - 1:
+        if index < sample or index == next_index:
+            slot = index if index < sample else generator.randrange(sample)
+            reservoir[slot] = index, (source[:_SAMPLE_CHARS], target[:_SAMPLE_CHARS])
+        if index == next_index or index == sample - 1:
             weight *= generator.random() ** (1 / sample)
-            following = number + 1 + int(math.log(generator.random()) / math.log1p(-weight))
-    ordered = sorted(chosen.values())
+            next_index = index + 1 + int(math.log(generator.random()) / math.log1p(-weight))
+    sampled = sorted(reservoir.values())
     sources, targets, source_chars, target_chars = (np.frombuffer(c, dtype=f"i{c.itemsize}") for c in columns)
-    texts, places = [texts for _, texts in ordered], [place for place, _ in ordered]
-    return Corpus(sources, targets, source_chars, target_chars, sample=texts, places=places)
+    texts, indices = [texts for _, texts in sampled], [index for index, _ in sampled]
+    return Corpus(sources, targets, source_chars, target_chars, sample=texts, sample_indices=indices)
 
 
 @dataclass(frozen=True)
-class Some:
-    """Pairs of a kind.
+class PairMatches:
+    """The pairs for which a condition holds.
 
     Attributes:
-        count: how many.
-        first: numbers of the first of them, from 1: in a text file the lines.
+        count: how many there are.
+        first: numbers of the first of them, from 1: line numbers in a text file.
     """
 
     count: int = 0
@@ -104,13 +104,13 @@ class Some:
 
 @dataclass(frozen=True)
 class Shift:
-    """A stretch of pairs whose sides fit better when one is moved.
+    """A range of pairs whose lengths fit better when one side is moved by a few lines.
 
     Attributes:
         first: number of its first pair, from 1.
         last: number of its last pair.
-        pairs: pairs in blocks that look shifted; the stretch may have others in between.
-        offset: by how many lines the targets are late, as most blocks have it.
+        pairs: pairs in blocks that look shifted; the range may have other blocks in between.
+        offset: by how many lines the targets come late, in most of these blocks.
     """
 
     first: int
@@ -121,33 +121,33 @@ class Shift:
 
 @dataclass(frozen=True)
 class Quality:
-    """One corpus.
+    """Quality statistics of one corpus.
 
     Attributes:
-        pairs: all.
-        filled: those with text on both sides; the figures that follow are of these.
-        identical: source equal to target.
-        repeated: pairs that came before, and so for `repeated_sources` and `repeated_targets`.
-        leaked: pairs that the training corpus has too, and so for `leaked_sources`.
-        outliers: pairs whose ratio of lengths is far from what is usual here.
-        longest: number of the longest text, from 1, and its characters.
-        correlation: of the logarithms of both lengths; None where there are too few pairs.
+        pairs: number of all pairs.
+        filled: number of pairs with text on both sides; `identical` to `outliers` count among these.
+        identical: pairs whose source equals their target.
+        repeated: number of pairs that occurred before; likewise `repeated_sources` and `repeated_targets`.
+        leaked: pairs that the training corpus has too; likewise `leaked_sources`.
+        outliers: pairs whose length ratio is far from the median.
+        longest: number of the pair with the longest text, from 1, and the characters of that text.
+        correlation: of the logarithms of both lengths; None with too few pairs.
         shift: where the sides look shifted against each other.
-        sampled: pairs that scripts and words are judged by.
-        scripts: share of the sampled texts of each side that have letters, by script.
-        side_counts: of the sampled pairs, judged by the words of the training corpus.
-        swapped: numbers of the first swapped ones, from 1.
+        sampled: number of pairs that scripts and words are judged by.
+        scripts: for each side, the share of each script among the sampled texts that have letters.
+        side_counts: of the sampled pairs, by the words of the training corpus.
+        swapped: numbers of the first swapped pairs, from 1.
     """
 
     pairs: int
     filled: int
-    identical: Some
+    identical: PairMatches
     repeated: int
     repeated_sources: int
     repeated_targets: int
-    leaked: Some
-    leaked_sources: Some
-    outliers: Some
+    leaked: PairMatches
+    leaked_sources: PairMatches
+    outliers: PairMatches
     longest: tuple[int, int]
     correlation: float | None
     shift: Shift | None
@@ -158,26 +158,27 @@ class Quality:
 
 
 def measure(corpora: dict[str, Corpus]) -> dict[str, Quality]:
-    """The quality of each corpus; that of the name ``train`` is what the others are compared with."""
+    """Computes the quality of each corpus; the others are compared with the one named ``train``."""
     train = corpora["train"]
-    words = WordsOfSides(train.sample)
-    known = np.sort(train.pairs[train.filled]), np.sort(train.source[train.filled])
-    return {name: _measure(corpus, words, None if corpus is train else known) for name, corpus in corpora.items()}
+    classifier = SideClassifier(train.sample)
+    hashes = np.sort(train.pairs[train.filled]), np.sort(train.source[train.filled])
+    return {name: _measure(corpus, classifier, None if corpus is train else hashes) for name, corpus in corpora.items()}
 
 
-def _measure(corpus: Corpus, words: WordsOfSides, known: tuple[Index, Index] | None) -> Quality:
+def _measure(corpus: Corpus, classifier: SideClassifier, train_hashes: tuple[IntArray, IntArray] | None) -> Quality:
+    """``train_hashes``: sorted hashes of the training pairs and sources; None for the training corpus itself."""
     filled = corpus.filled
-    side_counts = words.judge(corpus.sample, known=known is None, first=_FIRST)
-    leaked, leaked_sources = Some(), Some()
-    if known is not None:
-        leaked = _some(filled & _held(known[0], corpus.pairs))
-        leaked_sources = _some(filled & _held(known[1], corpus.source))
+    side_counts = classifier.classify(corpus.sample, leave_one_out=train_hashes is None, max_listed=_MAX_LISTED)
+    leaked, leaked_sources = PairMatches(), PairMatches()
+    if train_hashes is not None:
+        leaked = _matches(filled & _isin_sorted(corpus.pairs, train_hashes[0]))
+        leaked_sources = _matches(filled & _isin_sorted(corpus.source, train_hashes[1]))
     lengths = np.maximum(corpus.source_chars, corpus.target_chars)
     longest = int(lengths.argmax()) if len(lengths) else 0
     return Quality(
         pairs=len(corpus),
         filled=int(filled.sum()),
-        identical=_some(filled & (corpus.source == corpus.target)),
+        identical=_matches(filled & (corpus.source == corpus.target)),
         repeated=_repeated(corpus.pairs[filled]),
         repeated_sources=_repeated(corpus.source[filled]),
         repeated_targets=_repeated(corpus.target[filled]),
@@ -193,24 +194,24 @@ def _measure(corpus: Corpus, words: WordsOfSides, known: tuple[Index, Index] | N
             "target": _shares(script_of(target) for _, target in corpus.sample),
         },
         side_counts=side_counts,
-        swapped=[corpus.places[place] + 1 for place in side_counts.first_swapped],
+        swapped=[corpus.sample_indices[index] + 1 for index in side_counts.first_swapped],
     )
 
 
-def _some(mask: npt.NDArray[np.bool_]) -> Some:
-    places = np.flatnonzero(mask)
-    return Some(len(places), (places[:_FIRST] + 1).tolist())
+def _matches(mask: npt.NDArray[np.bool_]) -> PairMatches:
+    indices = np.flatnonzero(mask)
+    return PairMatches(len(indices), (indices[:_MAX_LISTED] + 1).tolist())
 
 
-def _held(seen: Index, values: Index) -> npt.NDArray[np.bool_]:
-    """Which of the values [N] a sorted array has."""
-    if not len(seen):
+def _isin_sorted(values: IntArray, ordered: IntArray) -> npt.NDArray[np.bool_]:
+    """Mask [N] of the values that a sorted array contains."""
+    if not len(ordered):
         return np.zeros(len(values), dtype=bool)
-    places = np.minimum(np.searchsorted(seen, values), len(seen) - 1)
-    return np.asarray(seen[places] == values)
+    indices = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return np.asarray(ordered[indices] == values)
 
 
-def _repeated(hashes: Index) -> int:
+def _repeated(hashes: IntArray) -> int:
     return len(hashes) - len(np.unique(hashes))
 
 
@@ -219,17 +220,17 @@ def _shares(scripts: Iterable[str | None]) -> dict[str, float]:
     return {script: count / counts.total() for script, count in counts.most_common()}
 
 
-def _outliers(corpus: Corpus) -> Some:
-    """Pairs whose ratio of lengths is more than twelve median absolute deviations, and tenfold, off the median.
+def _outliers(corpus: Corpus) -> PairMatches:
+    """Returns the pairs whose length ratio is more than twelve median absolute deviations, and tenfold, off the median.
 
-    Of a normal distribution that is eight standard deviations: what is out there is another kind of pair.
+    In a normal distribution these are eight standard deviations: such a pair is of another kind.
     """
     filled = corpus.filled
     if not filled.any():
-        return Some()
+        return PairMatches()
     ratios = np.log((corpus.target_chars + 1.0) / (corpus.source_chars + 1.0))
     off = np.abs(ratios - np.median(ratios[filled]))
-    return _some(filled & (off > max(12 * float(np.median(off[filled])), math.log(10))))
+    return _matches(filled & (off > max(12 * float(np.median(off[filled])), math.log(10))))
 
 
 def _log_lengths(corpus: Corpus) -> tuple[Floats, Floats]:
@@ -237,41 +238,41 @@ def _log_lengths(corpus: Corpus) -> tuple[Floats, Floats]:
 
 
 def _correlation(corpus: Corpus) -> float | None:
-    if len(corpus) < _LEAST:
+    if len(corpus) < _MIN_PAIRS:
         return None
     source, target = _log_lengths(corpus)
     return float(_correlations(source[None], target[None])[0])
 
 
 def _shift(corpus: Corpus) -> Shift | None:
-    """Looks for blocks of pairs in which lengths fit clearly better with one side moved by a few lines.
+    """Looks for blocks of pairs whose lengths fit clearly better with one side moved by a few lines.
 
-    The lengths of texts that translate or sum up each other are correlated (Gale and Church, 1993, section 3); those
-    of their neighbours are not.
+    The lengths of a text and of its translation or summary are correlated (Gale and Church, 1993, section 3); those
+    of neighbouring pairs are not.
     """
-    if len(corpus) < _LEAST:
+    if len(corpus) < _MIN_PAIRS:
         return None
     source, target = _log_lengths(corpus)
     size = min(_BLOCK, len(corpus))
     blocks = len(corpus) // size
     rows = source[: blocks * size].reshape(blocks, size)
-    moved = np.stack(
+    correlations = np.stack(
         [
             _correlations(rows, np.roll(target, -offset)[: blocks * size].reshape(blocks, size))
             for offset in (0, *_OFFSETS)
         ]
     )
-    best = moved[1:].max(axis=0)
-    shifted = np.flatnonzero((best > _SHIFTED) & (best > moved[0] + _GAIN))
+    best = correlations[1:].max(axis=0)
+    shifted = np.flatnonzero((best > _MIN_CORRELATION) & (best > correlations[0] + _MIN_GAIN))
     if not len(shifted):
         return None
-    offsets = Counter(moved[1:].argmax(axis=0)[shifted].tolist())
+    offsets = Counter(correlations[1:].argmax(axis=0)[shifted].tolist())
     last = len(corpus) if shifted[-1] == blocks - 1 else int(shifted[-1] + 1) * size
     return Shift(int(shifted[0]) * size + 1, last, len(shifted) * size, _OFFSETS[offsets.most_common(1)[0][0]])
 
 
 def _correlations(left: Floats, right: Floats) -> Floats:
-    """Pearson's correlation of each row [B, N] with that of the other; 0 where a row is constant."""
+    """Computes Pearson's correlation of the rows [B, N] of two arrays, [B]; 0 where a row is constant."""
     constant = (np.ptp(left, axis=1) == 0) | (np.ptp(right, axis=1) == 0)
     left = left - left.mean(axis=1, keepdims=True)
     right = right - right.mean(axis=1, keepdims=True)

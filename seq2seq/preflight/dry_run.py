@@ -1,4 +1,4 @@
-"""A few steps of a run, to know its memory and its speed: the real model, optimizer, precision and batches."""
+"""Measures memory and speed of a run over a few steps, with its model, optimizer, precision and batches."""
 
 import multiprocessing
 import signal
@@ -20,7 +20,7 @@ import torch
 from seq2seq.config.schema import Config
 from seq2seq.data.batching import Batch
 from seq2seq.data.loader import BatchLoader, MicroBatch
-from seq2seq.data.prepare import Prepared
+from seq2seq.data.prepare import PreparedData
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.models.base import Seq2Seq
 from seq2seq.pipeline.build import build_evaluator, build_training
@@ -34,47 +34,47 @@ from seq2seq.system.device import (
     set_threads,
 )
 from seq2seq.system.distributed import World
-from seq2seq.system.signals import held_back
+from seq2seq.system.signals import deferred_signals
 from seq2seq.training.step import TrainStep
 
-_WARM_UP = 2  # steps that are slower than those to come
-_STEPS, _SECONDS = 20, 6.0  # measured: so many steps, or as many as fit into so many seconds, but three
-_PARTS = 8, 4, 2  # one of the largest batches is tried by these parts of it first
-_SAFE = 0.8  # share of the free memory up to which it is then tried whole
-_FORWARD_SHARE = 1 / 3  # of a step's time: a backward pass takes two forward ones (Kaplan et al. 2020, section 2.1)
+_WARMUP_STEPS = 2  # not timed: the first steps are slower
+_MAX_STEPS, _MAX_SECONDS = 20, 6.0  # timing ends after so many steps or seconds, but not before three steps
+_FRACTIONS = 8, 4, 2  # an eighth, a quarter and a half of the largest batches are tried before the whole
+_SAFE_SHARE = 0.8  # of the free memory: a batch that is estimated to need more is not tried
+_FORWARD_SHARE = 1 / 3  # of a step's time: a backward pass costs two forward ones (Kaplan et al. 2020, section 2.1)
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What the batches that need most of it need.
+class MemoryEstimate:
+    """Peak memory of training on the largest batches.
 
     Attributes:
-        batches: their examples, source and target tokens, padding counted.
-        needed: bytes; of the whole process on a CPU, of tensors on a GPU.
-        room: bytes that were free.
-        measured: false where `needed` is worked out from a part of the batch, lest the whole takes all there is.
-        splits: how often a batch did not fit and was computed in halves.
+        batches: their shapes: examples, padded source length, padded target length.
+        needed_bytes: the peak; of the whole process on a CPU, of tensors on a GPU.
+        free_bytes: what was free before.
+        measured: false if `needed_bytes` is extrapolated from a part of a batch, since the whole might not fit.
+        splits: how often a batch did not fit and was split into halves.
     """
 
     batches: list[tuple[int, int, int]]
-    needed: int
-    room: int
+    needed_bytes: int
+    free_bytes: int
     measured: bool
     splits: int
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a run goes in one process.
+    """Speed of a run in one process.
 
     Attributes:
-        steps: how many were measured.
-        step_seconds: of a step of average size.
-        target_tokens: of such a step, end of sentence counted.
-        steps_per_epoch: steps of a pass over the data.
-        evaluation_seconds: about; of the loss of the validation set and the greedy decoding of `trainer.eval_examples`.
-        save_seconds: of a checkpoint.
-        checkpoint_bytes: on disk.
+        steps: number of steps that were timed.
+        step_seconds: seconds per step of average size.
+        target_tokens: target tokens of such a step, end of sentence counted.
+        steps_per_epoch: steps of one pass over the data.
+        evaluation_seconds: estimate for the validation loss and the greedy decoding of `trainer.eval_examples`.
+        save_seconds: seconds to save a checkpoint.
+        checkpoint_bytes: size of a checkpoint on disk.
     """
 
     steps: int
@@ -88,80 +88,90 @@ class Speed:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What was measured.
+    """Result of a dry run.
 
     Attributes:
-        parameters: of the model.
-        memory: its need.
-        speed: None where memory might not suffice.
+        parameters: number of the model's parameters.
+        memory: peak memory.
+        speed: None if memory might not suffice to measure it.
     """
 
     parameters: int
-    memory: Memory
+    memory: MemoryEstimate
     speed: Speed | None
 
 
-def dry_run(config: Config, prepared: Prepared, *, room: int, subsampled: int = 1, starts: bool = True) -> DryRun:
-    """Measures a run in a process of its own.
+def dry_run(
+    config: Config, prepared: PreparedData, *, free_bytes: int, subsampled: int = 1, init_weights: bool = True
+) -> DryRun:
+    """Measures memory and speed of a run in a child process.
 
-    Its peak of memory is then that of training and nothing else, and should the kernel kill it for its memory, that is
-    an answer too. It writes one checkpoint, into a temporary folder below ``cache_root``. The folder is the caller's:
-    nothing is left behind, whatever becomes of the process.
+    The peak memory of the child is that of training alone, and if the kernel kills it for lack of memory, this process
+    survives and reports it. The child saves one checkpoint, to a temporary folder below ``cache_root`` that this
+    process creates and removes, whatever happens to the child.
 
     Args:
-        config: Of the run.
-        prepared: Its data.
-        room: Bytes of memory that are free.
-        subsampled: How many training examples one of `prepared` stands for.
-        starts: Whether the model gets its first weights; false where training goes on from a checkpoint.
+        config: Configuration of the run.
+        prepared: Prepared data of the run.
+        free_bytes: Bytes of free memory.
+        subsampled: How many training examples each example of ``prepared`` stands for.
+        init_weights: Whether to load the initial weights; false if training resumes from a checkpoint.
 
     Raises:
-        TrainingError: Memory does not suffice for a single example.
-        UserError: The model cannot be built, or not get its first weights.
+        TrainingError: If memory does not suffice for a single example.
+        UserError: If the model cannot be built, or its initial weights cannot be loaded.
     """
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
+    connection, child_connection = context.Pipe()
     with tempfile.TemporaryDirectory(prefix="check-", dir=config.cache_root) as folder:
-        work = partial(_dry_run, config, prepared, room=room, starts=starts, folder=Path(folder))
-        process = context.Process(target=_work, args=(there,), daemon=True)
-        resource_tracker.ensure_running()  # it is started with any first process, and unblocks signals then
+        task = partial(
+            _dry_run, config, prepared, free_bytes=free_bytes, init_weights=init_weights, folder=Path(folder)
+        )
+        process = context.Process(target=_child_main, args=(child_connection,), daemon=True)
+        resource_tracker.ensure_running()  # otherwise the first process starts it, which unblocks signals
         try:
-            with held_back():  # for a moment: the work, which the process reads once it has imported torch, comes after
+            with deferred_signals():  # only for the start: the child reads its task later, once it has imported torch
                 process.start()
-            there.close()
-            answer = _answer(here, work, process, room=room)
+            child_connection.close()
+            result = _receive_result(connection, task, process, free_bytes=free_bytes)
         finally:
             if process.pid is not None:
                 process.kill()
                 process.join()
-    if isinstance(answer, BaseException):
-        raise answer
-    assert isinstance(answer, DryRun)
-    if answer.speed is None:
-        return answer
-    return replace(answer, speed=replace(answer.speed, steps_per_epoch=answer.speed.steps_per_epoch * subsampled))
+    if isinstance(result, BaseException):
+        raise result
+    assert isinstance(result, DryRun)
+    if result.speed is None:
+        return result
+    return replace(result, speed=replace(result.speed, steps_per_epoch=result.speed.steps_per_epoch * subsampled))
 
 
-def _answer(connection: Connection, work: Callable[[], DryRun], process: BaseProcess, *, room: int) -> object:
-    """What the process says to the work; a TrainingError if it was killed before."""
+def _receive_result(
+    connection: Connection, task: Callable[[], DryRun], process: BaseProcess, *, free_bytes: int
+) -> object:
+    """Sends the task to the child and returns its result, or the error that it caught.
+
+    Raises:
+        TrainingError: If the child was killed.
+    """
     try:
-        connection.send(work)
+        connection.send(task)
         return connection.recv()
     except (EOFError, ConnectionError):
         process.join()
         if process.exitcode == -signal.SIGKILL:
             raise TrainingError(
-                "the system killed the trial steps, as it does when memory runs out "
-                f"({room / 2**30:.1f} GiB were free); lower trainer.batch_tokens or take a smaller model"
+                "the system killed the dry run, as it does when memory runs out "
+                f"({free_bytes / 2**30:.1f} GiB were free); lower trainer.batch_tokens or use a smaller model"
             ) from None
-        raise RuntimeError(f"the trial steps ended with code {process.exitcode}") from None
+        raise RuntimeError(f"the dry run ended with code {process.exitcode}") from None
 
 
-def _work(connection: Connection) -> None:
-    """The body of the process: answers with what was measured, or the error that has a message for the user."""
-    work: Callable[[], DryRun] = connection.recv()
+def _child_main(connection: Connection) -> None:
+    """Main function of the child: sends the result of the task that it receives, or an error with a message."""
+    task: Callable[[], DryRun] = connection.recv()
     try:
-        connection.send(work())
+        connection.send(task())
     except (UserError, TrainingError) as error:
         connection.send(error)
     except (RuntimeError, MemoryError) as error:
@@ -171,104 +181,123 @@ def _work(connection: Connection) -> None:
         connection.send(TrainingError(f"out of memory: the model or its optimizer do not fit ({reason})"))
 
 
-def _dry_run(config: Config, prepared: Prepared, *, room: int, starts: bool, folder: Path) -> DryRun:
+def _dry_run(config: Config, prepared: PreparedData, *, free_bytes: int, init_weights: bool, folder: Path) -> DryRun:
     set_threads(config.trainer.threads)
     keep_freed_memory()
     runtime = build_runtime(config.trainer.device, config.trainer.precision)
-    config = replace(config, trainer=replace(config.trainer, compile=False))  # minutes of it would tell little
-    step, stream = build_training(
-        config, prepared, runtime=runtime, world=World(), starts=starts, store_of_epoch=lambda epoch: prepared.train
+    # Without compiling, which takes minutes and would tell little.
+    config = replace(config, trainer=replace(config.trainer, compile=False))
+    step, loader = build_training(
+        config,
+        prepared,
+        runtime=runtime,
+        world=World(),
+        init_weights=init_weights,
+        store_of_epoch=lambda epoch: prepared.train,
     )
     model = step.model
     parameters = sum(p.numel() for p in model.parameters())
-    largest_batches = stream.largest_batches(0)
-    moments = 2 * 4 * parameters  # Adam's, which the first update takes
-    safe = int(_SAFE * room) - moments
+    largest_batches = loader.largest_batches(0)
+    adam_state_bytes = 2 * 4 * parameters  # two moments in float32, which the first update allocates
+    safe_bytes = int(_SAFE_SHARE * free_bytes) - adam_state_bytes
     speed = None
     with deterministic(config.trainer.deterministic):
-        needed = _need(step, [micro.batch for micro in largest_batches], runtime, safe=safe)
-        fits = needed <= safe
+        needed_bytes = _estimate_peak_bytes(
+            step, [micro.batch for micro in largest_batches], runtime, safe_bytes=safe_bytes
+        )
+        fits = needed_bytes <= safe_bytes
         if fits:
             step.warm_up_memory(largest_batches)
-            speed = _speed(step, stream, config=config, prepared=prepared, runtime=runtime, folder=folder)
-    needed = _peak(runtime) if fits else needed + moments
+            speed = _speed(step, loader, config=config, prepared=prepared, runtime=runtime, folder=folder)
+    needed_bytes = _peak_bytes(runtime) if fits else needed_bytes + adam_state_bytes
     shapes = [
         (len(micro.batch.indices), micro.batch.src.size(1), micro.batch.tgt_in.size(1)) for micro in largest_batches
     ]
-    return DryRun(parameters, Memory(shapes, needed, room, measured=fits, splits=step.splits), speed)
+    memory = MemoryEstimate(shapes, needed_bytes, free_bytes, measured=fits, splits=step.num_splits)
+    return DryRun(parameters, memory, speed)
 
 
-def _peak(runtime: Runtime) -> int:
+def _peak_bytes(runtime: Runtime) -> int:
     return int(runtime.peak_memory_mb() * 2**20)
 
 
-def _need(step: TrainStep, batches: Sequence[Batch], runtime: Runtime, *, safe: int) -> int:
-    """About the bytes of the peak within these batches, from parts of them: it grows with the number of examples.
+def _estimate_peak_bytes(step: TrainStep, batches: Sequence[Batch], runtime: Runtime, *, safe_bytes: int) -> int:
+    """Estimates the peak memory of training on these batches from parts of them: it grows with the number of examples.
 
-    A batch that is tried whole could take the machine down with it: the CPU's memory is everybody's. Larger parts are
-    tried as long as the estimate is no more than `safe`.
+    A whole batch could bring the machine down, since other processes share the CPU's memory. Larger parts are tried
+    only while the estimate is at most ``safe_bytes``.
     """
-    step.warm_up_memory([MicroBatch(_part(batch, 1), 1.0) for batch in batches])
-    base = needed = _peak(runtime)
-    for share, batch in product(_PARTS, batches):
-        if needed > safe:
+    step.warm_up_memory([MicroBatch(_first_examples(batch, 1), 1.0) for batch in batches])
+    base = estimate = _peak_bytes(runtime)
+    for fraction, batch in product(_FRACTIONS, batches):
+        if estimate > safe_bytes:
             break
-        part = _part(batch, len(batch.indices) // share)
+        part = _first_examples(batch, len(batch.indices) // fraction)
         step.warm_up_memory([MicroBatch(part, 1.0)])
-        needed = max(needed, base + (_peak(runtime) - base) * len(batch.indices) // len(part.indices))
-    return needed
+        estimate = max(estimate, base + (_peak_bytes(runtime) - base) * len(batch.indices) // len(part.indices))
+    return estimate
 
 
-def _part(batch: Batch, examples: int) -> Batch:
-    """About so many of the first examples, by halving; they are as wide as the whole batch."""
+def _first_examples(batch: Batch, examples: int) -> Batch:
+    """Halves a batch until it has at most so many examples; the padded lengths stay those of the whole batch."""
     while len(batch.indices) > max(examples, 1):
         batch = batch.halves()[0]
     return batch
 
 
 def _speed(
-    step: TrainStep, stream: BatchLoader, *, config: Config, prepared: Prepared, runtime: Runtime, folder: Path
+    step: TrainStep, loader: BatchLoader, *, config: Config, prepared: PreparedData, runtime: Runtime, folder: Path
 ) -> Speed:
-    seconds, tokens, count, size = 0.0, 0, 0, 0
-    with closing(stream.steps(0, 0)) as batches_of_steps:
-        for number, batches in enumerate(batches_of_steps):
-            began = _now(runtime)
-            step.run(batches, step=number, lr=0.0)
-            if number >= _WARM_UP:
-                seconds, tokens, count = seconds + _now(runtime) - began, tokens + batches.target_tokens, count + 1
-            size = -(-batches.epoch_size // config.trainer.accumulate)
-            if count >= _STEPS or (count >= 3 and seconds >= _SECONDS):
+    seconds, tokens, num_timed, steps_per_epoch = 0.0, 0, 0, 0
+    with closing(loader.steps(0, 0)) as batches_of_steps:
+        for index, batches in enumerate(batches_of_steps):
+            start = _synchronized_time(runtime)
+            step.run(batches, step=index, lr=0.0)
+            if index >= _WARMUP_STEPS:
+                seconds = seconds + _synchronized_time(runtime) - start
+                tokens += batches.target_tokens
+                num_timed += 1
+            steps_per_epoch = -(-batches.epoch_size // config.trainer.accumulate)
+            if num_timed >= _MAX_STEPS or (num_timed >= 3 and seconds >= _MAX_SECONDS):
                 break
-    mean = float(prepared.train.target_lengths.sum()) / size
-    decoding = _decoding_seconds(step.model, config, prepared, runtime)
-    losses = _FORWARD_SHARE * seconds / tokens * float(prepared.valid.target_lengths.sum())
-    began = _now(runtime)
+    mean_tokens = float(prepared.train.target_lengths.sum()) / steps_per_epoch
+    decoding_seconds = _decoding_seconds(step.model, config, prepared, runtime)
+    loss_seconds = _FORWARD_SHARE * seconds / tokens * float(prepared.valid.target_lengths.sum())
+    start = _synchronized_time(runtime)
     path = CheckpointStore(folder).save(0, step.tensors(), {})
-    saving = _now(runtime) - began
-    bytes_on_disk = sum(file.stat().st_size for file in path.iterdir())
-    return Speed(count, seconds / tokens * mean, mean, size, decoding + losses, saving, bytes_on_disk)
+    save_seconds = _synchronized_time(runtime) - start
+    checkpoint_bytes = sum(file.stat().st_size for file in path.iterdir())
+    return Speed(
+        steps=num_timed,
+        step_seconds=seconds / tokens * mean_tokens,
+        target_tokens=mean_tokens,
+        steps_per_epoch=steps_per_epoch,
+        evaluation_seconds=decoding_seconds + loss_seconds,
+        save_seconds=save_seconds,
+        checkpoint_bytes=checkpoint_bytes,
+    )
 
 
-def _decoding_seconds(model: Seq2Seq, config: Config, prepared: Prepared, runtime: Runtime) -> float:
-    """Of an evaluation's greedy search, by one batch of it.
+def _decoding_seconds(model: Seq2Seq, config: Config, prepared: PreparedData, runtime: Runtime) -> float:
+    """Estimates the seconds of greedy decoding in one evaluation, from one batch.
 
-    A model that knows nothing never ends a sentence; it is stopped at the length of long references.
+    An untrained model never ends a sentence, so outputs are limited to the length of long references.
     """
     examples = min(config.trainer.eval_examples, len(prepared.valid))
-    tried = min(examples, config.search.batch_size)
-    if not tried:
+    num_timed = min(examples, config.search.batch_size)
+    if not num_timed:
         return 0.0
     longest = min(config.search.max_length, int(np.quantile(prepared.valid.target_lengths, 0.95)))
     search = replace(config.search, max_length=longest, min_length=min(config.search.min_length, longest))
     evaluator = build_evaluator(replace(config, search=search), prepared.tokenizers, runtime=runtime)
     model.eval()
-    began = _now(runtime)
-    evaluator.generate([model], prepared.valid, examples=tried, greedy=True)
-    return (_now(runtime) - began) * examples / tried
+    start = _synchronized_time(runtime)
+    evaluator.generate([model], prepared.valid, examples=num_timed, greedy=True)
+    return (_synchronized_time(runtime) - start) * examples / num_timed
 
 
-def _now(runtime: Runtime) -> float:
-    """Seconds, once the device has done what it was given."""
+def _synchronized_time(runtime: Runtime) -> float:
+    """Waits for the device to finish and returns the time in seconds."""
     if runtime.device.type == "cuda":
         torch.cuda.synchronize(runtime.device)
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""Which side of a corpus a text belongs to, judged by its writing and by its words."""
+"""Language identification: whether a text looks like a source or a target, by its script and by its words."""
 
 import re
 import unicodedata
@@ -9,18 +9,18 @@ from functools import lru_cache
 from math import log
 
 _WORD = re.compile(r"[^\W\d_]+")
-_CLEAR = 3.0  # nats: odds of 20 to 1 that a text is of the one side rather than of the other
-_PRIOR = 0.5  # added to counts (Jeffreys), so that a word that one side lacks decides nothing alone
+_MIN_LOG_ODDS = 3.0  # nats: odds of 20 to 1 that a text belongs to one side rather than to the other
+_PRIOR = 0.5  # added to counts (Jeffreys), so that one word that a side lacks does not decide alone
 
 
 @lru_cache(maxsize=1 << 16)
 def _script(char: str) -> str | None:
-    """A letter's script as the first word of its Unicode name, such as ``LATIN`` or ``CJK``; None of other signs."""
+    """Returns a letter's script, the first word of its Unicode name (``LATIN``, ``CJK``); None if it is no letter."""
     return re.split("[ -]", unicodedata.name(char, ""))[0] or None if char.isalpha() else None
 
 
 def script_of(text: str) -> str | None:
-    """The script of most letters of a text; None of a text without letters."""
+    """Returns the script of most letters of a text; None if it has no letters."""
     letters: Counter[str] = Counter()
     for char, count in Counter(text).items():
         script = _script(char)
@@ -31,28 +31,28 @@ def script_of(text: str) -> str | None:
 
 @dataclass(frozen=True)
 class SideCounts:
-    """How many pairs are where, judged by words; the rest gives no clear evidence.
+    """How many pairs look correct, swapped, or in one language, by their words; the other pairs are unclear.
 
     Attributes:
-        in_place: both texts look like their own side.
+        correct: each text looks like its own side.
         swapped: each text looks like the other side.
-        source_strayed: both look like the target side.
-        target_strayed: both look like the source side.
-        first_swapped: places of the first swapped pairs in what was judged, from 0.
+        both_target: both texts look like targets.
+        both_source: both texts look like sources.
+        first_swapped: indices of the first swapped pairs among those classified, from 0.
     """
 
-    in_place: int
+    correct: int
     swapped: int
-    source_strayed: int
-    target_strayed: int
+    both_target: int
+    both_source: int
     first_swapped: list[int]
 
 
-class WordsOfSides:
-    """A naive Bayes classifier of a text's side by the words in it, trained on the corpus itself.
+class SideClassifier:
+    """A naive Bayes classifier that tells sources from targets by their words, trained on the corpus itself.
 
-    It needs no knowledge of languages (as Cavnar and Trenkle, 1994, "N-gram-based text categorization", needs
-    profiles): as long as most pairs are the right way round, their words outvote those of the others.
+    It needs no language profiles (unlike Cavnar and Trenkle, 1994, "N-gram-based text categorization"): as long as
+    most pairs are the right way round, their words outvote those of the others.
 
     Args:
         pairs: source and target texts.
@@ -66,32 +66,45 @@ class WordsOfSides:
             self._target.update(_words(target))
         self._offset = log((self._target.total() + _PRIOR) / (self._source.total() + _PRIOR))
 
-    def judge(self, pairs: Sequence[tuple[str, str]], *, known: bool, first: int) -> SideCounts:
-        """Counts which pairs are in place.
+    def classify(self, pairs: Sequence[tuple[str, str]], *, leave_one_out: bool, max_listed: int) -> SideCounts:
+        """Classifies both texts of each pair and counts the outcomes.
 
         Args:
             pairs: source and target texts.
-            known: whether they are those of the training; each is then judged by the others alone.
-            first: how many places of swapped pairs are told.
+            leave_one_out: whether these are the pairs that the classifier was trained on; each is then classified by
+                the words of the others alone.
+            max_listed: how many indices of swapped pairs are returned at most.
         """
         counts: Counter[tuple[int, int]] = Counter()
         swapped: list[int] = []
-        for place, (source, target) in enumerate(pairs):
-            mine, yours = _words(source), _words(target)
-            where = (self._leaning(mine, mine, yours, known=known), self._leaning(yours, mine, yours, known=known))
-            counts[where] += 1
-            if where == (-1, 1) and len(swapped) < first:
-                swapped.append(place)
-        return SideCounts(counts[1, -1], counts[-1, 1], counts[-1, -1], counts[1, 1], swapped)
+        for index, (source, target) in enumerate(pairs):
+            source_words, target_words = _words(source), _words(target)
+            predicted = (
+                self._predict_side(source_words, source_words, target_words, leave_one_out=leave_one_out),
+                self._predict_side(target_words, source_words, target_words, leave_one_out=leave_one_out),
+            )
+            counts[predicted] += 1
+            if predicted == (-1, 1) and len(swapped) < max_listed:
+                swapped.append(index)
+        return SideCounts(
+            correct=counts[1, -1],
+            swapped=counts[-1, 1],
+            both_target=counts[-1, -1],
+            both_source=counts[1, 1],
+            first_swapped=swapped,
+        )
 
-    def _leaning(self, words: set[str], source: set[str], target: set[str], *, known: bool) -> int:
-        """1 for a text that looks like a source, -1 for one like a target, 0 where it is not clear."""
-        evidence = 0.0
+    def _predict_side(self, words: set[str], source: set[str], target: set[str], *, leave_one_out: bool) -> int:
+        """Returns 1 if words look like a source, -1 if they look like a target, 0 if that is unclear.
+
+        ``source`` and ``target`` are the words of the pair, which leave-one-out takes off the counts.
+        """
+        log_odds = 0.0
         for word in words:
-            in_source = self._source[word] - (known and word in source)
-            in_target = self._target[word] - (known and word in target)
-            evidence += log((in_source + _PRIOR) / (in_target + _PRIOR)) + self._offset
-        return (evidence >= _CLEAR) - (evidence <= -_CLEAR)
+            in_source = self._source[word] - (leave_one_out and word in source)
+            in_target = self._target[word] - (leave_one_out and word in target)
+            log_odds += log((in_source + _PRIOR) / (in_target + _PRIOR)) + self._offset
+        return (log_odds >= _MIN_LOG_ODDS) - (log_odds <= -_MIN_LOG_ODDS)
 
 
 def _words(text: str) -> set[str]:

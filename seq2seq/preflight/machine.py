@@ -1,4 +1,4 @@
-"""What the machine has to offer a run: memory, disk, GPUs."""
+"""Resources of the machine: memory, disk, GPUs."""
 
 import shutil
 import tempfile
@@ -7,23 +7,23 @@ from typing import Any
 
 import torch
 
-_CGROUP = Path("/sys/fs/cgroup")  # of the control group that a container's processes see as the root
+_CGROUP = Path("/sys/fs/cgroup")  # the control group that a container's processes see as the root
 
 
 def available_memory(device: torch.device, *, cgroup: Path = _CGROUP) -> int:
-    """Bytes that a process could take now: of the GPU, or of main memory within the container's limit."""
+    """Returns the bytes that a process could allocate now: on the GPU, or in main memory within the container limit."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     import psutil
 
     free = int(psutil.virtual_memory().available)
-    limit = _number(cgroup / "memory.max")
-    used = _number(cgroup / "memory.current")
+    limit = _read_int(cgroup / "memory.max")
+    used = _read_int(cgroup / "memory.current")
     return free if limit is None or used is None else min(free, max(limit - used, 0))
 
 
-def _number(path: Path) -> int | None:
-    """The number in a file of the kernel's; None if it says "max", or there is no such file."""
+def _read_int(path: Path) -> int | None:
+    """Reads the integer in a cgroup file; None if it says "max" or there is no such file."""
     try:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -31,25 +31,25 @@ def _number(path: Path) -> int | None:
 
 
 def gpus() -> list[dict[str, Any]]:
-    """Name, bytes of memory and bytes free of each GPU."""
+    """Returns the name, bytes of memory and free bytes of each GPU."""
     found = []
-    for number in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(number)
-        found.append({"name": torch.cuda.get_device_name(number), "memory": total, "free": free})
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        found.append({"name": torch.cuda.get_device_name(index), "memory": total, "free": free})
     return found
 
 
 def free_disk(path: Path) -> int:
-    """Bytes that this user can still write below a path, which need not exist."""
-    return shutil.disk_usage(_existing(path)).free
+    """Returns the bytes that this user can still write below a path, which need not exist."""
+    return shutil.disk_usage(_nearest_existing(path)).free
 
 
-def why_not_writable(path: Path) -> str | None:
-    """Why a folder, which need not exist, cannot be written to; None if it can. Nothing is left behind.
+def write_error(path: Path) -> str | None:
+    """Returns why a folder, which need not exist, cannot be written to; None if it can. Leaves nothing behind.
 
-    Permissions tell too little (a read-only file system, a full quota), so a file without a name is made.
+    Creates an unnamed file, since permissions do not show a read-only file system or a full quota.
     """
-    folder = _existing(path)
+    folder = _nearest_existing(path)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0")
@@ -58,8 +58,8 @@ def why_not_writable(path: Path) -> str | None:
     return None
 
 
-def _existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists."""
+def _nearest_existing(path: Path) -> Path:
+    """Returns the path, or the nearest folder above it that exists."""
     path = path.absolute()
     while not path.exists() and path != path.parent:
         path = path.parent

@@ -1,4 +1,4 @@
-"""The report of `seq2seq check`: figures and diagnostics, as text of one screen and as JSON."""
+"""The report of `seq2seq check`: measurements and diagnostics, as text of one screen and as JSON."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,32 +8,32 @@ from typing import Any
 from seq2seq.data.report import SideReport, SplitReport
 from seq2seq.preflight.corpus_quality import Quality
 from seq2seq.preflight.diagnostics import Diagnostic, Severity
-from seq2seq.preflight.dry_run import DryRun, Memory, Speed
+from seq2seq.preflight.dry_run import DryRun, MemoryEstimate, Speed
 from seq2seq.training.config import Averaging, TrainerConfig
 
 _WIDTH = 118
-_LOG_BYTES = 2_500  # of one log of a dozen values: JSON, TensorBoard and the line of text
-_IMAGE_BYTES = 60_000  # of an attention heat map
-_WORTH = 0.001  # share of unknown tokens or bytes from which on it is told
-_TIGHT = 0.8  # share of memory or disk that leaves no room for others, or for an estimate that is too low
+_LOG_BYTES = 2_500  # per log event of a dozen values: JSON, TensorBoard and the line of text
+_IMAGE_BYTES = 60_000  # per attention heat map
+_MIN_SHARE = 0.001  # share of unknown tokens or of bytes at which it is shown
+_TIGHT = 0.8  # share of memory or disk that leaves too little for other processes, or for a low estimate
 
 
 @dataclass
-class Preflight:
-    """What is known of a run before it starts; figures that could not be had are None.
+class PreflightReport:
+    """What is known about a run before it starts; what could not be measured is None or empty.
 
     Attributes:
-        name: of the run.
+        name: name of the run.
         command: the command that trains it.
-        folder: where it goes, and what is there.
+        folder: path and state of the run folder.
         environment: as in `provenance.json`, and the GPUs.
-        free_disk: bytes.
-        cached_bytes: that preparing the data will still take on the disk.
+        free_disk: free bytes on the disk of the run folder.
+        cached_bytes: disk space that preparing the data will still take.
         splits: the data report by split.
-        qualities: of the texts by split.
-        subsampled: where the training set was too large to prepare: every how many-th pair stands for it; else 1.
+        qualities: quality statistics of the texts by split.
+        subsampled: n if only every n-th training pair was prepared, since the training set is large; else 1.
         dry_run: memory and speed.
-        diagnostics: in the order found.
+        diagnostics: in the order in which they were found.
     """
 
     name: str
@@ -50,27 +50,27 @@ class Preflight:
 
     @property
     def errors(self) -> list[Diagnostic]:
-        """What has to be mended first."""
+        """Diagnostics that have to be fixed before training."""
         return [diagnostic for diagnostic in self.diagnostics if diagnostic.severity is Severity.error]
 
     def verdict(self) -> str:
-        """Ready, or what to do first."""
+        """Formats whether training can start, or what to fix first."""
         if not self.errors:
             return f"ready to train: {self.command}"
         more = len(self.errors) - 1
-        others = f" (and {more} error{'s' if more > 1 else ''} more)" if more else ""
+        others = f" (and {more} more error{'s' if more > 1 else ''})" if more else ""
         return f"not ready to train: {self.errors[0]}{others}"
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a run takes in one process.
+    """Time and disk space that a run takes in one process.
 
     Attributes:
-        steps: that the limits of `trainer` allow; None where only time or patience ends it.
+        steps: number of steps that the limits of `trainer` allow; None if only time or patience ends the run.
         epochs: the same in passes over the data.
-        hours: with evaluations and saves; None where only patience ends it.
-        disk_bytes: of checkpoints, those being written too, and logs.
+        hours: duration with evaluations and saves; None if only patience ends the run.
+        disk_bytes: size of checkpoints, including the one being written, and logs.
     """
 
     steps: int | None
@@ -80,47 +80,50 @@ class Budget:
 
 
 def budget(trainer: TrainerConfig, speed: Speed) -> Budget:
-    """What a run of this speed takes."""
+    """Computes the time and disk space of a run of this speed."""
     limits = [trainer.max_steps, None if trainer.max_epochs is None else trainer.max_epochs * speed.steps_per_epoch]
     steps = min((limit for limit in limits if limit is not None), default=None)
-    seconds_a_step = (
+    seconds_per_step = (
         speed.step_seconds + speed.evaluation_seconds / trainer.eval_every + speed.save_seconds / trainer.save_every
     )
-    hours = None if steps is None else steps * seconds_a_step / 3600
+    hours = None if steps is None else steps * seconds_per_step / 3600
     if trainer.max_minutes is not None:
         hours = min(trainer.max_minutes / 60, hours if hours is not None else trainer.max_minutes / 60)
-    made = steps if steps is not None else int(3600 * (hours or 0) / seconds_a_step)
-    logs = made // trainer.log_every * _LOG_BYTES + made // trainer.eval_every * trainer.attention_images * _IMAGE_BYTES
+    num_steps = steps if steps is not None else int(3600 * (hours or 0) / seconds_per_step)
+    num_images = num_steps // trainer.eval_every * trainer.attention_images
+    log_bytes = num_steps // trainer.log_every * _LOG_BYTES + num_images * _IMAGE_BYTES
     return Budget(
         steps,
         None if steps is None else steps / speed.steps_per_epoch,
         hours,
-        _checkpoints(trainer) * speed.checkpoint_bytes + logs,
+        _max_checkpoints(trainer) * speed.checkpoint_bytes + log_bytes,
     )
 
 
-def _checkpoints(trainer: TrainerConfig) -> int:
-    """How many there are at most: those kept, the one being written, the average."""
+def _max_checkpoints(trainer: TrainerConfig) -> int:
+    """Returns how many checkpoints exist at most: those kept, the one being written, the average."""
     last = trainer.average_checkpoints if trainer.average is Averaging.last else trainer.keep_last
     best = trainer.average_checkpoints if trainer.average is Averaging.best else trainer.keep_best
     return max(last, trainer.keep_last) + max(best, trainer.keep_best) + 1 + (trainer.average is not Averaging.none)
 
 
-def of_machine(trainer: TrainerConfig, report: Preflight) -> Iterator[Diagnostic]:
-    """Findings about memory, disk and time."""
+def resource_diagnostics(trainer: TrainerConfig, report: PreflightReport) -> Iterator[Diagnostic]:
+    """Yields the diagnostics of memory, disk and time."""
     if report.dry_run is None:
         return
     memory, speed = report.dry_run.memory, report.dry_run.speed
-    less = f"lower trainer.batch_tokens={trainer.batch_tokens}, and raise trainer.accumulate by as much"
-    if memory.needed > memory.room:
-        message = f"about {_bytes(memory.needed)} of memory are needed, {_bytes(memory.room)} are free"
-        yield Diagnostic(Severity.error, "trainer.batch_tokens", message, less)
+    fix = f"lower trainer.batch_tokens={trainer.batch_tokens}, and raise trainer.accumulate by the same factor"
+    if memory.needed_bytes > memory.free_bytes:
+        message = f"training needs about {_bytes(memory.needed_bytes)} of memory, {_bytes(memory.free_bytes)} are free"
+        yield Diagnostic(Severity.error, "trainer.batch_tokens", message, fix)
     elif memory.splits:
-        message = f"the largest batches do not fit into {_bytes(memory.room)} of memory and would be computed in parts"
-        yield Diagnostic(Severity.warning, "trainer.batch_tokens", message, less)
-    elif memory.needed > _TIGHT * memory.room:
-        message = f"the peak of memory, {_bytes(memory.needed)}, is close to the {_bytes(memory.room)} that are free"
-        yield Diagnostic(Severity.warning, "trainer.batch_tokens", message, less)
+        message = f"the largest batches do not fit into {_bytes(memory.free_bytes)} of memory and would be split"
+        yield Diagnostic(Severity.warning, "trainer.batch_tokens", message, fix)
+    elif memory.needed_bytes > _TIGHT * memory.free_bytes:
+        message = (
+            f"the peak memory, {_bytes(memory.needed_bytes)}, is close to the {_bytes(memory.free_bytes)} that are free"
+        )
+        yield Diagnostic(Severity.warning, "trainer.batch_tokens", message, fix)
     if speed is None:
         return
     plan = budget(trainer, speed)
@@ -130,20 +133,23 @@ def of_machine(trainer: TrainerConfig, report: Preflight) -> Iterator[Diagnostic
             Severity.error if disk > report.free_disk else Severity.warning,
             "output_root",
             f"the run needs about {_bytes(disk)} of disk, {_bytes(report.free_disk)} are free",
-            f"free some, set output_root to another disk, or keep fewer than {_checkpoints(trainer)} checkpoints",
+            "free some space, set output_root to another disk, or keep fewer than "
+            f"{_max_checkpoints(trainer)} checkpoints",
         )
     if plan.steps is not None and trainer.eval_every > plan.steps:
-        message = f"the run of {plan.steps:,} steps is evaluated at its end only (every {trainer.eval_every:,} steps)"
+        message = (
+            f"the run of {plan.steps:,} steps is evaluated only at its end (trainer.eval_every={trainer.eval_every:,})"
+        )
         yield Diagnostic(Severity.note, "trainer.eval_every", message, "lower trainer.eval_every")
     if plan.epochs is not None and plan.epochs < 1:
         message = f"the run of {plan.steps:,} steps sees only {plan.epochs:.0%} of the training data"
         yield Diagnostic(Severity.note, "trainer.max_steps", message, "raise trainer.max_steps")
     if trainer.compile:
-        yield Diagnostic(Severity.note, "trainer.compile", "the steps were measured without compiling them")
+        yield Diagnostic(Severity.note, "trainer.compile", "the speed was measured without compiling")
 
 
-def to_dict(report: Preflight, trainer: TrainerConfig) -> dict[str, Any]:
-    """All figures and diagnostics as plain values, for JSON."""
+def to_dict(report: PreflightReport, trainer: TrainerConfig) -> dict[str, Any]:
+    """Returns all measurements and diagnostics as plain values, for JSON."""
     dry_run = report.dry_run
     speed = None if dry_run is None else dry_run.speed
     return {
@@ -163,104 +169,110 @@ def to_dict(report: Preflight, trainer: TrainerConfig) -> dict[str, Any]:
     }
 
 
-def text(report: Preflight, trainer: TrainerConfig) -> str:
-    """The report for people: figures, diagnostics by severity, the verdict. Plain ASCII but for what users named."""
-    figures = [*_environment(report), ("folder", report.folder), *_data(report)]
+def to_text(report: PreflightReport, trainer: TrainerConfig) -> str:
+    """Formats the report: measurements, diagnostics by severity, the verdict. ASCII except for names by users."""
+    rows = [*_environment_rows(report), ("folder", report.folder), *_data_rows(report)]
     if report.dry_run is not None:
-        figures += _dry_run_lines(report, report.dry_run, trainer)
+        rows += _dry_run_rows(report, report.dry_run, trainer)
     lines = [f"seq2seq check: {report.name}", ""]
-    width = max(len(label) for label, _ in figures) + 2
-    for label, line in figures:
-        lines += _hanging(f"  {label:<{width}}", line)
+    width = max(len(label) for label, _ in rows) + 2
+    for label, line in rows:
+        lines += _wrapped(f"  {label:<{width}}", line)
     verdict = "not ready to train: fix the errors above first" if report.errors else report.verdict()
-    return "\n".join([*lines, "", *_findings(report.diagnostics), "", verdict])
+    return "\n".join([*lines, "", *_diagnostic_lines(report.diagnostics), "", verdict])
 
 
-def _hanging(head: str, line: str) -> list[str]:
-    """A line behind its head, wrapped below itself; paths are not torn."""
+def _wrapped(label: str, line: str) -> list[str]:
+    """Wraps a line with a hanging indent behind its label; paths are not broken."""
     return textwrap.wrap(
         line,
         _WIDTH,
-        initial_indent=head,
-        subsequent_indent=" " * len(head),
+        initial_indent=label,
+        subsequent_indent=" " * len(label),
         break_long_words=False,
         break_on_hyphens=False,
     )
 
 
-def _environment(report: Preflight) -> Iterator[tuple[str, str]]:
-    about, packages = report.environment, report.environment["packages"]
+def _environment_rows(report: PreflightReport) -> Iterator[tuple[str, str]]:
+    environment, packages = report.environment, report.environment["packages"]
     yield (
         "software",
-        f"seq2seq {about['version']}, Python {about['python']}, torch {packages['torch']}, {about['platform']}",
+        f"seq2seq {environment['version']}, Python {environment['python']}, torch {packages['torch']}, "
+        f"{environment['platform']}",
     )
-    device = about.get("device", "none that was asked for")
-    yield "device", f"{device} in {about.get('precision', '?')}"
-    for gpu in about["gpus"]:
+    device = environment.get("device", "not available")
+    yield "device", f"{device} in {environment.get('precision', '?')}"
+    for gpu in environment["gpus"]:
         yield "gpu", f"{gpu['name']}, {_bytes(gpu['free'])} of {_bytes(gpu['memory'])} free"
 
 
-def _data(report: Preflight) -> Iterator[tuple[str, str]]:
+def _data_rows(report: PreflightReport) -> Iterator[tuple[str, str]]:
     for name, quality in report.qualities.items():
         split = report.splits.get(name)
         if split is None:
             yield name, f"{quality.pairs:,} pairs"
             continue
-        kept = f"{quality.pairs:,} pairs" if report.subsampled > 1 else split.kept_of("pairs")
-        yield name, f"{kept}; tokens of sources: {_lengths(split.source)}; of targets: {_lengths(split.target)}"
+        kept = f"{quality.pairs:,} pairs" if report.subsampled > 1 else split.describe_kept("pairs")
+        yield name, f"{kept}; source tokens: {_lengths(split.source)}; target tokens: {_lengths(split.target)}"
     if report.subsampled > 1:
-        yield "", f"(lengths and vocabulary are those of every {report.subsampled}th training pair)"
+        yield "", f"(lengths and vocabulary are of every {report.subsampled}th training pair)"
 
 
 def _lengths(side: SideReport) -> str:
-    known = {"median": "median", "p99": "99 % to", "longest": "longest"}
-    lengths = ", ".join(f"{word} {side.lengths[key]:,}" for key, word in known.items() if key in side.lengths)
-    odd = [
+    labels = {"median": "median", "p99": "99 % up to", "longest": "longest"}
+    lengths = ", ".join(f"{label} {side.lengths[key]:,}" for key, label in labels.items() if key in side.lengths)
+    shares = [
         f"{count / max(side.tokens, 1):.1%} {what}"
         for count, what in ((side.unknown, "unknown"), (side.byte_pieces, "bytes"))
-        if count >= _WORTH * side.tokens > 0
+        if count >= _MIN_SHARE * side.tokens > 0
     ]
     cut = [f"{side.truncated:,} cut"] if side.truncated else []
-    return ", ".join([lengths, *odd, *cut])
+    return ", ".join([lengths, *shares, *cut])
 
 
-def _dry_run_lines(report: Preflight, dry_run: DryRun, trainer: TrainerConfig) -> Iterator[tuple[str, str]]:
+def _dry_run_rows(report: PreflightReport, dry_run: DryRun, trainer: TrainerConfig) -> Iterator[tuple[str, str]]:
     yield "model", f"{dry_run.parameters:,} parameters"
-    yield "memory", _memory(dry_run.memory)
+    yield "memory", _memory_line(dry_run.memory)
     speed = dry_run.speed
     if speed is None:
         return
     rate = speed.target_tokens / speed.step_seconds
     yield (
         "speed",
-        f"{_seconds(speed.step_seconds)} a step, {rate:,.0f} target tokens/s ({speed.steps} steps measured); "
-        f"an evaluation about {_seconds(speed.evaluation_seconds)}, a save {_seconds(speed.save_seconds)}",
+        f"{_seconds(speed.step_seconds)} per step, {rate:,.0f} target tokens/s ({speed.steps} steps timed); "
+        f"about {_seconds(speed.evaluation_seconds)} per evaluation, {_seconds(speed.save_seconds)} per save",
     )
     plan = budget(trainer, speed)
     length = (
-        f"{plan.steps:,} steps, {plan.epochs:.3g} epochs of {speed.steps_per_epoch:,}" if plan.steps else "no limit"
+        f"{plan.steps:,} steps, {plan.epochs:.3g} epochs of {speed.steps_per_epoch:,} steps"
+        if plan.steps
+        else "no limit on steps"
     )
-    yield "time", f"about {_seconds(3600 * plan.hours)} ({length})" if plan.hours else "until trainer.patience ends it"
+    yield (
+        "time",
+        f"about {_seconds(3600 * plan.hours)} ({length})" if plan.hours else "until trainer.patience stops the run",
+    )
     needed = _bytes(plan.disk_bytes + report.cached_bytes)
-    each = f"{_checkpoints(trainer)} checkpoints of {_bytes(speed.checkpoint_bytes)}"
+    each = f"{_max_checkpoints(trainer)} checkpoints of {_bytes(speed.checkpoint_bytes)}"
     yield "disk", f"about {needed} needed ({each}, logs), {_bytes(report.free_disk)} free"
 
 
-def _memory(memory: Memory) -> str:
+def _memory_line(memory: MemoryEstimate) -> str:
     shapes = " and ".join("{} x ({} + {})".format(*shape) for shape in memory.batches)
-    how = "measured" if memory.measured else "worked out from a part"
+    how = "measured" if memory.measured else "extrapolated from a part"
     return (
-        f"{_bytes(memory.needed)} at the peak, {_bytes(memory.room)} free "
-        f"({how}: the largest batches, {shapes} tokens of sources and targets)"
+        f"{_bytes(memory.needed_bytes)} at the peak, {_bytes(memory.free_bytes)} free "
+        f"({how} on the largest batches: examples x (source + target tokens) = {shapes})"
     )
 
 
-def _findings(diagnostics: Sequence[Diagnostic]) -> list[str]:
+def _diagnostic_lines(diagnostics: Sequence[Diagnostic]) -> list[str]:
     counts = [(severity, sum(diagnostic.severity is severity for diagnostic in diagnostics)) for severity in Severity]
     shown = [f"{count} {severity.value}{'s' if count > 1 else ''}" for severity, count in counts if count]
-    lines = [", ".join(shown) if shown else "nothing amiss was found"]
+    lines = [", ".join(shown) if shown else "no problems found"]
     for diagnostic in _by_severity(diagnostics):
-        lines += _hanging(f"  {diagnostic.severity.value:<9}", str(diagnostic))
+        lines += _wrapped(f"  {diagnostic.severity.value:<9}", str(diagnostic))
     return lines
 
 
@@ -274,7 +286,7 @@ def _bytes(count: float) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    """A time with the unit that suits it."""
+    """Formats a duration with a fitting unit."""
     if seconds < 90:
         return f"{seconds:.2g} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

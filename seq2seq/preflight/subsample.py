@@ -1,4 +1,4 @@
-"""A large corpus subsampled, for what need not be known exactly."""
+"""Subsampling of a large corpus, for statistics that need not be exact."""
 
 import json
 from dataclasses import replace
@@ -9,10 +9,10 @@ from seq2seq.data.corpus import CorpusConfig, DataConfig, read_examples, resolve
 
 
 def subsampled(data: DataConfig, folder: Path, *, every: int) -> DataConfig:
-    """The same data with every n-th training pair only, written as JSON Lines into a folder.
+    """Writes every n-th training pair as JSON Lines and returns the same data section with that training set.
 
     Args:
-        data: the whole.
+        data: the section of the whole data.
         folder: receives the file.
         every: n.
     """

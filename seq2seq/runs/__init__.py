@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, checkpoints, curves, figures and comparisons."""
+"""Run folders: checkpoints, logs, plots, tables and comparisons."""

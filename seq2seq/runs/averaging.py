@@ -1,4 +1,4 @@
-"""The mean of checkpoints' weights."""
+"""Checkpoint averaging."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -7,22 +7,22 @@ import torch
 from torch import Tensor
 
 from seq2seq.errors import UserError
-from seq2seq.runs.checkpoint import identity, load
+from seq2seq.runs.checkpoint import load_checkpoint, tensor_id
 from seq2seq.runs.manifest import CheckpointError
 
 
 def average(paths: Sequence[Path]) -> dict[str, Tensor]:
-    """The element-wise mean of the model weights of several checkpoints (Vaswani et al. 2017, section 6.1).
+    """Return the element-wise mean of the model weights of several checkpoints (Vaswani et al. 2017, section 6.1).
 
-    Sums are kept in float64 and rounded once, to each tensor's own dtype. Integer tensors must be equal. Tied
-    names share a mean, as they share a tensor.
+    Sums are accumulated in float64 and rounded once, to each tensor's own dtype. Integer tensors must be equal.
+    Tied names share one mean, as they share one tensor.
 
     Args:
         paths: checkpoint folders, at least one.
 
     Raises:
         UserError: names, shapes, types or integer values differ; the message names both checkpoints.
-        CheckpointError: one of them is damaged: the mean of the others would be another than was asked for.
+        CheckpointError: one of them is damaged; averaging only the others would not be what was asked for.
     """
     if not paths:
         raise UserError("no checkpoints to average")
@@ -40,27 +40,27 @@ def average(paths: Sequence[Path]) -> dict[str, Tensor]:
     owners: dict[Hashable, Tensor] = {}
     for name, total in sums.items():
         mean = (total / len(paths)).to(first[name].dtype) if total.is_floating_point() else total
-        owner = owners.setdefault(identity(first[name]), mean)
+        owner = owners.setdefault(tensor_id(first[name]), mean)
         means[name] = owner if torch.equal(owner, mean) else mean
     return means
 
 
 def _weights_to_average(path: Path) -> dict[str, Tensor]:
     try:
-        return load(path, files=["model"]).tensors["model"]
+        return load_checkpoint(path, files=["model"]).tensors["model"]
     except CheckpointError as error:
         raise CheckpointError(f"cannot average: {error}; delete {path} to average the others") from error
 
 
 def _check_same_layout(first: Mapping[str, Tensor], other: Mapping[str, Tensor], path: Path, other_path: Path) -> None:
-    odd = sorted(first.keys() ^ other.keys())
-    odd += sorted(
+    differing = sorted(first.keys() ^ other.keys())
+    differing += sorted(
         name
         for name in first.keys() & other.keys()
         if (first[name].shape, first[name].dtype) != (other[name].shape, other[name].dtype)
     )
-    if odd:
+    if differing:
         raise UserError(
-            f"cannot average {path} and {other_path}: their models differ in {', '.join(odd[:3])}"
-            + (f" and {len(odd) - 3} more tensors" if len(odd) > 3 else "")
+            f"cannot average {path} and {other_path}: their models differ in {', '.join(differing[:3])}"
+            + (f" and {len(differing) - 3} more tensors" if len(differing) > 3 else "")
         )

@@ -1,4 +1,4 @@
-"""Two or more systems on the same examples: scores, paired tests, and the examples on which they differ most."""
+"""Compares systems on the same examples: scores, paired significance tests, and where outputs differ most."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,44 +8,44 @@ import numpy as np
 
 from seq2seq.errors import UserError
 from seq2seq.metrics import LOWER_IS_BETTER, MetricsConfig, Statistics, statistics
-from seq2seq.metrics.significance import Array, Sampling, TestedScore, paired_tests
-from seq2seq.runs.report import markdown_table
+from seq2seq.metrics.significance import Array, ResamplingConfig, TestedScore, paired_tests
+from seq2seq.runs.tables import markdown_table
 
-_SHOWN_CHARACTERS = 500  # of a text in Markdown; JSON has all of it
+_MAX_CHARACTERS = 500  # longer texts are cut in Markdown; JSON has them in full
 
 
 @dataclass(frozen=True)
 class System:
-    """What one system made of the examples.
+    """A system's outputs.
 
     Attributes:
-        name: What tables call it; no two are the same.
-        outputs: A text for each example.
-        place: Where they come from, for messages.
+        name: Unique name, for tables.
+        outputs: One text per example.
+        origin: Where the outputs come from, for messages.
     """
 
     name: str
     outputs: Sequence[str]
-    place: str
+    origin: str
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """What systems are compared on.
+    """The examples on which systems are compared.
 
     Attributes:
-        name: What headings call it.
-        references: At least one for each example.
-        sources: One for each example; None where they are not known.
-        place: Where they come from, for messages.
+        name: Name, for headings.
+        references: One or more texts per example.
+        sources: One text per example; None if unknown.
+        origin: Where the references come from, for messages.
     """
 
-    __test__ = False  # not a test case, whatever its name tells pytest
+    __test__ = False  # keeps pytest from collecting it as a test case
 
     name: str
     references: Sequence[Sequence[str]]
     sources: Sequence[str] | None
-    place: str
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Contrast:
     """An example with the outputs of the baseline and of another system.
 
     Attributes:
-        number: Of the example, from 1: its line in a text file.
-        scores: Sentence-level scores of the two outputs.
-        source: None where it is not known.
-        references: At least one.
-        outputs: The baseline's, then the system's.
+        number: Line number of the example in a text file, from 1.
+        scores: Sentence-level scores of the two outputs, the baseline's first.
+        source: None if unknown.
+        references: One or more texts.
+        outputs: The two outputs, the baseline's first.
     """
 
     number: int
@@ -72,8 +72,8 @@ class Contrasts:
     """The examples on which a system and the baseline differ most.
 
     Attributes:
-        better: Where the system is furthest ahead, widest lead first.
-        worse: Where it is furthest behind.
+        better: Examples on which the system is furthest ahead, largest difference first.
+        worse: Examples on which it is furthest behind, largest difference first.
     """
 
     better: Sequence[Contrast]
@@ -85,13 +85,13 @@ class Comparison:
     """Systems compared on one test set; the first is the baseline.
 
     Attributes:
-        test_set: Its name.
-        examples: Its size.
-        systems: Their names.
-        scores: By metric, the systems' in their order.
-        signatures: By metric.
-        contrasts: By the name of each system but the baseline; they go by the first metric.
-        sampling: Of intervals and p-values.
+        test_set: Name of the test set.
+        examples: Number of examples.
+        systems: Names of the systems.
+        scores: For each metric, the scores in the order of `systems`.
+        signatures: The signature of each metric.
+        contrasts: For each system except the baseline, by the first metric.
+        resampling: Settings of intervals and p-values.
     """
 
     test_set: str
@@ -100,14 +100,14 @@ class Comparison:
     scores: Mapping[str, Sequence[TestedScore]]
     signatures: Mapping[str, str]
     contrasts: Mapping[str, Contrasts]
-    sampling: Sampling
+    resampling: ResamplingConfig
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain mappings, lists, strings and numbers."""
+        """Returns the comparison as plain mappings, lists, strings and numbers."""
         return {
             "examples": self.examples,
             "baseline": self.systems[0],
-            **asdict(self.sampling),
+            **asdict(self.resampling),
             "metrics": {
                 metric: {
                     "signature": self.signatures[metric],
@@ -132,18 +132,18 @@ def compare(
     config: MetricsConfig,
     *,
     target_language: str | None,
-    sampling: Sampling,
+    resampling: ResamplingConfig,
     examples: int,
 ) -> Comparison:
-    """Scores systems and tests each against the first.
+    """Scores systems and tests each one against the first.
 
     Args:
-        test: The examples.
-        systems: Two or more.
+        test: The test set.
+        systems: Two or more; the first is the baseline.
         config: The metrics; single examples are compared by the first of `config.names`.
         target_language: See `metrics.score`.
-        sampling: Of intervals and p-values.
-        examples: How many of those that differ most are kept, in either direction.
+        resampling: Settings of intervals and p-values.
+        examples: Number of examples to keep per direction (better, worse).
 
     Raises:
         UserError: There are more or fewer outputs than references, or a metric cannot be computed.
@@ -151,38 +151,38 @@ def compare(
     for system in systems:
         if len(system.outputs) != len(test.references):
             raise UserError(
-                f"{system.place} has {len(system.outputs):,} outputs, {test.place} has {len(test.references):,} "
-                "references: they must be the same examples in the same order, one a line"
+                f"{system.origin} has {len(system.outputs):,} outputs, {test.origin} has {len(test.references):,} "
+                "references: they must be the same examples in the same order, one per line"
             )
-    measured = [
+    system_statistics = [
         statistics(system.outputs, test.references, config, target_language=target_language) for system in systems
     ]
-    metric = next(iter(measured[0]))
-    values = [_sentence_scores(by_metric[metric]) for by_metric in measured]
+    metric = next(iter(system_statistics[0]))
+    sentence_scores = [_sentence_scores(by_metric[metric]) for by_metric in system_statistics]
     contrasts = {
         system.name: _contrasts(
             test,
             (systems[0], system),
-            (values[0], theirs),
+            (sentence_scores[0], scores),
             lower_is_better=metric in LOWER_IS_BETTER,
             count=examples,
         )
-        for system, theirs in zip(systems[1:], values[1:], strict=True)
+        for system, scores in zip(systems[1:], sentence_scores[1:], strict=True)
     }
     return Comparison(
         test.name,
         len(test.references),
         tuple(system.name for system in systems),
-        paired_tests(measured, sampling),
-        {name: _with_sampling(one.signature, sampling) for name, one in measured[0].items()},
+        paired_tests(system_statistics, resampling),
+        {name: _with_resampling(entry.signature, resampling) for name, entry in system_statistics[0].items()},
         contrasts,
-        sampling,
+        resampling,
     )
 
 
-def _sentence_scores(measured: Statistics) -> Array:
-    """The score of each example alone, [N]."""
-    return np.array([measured.score(row) for row in measured.rows])
+def _sentence_scores(stats: Statistics) -> Array:
+    """Returns the score of each example by itself, [N]."""
+    return np.array([stats.score(row) for row in stats.rows])
 
 
 def _contrasts(
@@ -193,31 +193,31 @@ def _contrasts(
     lower_is_better: bool,
     count: int,
 ) -> Contrasts:
-    """Picks the examples that differ most, at most `count` in either direction; of equal ones the first."""
+    """Returns the examples that differ most, at most `count` per direction; ties keep the order of the examples."""
     gains = scores[0] - scores[1] if lower_is_better else scores[1] - scores[0]
 
-    def example(place: int) -> Contrast:
+    def contrast(index: int) -> Contrast:
         return Contrast(
-            place + 1,
-            (float(scores[0][place]), float(scores[1][place])),
-            None if test.sources is None else test.sources[place],
-            tuple(test.references[place]),
-            (systems[0].outputs[place], systems[1].outputs[place]),
+            index + 1,
+            (float(scores[0][index]), float(scores[1][index])),
+            None if test.sources is None else test.sources[index],
+            tuple(test.references[index]),
+            (systems[0].outputs[index], systems[1].outputs[index]),
         )
 
-    ahead = [place for place in np.argsort(-gains, kind="stable")[:count].tolist() if gains[place] > 0]
-    behind = [place for place in np.argsort(gains, kind="stable")[:count].tolist() if gains[place] < 0]
-    return Contrasts([example(place) for place in ahead], [example(place) for place in behind])
+    better = [index for index in np.argsort(-gains, kind="stable")[:count].tolist() if gains[index] > 0]
+    worse = [index for index in np.argsort(gains, kind="stable")[:count].tolist() if gains[index] < 0]
+    return Contrasts([contrast(index) for index in better], [contrast(index) for index in worse])
 
 
-def _with_sampling(signature: str, sampling: Sampling) -> str:
-    """Names both tests where sacrebleu does: behind the number of references."""
+def _with_resampling(signature: str, resampling: ResamplingConfig) -> str:
+    """Inserts the settings of both tests where sacrebleu has them: after the number of references."""
     references, settings = signature.split("|", 1)
-    return f"{references}|bs:{sampling.resamples}|ar:{sampling.trials}|seed:{sampling.seed}|{settings}"
+    return f"{references}|bs:{resampling.resamples}|ar:{resampling.trials}|seed:{resampling.seed}|{settings}"
 
 
 def markdown(comparison: Comparison) -> str:
-    """Formats a comparison as a Markdown section that reads well as it is."""
+    """Formats a comparison as a Markdown section."""
     parts = [
         f"## {comparison.test_set}: {comparison.examples:,} examples",
         markdown_table(list(_score_rows(comparison))),
@@ -266,18 +266,18 @@ def _probability(value: float) -> str:
 
 
 def _explanation(comparison: Comparison) -> str:
-    sampling = comparison.sampling
+    resampling = comparison.resampling
     lower = [metric for metric in comparison.scores if metric in LOWER_IS_BETTER]
     return (
         f"Differences are from {comparison.systems[0]}."
         + (f" Lower is better in {', '.join(lower)}." if lower else "")
-        + f" Paired bootstrap (Koehn 2004) of {sampling.resamples:,} resamples, approximate randomization (Riezler and "
-        f"Maxwell 2005) of {sampling.trials:,} trials, seed {sampling.seed}."
+        + f" Paired bootstrap (Koehn 2004) of {resampling.resamples:,} resamples, approximate randomization (Riezler "
+        f"and Maxwell 2005) of {resampling.trials:,} trials, seed {resampling.seed}."
     )
 
 
 def _contrast_block(contrast: Contrast, names: tuple[str, str]) -> str:
-    """An example in a block of code, where no character of its texts means anything to Markdown."""
+    """Formats an example as a code block, in which Markdown takes no character of the texts as markup."""
     before, after = contrast.scores
     texts = [] if contrast.source is None else [("source", contrast.source)]
     texts += [("reference", reference) for reference in contrast.references]
@@ -289,6 +289,6 @@ def _contrast_block(contrast: Contrast, names: tuple[str, str]) -> str:
 
 
 def _indented(text: str, width: int) -> str:
-    """The text, cut where it is long; lines after the first begin below it, so that none can end the block."""
-    shown = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+    """Cuts a long text and indents all lines but the first, so that none can end the code block."""
+    shown = text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"
     return ("\n" + " " * width).join(shown.splitlines())

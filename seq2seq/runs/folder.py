@@ -1,4 +1,4 @@
-"""The run folder: what lies where, who may write there, and small files written whole or not at all."""
+"""The run folder: its paths, its lock, and atomic writes of small files."""
 
 import errno
 import fcntl
@@ -22,10 +22,10 @@ from seq2seq.system.files import write_bytes
 
 LOGGER = logging.getLogger("seq2seq")
 
-# What flock says on a network file system that has no locks, or was mounted without (Lustre, some NFS).
+# Errors of flock on a network file system without locks, or mounted without them (Lustre, some NFS).
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL, errno.EBADF)
 _LOCK, _LOCK_BY_NAME = "run.lock", "run.lock.holder"
-# A small file of a process that was killed before it renamed it, and the probe of `RunFolder.create`.
+# Temporary files of a process that was killed before renaming them, and the probe of `RunFolder.create`.
 _LEFTOVER = re.compile(r"\..+\.\d+")
 
 
@@ -47,40 +47,40 @@ class RunFolder:
         self.results = path / "results.json"
 
     def create(self) -> None:
-        """Makes the folder and checks that it can be written.
+        """Creates the folder and checks that it is writable.
 
         Raises:
-            UserError: If it cannot, or if what is there is a run without its configuration.
+            UserError: If it is not, or if it holds a run without its configuration.
         """
-        refuse_links_out(self.path)
+        refuse_external_links(self.path)
         probe = self.path / f".probe.{os.getpid()}"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe.touch()
-            probe.unlink(missing_ok=True)  # a process with the lock may have cleared it away
+            probe.unlink(missing_ok=True)  # a process with the lock may have deleted it
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise UserError(
-                f"cannot write the run folder {self.path}: {error.strerror}; choose another place with output_root=DIR"
+                f"cannot write the run folder {self.path}: {error.strerror}; choose another folder with output_root=DIR"
             ) from error
         self._require_config()
 
     def inspect(self) -> None:
-        """Looks whether a run can start or go on here, without writing anything.
+        """Checks that a run can start or resume here, without writing anything.
 
         Raises:
-            UserError: If another process is at work here, or what is there is a run without its configuration.
+            UserError: If another process holds the lock, or the folder holds a run without its configuration.
         """
         if not self.path.is_dir():
             return
-        refuse_links_out(self.path)
+        refuse_external_links(self.path)
         self._require_config()
         with suppress(FileNotFoundError), (self.path / _LOCK).open("rb", buffering=0) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UserError(self._in_use(_read_holder(file))) from error
+                raise UserError(self._in_use_message(_read_holder(file))) from error
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise
@@ -88,37 +88,37 @@ class RunFolder:
     def _require_config(self) -> None:
         if self.checkpoints.is_dir() and any(self.checkpoints.iterdir()) and self.lacks_config():
             raise UserError(
-                f"{self.path} has checkpoints but no config.yaml, which says what they are of; restore it, choose "
-                "another name (name=NAME), or remove the folder yourself"
+                f"{self.path} has checkpoints but no config.yaml, which describes their model; restore it, choose "
+                "another name (name=NAME), or delete the folder yourself"
             )
 
     def lacks_config(self) -> bool:
-        """Whether the configuration is not there, or empty: all defaults would not be what the run was made with."""
+        """Whether the configuration is missing or empty; an empty one would silently stand for all defaults."""
         return not self.config.is_file() or self.config.stat().st_size == 0
 
     def entries_to_clear(self) -> list[Path]:
-        """What starting over would remove.
+        """Lists what `clear` would delete.
 
         Raises:
-            UserError: If what is there is no run.
+            UserError: If the folder is not empty and not a run folder.
         """
         if not self.path.is_dir():
             return []
         entries = [e for e in self.path.iterdir() if e.name not in (_LOCK, _LOCK_BY_NAME, self.log.name)]
         if entries and not self.config.exists():
             raise UserError(
-                f"overwrite=true: {self.path} is no run folder (it has {entries[0].name} and no config.yaml); "
-                "remove it yourself or choose another name"
+                f"overwrite=true: {self.path} is not a run folder (it has {entries[0].name} and no config.yaml); "
+                "delete it yourself or choose another name"
             )
         return entries
 
     def clear(self) -> None:
-        """Removes a run from the folder; call it under the lock.
+        """Deletes the run in the folder; call it while holding the lock.
 
         Raises:
-            UserError: If what is there is no run.
+            UserError: If the folder is not empty and not a run folder.
         """
-        # Cut short, this leaves a run without scores, then one without checkpoints; the mark of a run goes last.
+        # Results first and the config last: if interrupted, what remains is still recognized as an incomplete run.
         order = {self.results: 0, self.checkpoints: 1, self.config: 3}
         for entry in sorted(self.entries_to_clear(), key=lambda entry: order.get(entry, 2)):
             if entry.is_dir() and not entry.is_symlink():
@@ -128,7 +128,7 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes from writing here; the operating system frees it when this one ends, however it does.
+        """Locks the folder against other processes; the operating system releases the lock when this process ends.
 
         Raises:
             UserError: If another process holds it.
@@ -138,7 +138,7 @@ class RunFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 locked: AbstractContextManager[None] = nullcontext()
             except BlockingIOError as error:
-                raise UserError(self._in_use(_read_holder(file))) from error
+                raise UserError(self._in_use_message(_read_holder(file))) from error
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise
@@ -147,15 +147,15 @@ class RunFolder:
                 for folder in (self.path, self.tokenizer, self.generations, self.path / "tensorboard"):
                     for leftover in folder.glob(".*"):
                         if _LEFTOVER.fullmatch(leftover.name):
-                            leftover.unlink(missing_ok=True)  # the probe of a process that is just starting
+                            leftover.unlink(missing_ok=True)  # a starting process may have deleted its probe
                 _write_holder(file)
                 yield
 
     @contextmanager
     def _lock_by_name(self) -> Iterator[None]:
-        """The lock where the file system has none: a file that only one process can make.
+        """The lock on a file system without locks: a file that only one process can create.
 
-        It outlives a process that is killed. On the same machine that is seen; of other machines the user knows.
+        It outlives a killed process. On the same machine this is detected; on another one the user must delete it.
         """
         path = self.path / _LOCK_BY_NAME
         while True:
@@ -168,7 +168,7 @@ class RunFolder:
                     holder = _read_holder(other)
                 if not _has_ended(holder):
                     raise UserError(
-                        f"{self._in_use(holder)}. This file system has no locks: if that process was killed, "
+                        f"{self._in_use_message(holder)}. This file system has no locks: if that process was killed, "
                         f"delete {path}"
                     ) from error
                 path.unlink(missing_ok=True)
@@ -177,28 +177,28 @@ class RunFolder:
         finally:
             path.unlink(missing_ok=True)
 
-    def _in_use(self, holder: str) -> str:
+    def _in_use_message(self, holder: str) -> str:
         holder = holder or "another process"
         if _has_ended(holder):
-            holder = f"a process that is left of {holder}, which has ended"
+            holder = f"a leftover child of {holder}, which has ended"
         return f"the run folder {self.path} is in use by {holder}; wait for it, stop it, or choose another name"
 
     def read_results(self) -> dict[str, Any] | None:
-        """The final scores; None while the run is not complete, or where they are damaged: they are computed again."""
+        """Reads the final scores; None if the run is not complete, or if the file is damaged and must be recomputed."""
         try:
             results = json.loads(self.results.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError):
             results = None
-        if not _are_results(results):
-            LOGGER.warning("%s is damaged: the run counts as not yet scored", self.results)
+        if not _is_valid_results(results):
+            LOGGER.warning("%s is damaged: the run is treated as not yet scored", self.results)
             return None
         return dict(results)
 
 
 def _write_holder(file: FileIO) -> None:
-    """Says who holds a lock; only words, so a full disk is no obstacle."""
+    """Writes who holds a lock, for messages only, so that a full disk is ignored."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     with suppress(OSError):
         file.truncate(0)
@@ -211,7 +211,7 @@ def _read_holder(file: FileIO) -> str:
 
 
 def _has_ended(holder: str) -> bool:
-    """Whether a holder, as written by `_write_holder`, was a process of this machine that is no more."""
+    """Whether a holder, as written by `_write_holder`, was a process on this machine that no longer exists."""
     match = re.match(r"process (\d+) on (\S+) since ", holder)
     if match is None or match[2] != socket.gethostname():
         return False
@@ -219,13 +219,13 @@ def _has_ended(holder: str) -> bool:
         os.kill(int(match[1]), 0)
     except (ProcessLookupError, OverflowError):
         return True
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's process
         return False
     return False
 
 
-def _are_results(results: Any) -> bool:
-    """Whether a value has the shape of `results.json` as far as it is read again."""
+def _is_valid_results(results: Any) -> bool:
+    """Whether a value has the structure of `results.json`; only checks the parts that are read back."""
     if not isinstance(results, dict) or not isinstance(results.get("objective"), dict):
         return False
     tests = results.get("test")
@@ -243,45 +243,45 @@ def _is_number(value: Any) -> bool:
 
 
 def require_run(path: str, *, key: str = "run") -> RunFolder:
-    """The folder of an existing run, which the user named by a key.
+    """Returns the folder of an existing run, given by the user as `key`.
 
     Raises:
-        UserError: If the path is no run folder.
+        UserError: If the path is not a run folder.
     """
     folder = RunFolder(Path(path))
     if folder.lacks_config():
-        what = "has no config.yaml, or an empty one" if folder.path.is_dir() else "does not exist"
-        raise UserError(f"{key}={path} is no run folder: it {what}; give the folder that `seq2seq train` wrote")
-    refuse_links_out(folder.path)
+        reason = "has no config.yaml, or an empty one" if folder.path.is_dir() else "does not exist"
+        raise UserError(f"{key}={path} is not a run folder: it {reason}; give the folder that `seq2seq train` wrote")
+    refuse_external_links(folder.path)
     return folder
 
 
-def refuse_links_out(folder: Path) -> None:
-    """Keeps a run folder that came from elsewhere from having files outside it read or written.
+def refuse_external_links(folder: Path) -> None:
+    """Prevents reads and writes outside a run folder through its symbolic links; the folder may be untrusted.
 
     Raises:
-        UserError: If a link in it, at any depth, leads out of it.
+        UserError: If a link in it, at any depth, points outside the folder.
     """
-    inside = os.path.realpath(folder)
-    for place, folders, files in os.walk(folder):
+    root = os.path.realpath(folder)
+    for parent, folders, files in os.walk(folder):
         for name in [*folders, *files]:
-            path = Path(place, name)
-            if path.is_char_device():  # /dev/null keeps nothing and holds nothing
+            path = Path(parent, name)
+            if path.is_char_device():  # /dev/null neither stores nor returns data
                 continue
-            if path.is_symlink() and os.path.commonpath([inside, os.path.realpath(path)]) != inside:
+            if path.is_symlink() and os.path.commonpath([root, os.path.realpath(path)]) != root:
                 raise UserError(
-                    f"{path} is a link that leads out of the run folder, to {os.readlink(path)}: nothing there is read "
-                    "or written; put what it stands for in its place, or move the whole folder and link that"
+                    f"{path} is a link that points outside the run folder, to {os.readlink(path)}: it is neither read "
+                    "nor written; replace the link by its target, or move the whole run folder and link to that"
                 )
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 file under a temporary name and renames it, so that readers see all of it or none."""
+    """Writes a UTF-8 file atomically: readers see the whole file or none of it."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a mapping as indented JSON, as ``write_text`` does; a number that is not finite becomes null."""
+    """Writes a mapping as indented JSON atomically; non-finite numbers become null."""
     write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -294,7 +294,7 @@ def _finite(value: Any) -> Any:
 
 
 def command_line() -> str:
-    """The command that this process runs, as a user would type it.
+    """Returns the command line of this process, as a user would type it.
 
     Under Hydra ``sys.argv[0]`` is ``seq2seq COMMAND``, see ``cli.hydra_app``.
     """

@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint folder: what its files must be, so that what is read is just what was written."""
+"""The manifest of a checkpoint folder: sizes and checksums of its files, to verify what is read."""
 
 import hashlib
 import json
@@ -15,36 +15,36 @@ from seq2seq.errors import UserError
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 STATE = "state.json"
-# A manifest has a few words a file and a tied tensor. What is larger is something else, not to be read into memory.
+# A manifest has a few words per file and per tied tensor. Anything larger is not one, and is not read into memory.
 _MAX_MANIFEST_BYTES = 16 * 2**20
 _TENSOR_FILE = re.compile(r"(\w+)\.safetensors", re.ASCII)
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is absent, damaged, or written by a newer version."""
+    """A checkpoint is missing, damaged, or written by a newer version."""
 
 
 class NewerFormatError(CheckpointError):
-    """A checkpoint that a newer version of the program wrote: sound, but not for this one to read."""
+    """A newer version of the program wrote the checkpoint: it is valid, but this version cannot read it."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint folder says of itself.
+    """The content of `manifest.json`.
 
     Attributes:
-        folder: the checkpoint's.
-        step: number of updates made when it was saved.
-        files: the size in bytes and the sha256 of each file but the manifest, by its name.
-        aliases: for each tensor file, without suffix, the names that share the tensor of another name.
-        belongs_to: the fingerprints of what the checkpoint is of use with.
+        folder: the checkpoint's folder.
+        step: number of optimizer updates when it was saved.
+        files: size in bytes and sha256 of each file except the manifest, by file name.
+        aliases: for each tensor file, without suffix, the tied names, mapped to the name that is stored.
+        fingerprints: hashes of what the checkpoint belongs to (tokenizer, data, config); `belongs_to` in the file.
     """
 
     folder: Path
     step: int
     files: Mapping[str, Mapping[str, Any]]
     aliases: Mapping[str, Mapping[str, str]]
-    belongs_to: Mapping[str, str]
+    fingerprints: Mapping[str, str]
 
     @property
     def tensor_files(self) -> list[str]:
@@ -52,16 +52,16 @@ class Manifest:
         return [name.removesuffix(".safetensors") for name in self.files if name != STATE]
 
     def read(self, name: str) -> bytes:
-        """The content of a file, read once so that what was checked is what gets used.
+        """Read a file and verify it; reading once ensures that the bytes checked are the bytes used.
 
         Raises:
-            CheckpointError: it is absent, or not what was written.
+            CheckpointError: it is missing, or its content has changed.
         """
         path = self.folder / name
         if name not in self.files:
-            raise CheckpointError(f"{path}: this checkpoint holds no such file, only {', '.join(self.files)}")
+            raise CheckpointError(f"{path}: this checkpoint has no such file, only {', '.join(self.files)}")
         expected = self.files[name]
-        data = _read(path, at_most=expected["bytes"])
+        data = _read(path, max_bytes=expected["bytes"])
         if len(data) != expected["bytes"]:
             raise CheckpointError(f"{path}: damaged, {len(data)} bytes long instead of {expected['bytes']}")
         if hashlib.sha256(data).hexdigest() != expected["sha256"]:
@@ -69,29 +69,29 @@ class Manifest:
         return data
 
     def read_state(self) -> dict[str, Any]:
-        """The JSON state.
+        """Read and verify `state.json`.
 
         Raises:
-            CheckpointError: it is absent, or not what was written, or no JSON object.
+            CheckpointError: it is missing, its content has changed, or it is not a JSON object.
         """
-        return _parse(self.read(STATE), self.folder / STATE)
+        return _parse_object(self.read(STATE), self.folder / STATE)
 
     def write(self) -> None:
-        """Write it into its folder and flush it to the disk."""
+        """Write `manifest.json` into the folder and flush it to disk."""
         content = {
             "format_version": FORMAT_VERSION,
             "step": self.step,
             "files": self.files,
             "aliases": self.aliases,
-            "belongs_to": self.belongs_to,
+            "belongs_to": self.fingerprints,
         }
         path = self.folder / MANIFEST
-        path.write_text(json.dumps({**content, "sha256": _digest_of(content)}, indent=1), encoding="utf-8")
-        seal(path)
+        path.write_text(json.dumps({**content, "sha256": _content_hash(content)}, indent=1), encoding="utf-8")
+        sync_and_hash(path)
 
 
-def seal(path: Path) -> dict[str, Any]:
-    """Flush a file to the disk and return its size and hash for `Manifest.files`."""
+def sync_and_hash(path: Path) -> dict[str, Any]:
+    """Flush a file to disk and return its entry in `Manifest.files`: sha256 and size in bytes."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -99,19 +99,19 @@ def seal(path: Path) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a checkpoint folder; nothing in it is taken on trust.
+    """Read and validate the manifest of a checkpoint folder.
 
     Raises:
-        CheckpointError: it is absent or damaged.
+        CheckpointError: it is missing or damaged.
         NewerFormatError: a newer version wrote it.
     """
     path = folder / MANIFEST
-    values = _parse(_read(path, at_most=_MAX_MANIFEST_BYTES), path)
+    values = _parse_object(_read(path, max_bytes=_MAX_MANIFEST_BYTES), path)
     try:
-        is_sound = values.get("sha256") == _digest_of(values)
-    except RecursionError:  # nested just not too deep to be read
-        is_sound = False
-    if not is_sound:
+        is_intact = values.get("sha256") == _content_hash(values)
+    except RecursionError:  # nested deeply, but not too deeply for json.loads
+        is_intact = False
+    if not is_intact:
         raise CheckpointError(f"{path}: damaged, its checksum does not match")
     version = values.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
@@ -119,12 +119,12 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path}: checkpoint format {version} is newer than this version of the program, "
             f"which reads up to {FORMAT_VERSION}: update it"
         )
-    for key, is_fit in _FIELDS.items():
-        if key not in values or not is_fit(values[key]):
-            raise CheckpointError(f"{path}: damaged, {key} is absent or not what a manifest has there")
+    for key, is_valid in _VALIDATORS.items():
+        if key not in values or not is_valid(values[key]):
+            raise CheckpointError(f"{path}: damaged, {key} is missing or invalid")
     manifest = Manifest(folder, *(values[key] for key in ("step", "files", "aliases", "belongs_to")))
     if not manifest.aliases.keys() <= set(manifest.tensor_files):
-        raise CheckpointError(f"{path}: damaged, aliases is of files that it does not list")
+        raise CheckpointError(f"{path}: damaged, aliases names files that are not listed")
     return manifest
 
 
@@ -137,16 +137,16 @@ def _is_text_map(value: object) -> bool:
 
 
 def _is_file_map(value: object) -> bool:
-    """Names of this format only: no path leads out of the folder."""
+    """Only accepts file names of this format, so that no path leads out of the folder."""
     return (
         isinstance(value, dict)
         and STATE in value
         and all(
             (name == STATE or _TENSOR_FILE.fullmatch(name))
-            and isinstance(sealed, dict)
-            and _is_count(sealed.get("bytes"))
-            and isinstance(sealed.get("sha256"), str)
-            for name, sealed in value.items()
+            and isinstance(entry, dict)
+            and _is_count(entry.get("bytes"))
+            and isinstance(entry.get("sha256"), str)
+            for name, entry in value.items()
         )
     )
 
@@ -155,7 +155,7 @@ def _is_alias_map(value: object) -> bool:
     return isinstance(value, dict) and all(_is_text_map(names) for names in value.values())
 
 
-_FIELDS = {
+_VALIDATORS = {
     "format_version": lambda value: type(value) is int and value == FORMAT_VERSION,
     "step": _is_count,
     "files": _is_file_map,
@@ -164,32 +164,32 @@ _FIELDS = {
 }
 
 
-def _digest_of(content: Mapping[str, Any]) -> str:
-    """The sha256 of a manifest's content, its own `sha256` field left out.
+def _content_hash(content: Mapping[str, Any]) -> str:
+    """Return the sha256 of a manifest's content without its own `sha256` field.
 
-    All versions of the format compute it so: a newer version can be told from a damaged number.
+    It must be the same in all versions of the format, to tell a newer version from a damaged version number.
     """
-    rest = {key: value for key, value in content.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    hashed = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
 
-def _read(path: Path, *, at_most: int) -> bytes:
-    """The content of a file; its size is looked at first, and a pipe or device is never opened."""
+def _read(path: Path, *, max_bytes: int) -> bytes:
+    """Read a file after checking its size; never opens a pipe or device."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode):
             raise CheckpointError(f"{path}: cannot be read (not a regular file)")
-        if found.st_size > at_most:
-            raise CheckpointError(f"{path}: damaged, {found.st_size} bytes long instead of at most {at_most}")
+        if info.st_size > max_bytes:
+            raise CheckpointError(f"{path}: damaged, {info.st_size} bytes long instead of at most {max_bytes}")
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _parse(data: bytes, path: Path) -> dict[str, Any]:
+def _parse_object(data: bytes, path: Path) -> dict[str, Any]:
     try:
         values = json.loads(data)
-    except (ValueError, RecursionError) as error:  # bytes that are no UTF-8, no JSON, numbers or nesting beyond limits
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, too many digits, or nested too deeply
         raise CheckpointError(f"{path}: damaged, not JSON ({error})") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: damaged, not a JSON object")

@@ -20,7 +20,7 @@ PACKAGES = (
 
 
 def provenance(fingerprints: Mapping[str, str], runtime: Runtime, *, world_size: int) -> dict[str, Any]:
-    """What `provenance.json` holds: enough to run the same again."""
+    """Returns the content of `provenance.json`: what it takes to repeat the run."""
     return {
         "command": command_line(),
         "version": __version__,
@@ -38,7 +38,7 @@ def provenance(fingerprints: Mapping[str, str], runtime: Runtime, *, world_size:
 
 
 def environment(runtime: Runtime) -> dict[str, str]:
-    """The short form that goes with scores."""
+    """Returns the short form of the provenance, stored with scores."""
     return {
         "version": __version__,
         "torch": torch.__version__,
@@ -49,14 +49,14 @@ def environment(runtime: Runtime) -> dict[str, str]:
 
 
 def device_name(runtime: Runtime) -> str:
-    """The GPU's name, or the processor's with the number of threads."""
+    """Returns the GPU's name, or the processor's with the number of threads."""
     if runtime.device.type == "cuda":
         return torch.cuda.get_device_name(runtime.device)
     return f"{runtime.device.type} ({processor()}, {torch.get_num_threads()} threads)"
 
 
 def processor() -> str:
-    """The processor's name as its machine gives it."""
+    """Returns the processor's name as reported by the machine."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -66,7 +66,7 @@ def processor() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this package runs from, with "+" if files differ; None outside a checkout."""
+    """Returns the commit of the git checkout of this package, with "+" if files differ; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""A TensorBoard event file of a run, which holds exactly what the run has logged however often it was killed."""
+"""The TensorBoard event file of a run: has every logged value exactly once, however often the run was killed."""
 
 import io
 import logging
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seq2seq.system.files import write_bytes
-from seq2seq.system.log_file import Kept, LogFile
+from seq2seq.system.log_file import LogFile, ResumeFilter
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -19,53 +19,55 @@ logger = logging.getLogger(__name__)
 
 
 class EventFile:
-    """One event file, written in this thread; those of earlier processes become part of it.
+    """One event file, written in the calling thread; event files of earlier processes are merged into it.
 
-    Differs from `SummaryWriter` twice. That one's writer thread prints a traceback and fails every later call when
-    the folder vanishes or the disk is full. And on a resume it leaves later records in the older files for readers to
-    drop by their step, which tells nothing of records at the checkpoint's own step.
+    Differs from `SummaryWriter` in two ways. The writer thread of `SummaryWriter` prints a traceback and fails every
+    later call when the folder vanishes or the disk is full. And on resume it leaves the records after the checkpoint
+    in the old files, for readers to drop by step, which misses records at the checkpoint's own step.
 
     Args:
-        folder: Of the event files; made if it does not exist.
-        kept: What of the older files stays.
+        folder: Folder of the event files; created if it does not exist.
+        resume_filter: Selects the records of the old files to keep.
 
     Raises:
         ImportError: If TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path, kept: Kept) -> None:
+    def __init__(self, folder: Path, resume_filter: ResumeFilter) -> None:
         from tensorboard.backend.event_processing import event_file_loader  # noqa: F401 - fails before anything is written
 
-        # The name that TensorBoard looks for.
+        # TensorBoard recognizes event files by this name.
         now = time.time_ns()
         name = f"events.out.tfevents.{now // 10**9:010d}.{now % 10**9:09d}.{socket.gethostname()}.{os.getpid()}"
-        self._kept = kept
-        old = sorted(folder.glob("events.out.tfevents.*"))
+        self._resume_filter = resume_filter
+        old_files = sorted(folder.glob("events.out.tfevents.*"))
         try:
-            # A TensorBoard that watches the run drops what it has shown from step 0 on, and reads it anew.
-            write_bytes(folder / name, _head(purge_from=0) + _surviving(old, kept))
-            for path in folder.glob("*tfevents*"):  # what a process killed here left behind among them
+            # Makes a running TensorBoard drop everything from step 0 on and read it again.
+            write_bytes(folder / name, _file_header(purge_step=0) + _kept_records(old_files, resume_filter))
+            for path in folder.glob("*tfevents*"):  # includes temporary files of a process that was killed here
                 if path.name != name:
                     _empty(path)
         except OSError as error:
-            logger.warning("%s: older events could not be brought into one file: %s", folder, error)
+            logger.warning("%s: older events could not be merged into one file: %s", folder, error)
             self.file = LogFile(folder / name)
-            self.file.write(_head(purge_from=kept.last_step + 1))
+            self.file.write(_file_header(purge_step=resume_filter.last_step + 1))
         else:
             self.file = LogFile(folder / name)
 
     def add(self, summary: "Summary", step: int, wall_time: float) -> None:
-        """Appends a summary of one value, unless its tag is there at that step."""
+        """Appends a summary of one value, unless its tag is already logged at that step."""
         from tensorboard.compat.proto.event_pb2 import Event
 
-        if self._kept.new(step, summary.value[0].tag):
-            self.file.write(_framed([Event(wall_time=wall_time, step=step, summary=summary).SerializeToString()]))
+        if self._resume_filter.is_new(step, summary.value[0].tag):
+            self.file.write(
+                _encode_records([Event(wall_time=wall_time, step=step, summary=summary).SerializeToString()])
+            )
 
 
 def _empty(path: Path) -> None:
-    """Empties a file; at the next resume it goes.
+    """Empties a file, or deletes one that is empty already, at the next resume.
 
-    TensorBoard goes on to the next file from one that has no more, but stays for good with one that is missing.
+    A running TensorBoard moves on from a file without new records, but waits forever for a deleted one.
     """
     if path.stat().st_size > 0:
         os.truncate(path, 0)
@@ -73,28 +75,28 @@ def _empty(path: Path) -> None:
         path.unlink()
 
 
-def _head(*, purge_from: int) -> bytes:
-    """The version that a file begins with, and the sign of a restart, at which readers drop steps from one on."""
+def _file_header(*, purge_step: int) -> bytes:
+    """Returns the version record and a START record, which makes readers drop all steps from `purge_step` on."""
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
     version = Event(wall_time=time.time(), file_version="brain.Event:2")
-    start = Event(wall_time=time.time(), step=purge_from, session_log=SessionLog(status=SessionLog.START))
-    return _framed([version.SerializeToString(), start.SerializeToString()])
+    start = Event(wall_time=time.time(), step=purge_step, session_log=SessionLog(status=SessionLog.START))
+    return _encode_records([version.SerializeToString(), start.SerializeToString()])
 
 
-def _surviving(paths: Iterable[Path], kept: Kept) -> bytes:
-    """The records of event files that stay; each file is read up to the first damaged one."""
+def _kept_records(paths: Iterable[Path], resume_filter: ResumeFilter) -> bytes:
+    """Returns the records of event files that `resume_filter` keeps; reads each file up to its first damaged record."""
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 
     records = [record for path in paths for record in RawEventFileLoader(str(path)).Load()]
-    logged = [_step_and_tag(record) for record in records]
-    found = [(record, at) for record, at in zip(records, logged, strict=True) if at is not None]
-    stays = kept.survivors([at for _, at in found])
-    return _framed(record for (record, _), stay in zip(found, stays, strict=True) if stay)
+    keys = [_step_and_tag(record) for record in records]
+    logged = [(record, key) for record, key in zip(records, keys, strict=True) if key is not None]
+    keep = resume_filter.keep_mask([key for _, key in logged])
+    return _encode_records(record for (record, _), kept in zip(logged, keep, strict=True) if kept)
 
 
 def _step_and_tag(record: bytes) -> tuple[int, str] | None:
-    """Where a summary belongs, each of ours has one value; None for other events, and for what is none."""
+    """Returns step and tag of a summary, which has one value in our files; None for other or damaged events."""
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
 
@@ -105,8 +107,8 @@ def _step_and_tag(record: bytes) -> tuple[int, str] | None:
     return (event.step, event.summary.value[0].tag) if event.summary.value else None
 
 
-def _framed(records: Iterable[bytes]) -> bytes:
-    """Records with their lengths and checksums."""
+def _encode_records(records: Iterable[bytes]) -> bytes:
+    """Encodes records in the event file format, with lengths and checksums."""
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     content = io.BytesIO()

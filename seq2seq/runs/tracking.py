@@ -1,7 +1,7 @@
-"""What a run writes while it goes: metrics.jsonl and TensorBoard events, behind one `log(step, values)`.
+"""Logs of a run: `metrics.jsonl` and TensorBoard events, behind one `log(step, values)`.
 
-Logs are worth a warning, never a run: a full disk or a deleted folder is reported once and training goes on.
-Records are written whole and at once, so a killed process leaves nothing half written or unwritten.
+Logging never stops a run: a full disk or a deleted folder is reported once, and training continues.
+Records are written immediately and whole, so that a killed process leaves no partial or missing records.
 """
 
 import html
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from seq2seq.runs.tensorboard_file import EventFile
 from seq2seq.system.files import write_bytes
-from seq2seq.system.log_file import Kept, LogFile
+from seq2seq.system.log_file import LogFile, ResumeFilter
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _ENTITY_OF_PUNCTUATION = {ord(c): f"&#{ord(c)};" for c in _MARKDOWN_PUNCTUATION}
 
 
 class NullTracker:
-    """The tracker of every rank but the first: takes the same calls and writes nothing."""
+    """The tracker of every rank except the first: accepts the same calls and writes nothing."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Records scalars by tag at a step."""
@@ -42,7 +42,7 @@ class NullTracker:
         """Records the settings that TensorBoard's HPARAMS tab compares runs by."""
 
     def flush(self) -> None:
-        """Brings everything recorded so far to the disk."""
+        """Flushes everything recorded so far to disk."""
 
     def close(self) -> None:
         """Flushes and closes; closing again does nothing."""
@@ -52,32 +52,32 @@ class Tracker(NullTracker):
     """Writes `metrics.jsonl` and `tensorboard/` of a run folder."""
 
     def __init__(self, folder: Path, *, resume_step: int | None = None) -> None:
-        """Opens the logs, cut back to where training goes on.
+        """Opens the logs, truncated to the step that training resumes from.
 
         Args:
-            folder: The run folder; made if it does not exist.
-            resume_step: Step of the checkpoint that the run goes on from; the logs are brought to where an
-                uninterrupted run had them then, see `log_file.Kept`. None starts with empty logs.
+            folder: The run folder; created if it does not exist.
+            resume_step: Step of the checkpoint to resume from; the logs are cut back to what an uninterrupted run
+                had written by then, see `log_file.ResumeFilter`. None starts with empty logs.
         """
-        self._lines = _MetricsFile(folder / "metrics.jsonl", Kept(resume_step))
-        self._events = _open_events(folder / "tensorboard", Kept(resume_step))
+        self._lines = _MetricsFile(folder / "metrics.jsonl", ResumeFilter(resume_step))
+        self._events = _open_events(folder / "tensorboard", ResumeFilter(resume_step))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Records scalars by tag at a step; a tag that is there at that step keeps its first value.
+        """Records scalars by tag at a step; a tag already logged at that step keeps its first value.
 
-        In metrics.jsonl a value that is not finite is null, because JSON has no such numbers.
+        In metrics.jsonl a non-finite value becomes null, because JSON has no such numbers.
         """
         now = time.time()
-        numbers = {tag: float(value) for tag, value in values.items()}
-        self._lines.add(numbers, step, now)
+        scalars = {tag: float(value) for tag, value in values.items()}
+        self._lines.add(scalars, step, now)
         if self._events is None:
             return
         summary = _summaries()
-        for tag, number in numbers.items():
-            self._events.add(summary.scalar(tag, number), step, now)
+        for tag, scalar in scalars.items():
+            self._events.add(summary.scalar(tag, scalar), step, now)
 
     def text(self, step: int, tag: str, markdown: str) -> None:
-        """Records a Markdown text in TensorBoard; escape what users wrote with `escape_markdown`."""
+        """Records a Markdown text in TensorBoard; use `escape_markdown` for user-provided parts."""
         if self._events is None:
             return
         self._events.add(_summaries().text(tag, markdown), step, time.time())
@@ -91,21 +91,21 @@ class Tracker(NullTracker):
     def hparams(self, flat: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """Records the settings that TensorBoard's HPARAMS tab compares runs by; call once, at the start.
 
-        Written into the run's own event file: `SummaryWriter.add_hparams` would open a second, time-stamped
-        run for it.
+        Writes them to the run's own event file; `SummaryWriter.add_hparams` would create a second, time-stamped
+        run for them.
 
         Args:
-            flat: Full config key to value; about 20 are readable. Numbers stay numbers, the rest is text.
-            metrics: Tags of scalars that `log` records, shown as the runs' results.
+            flat: Values by full config key; about 20 are readable. Numbers stay numbers, other values become text.
+            metrics: Tags of scalars recorded by `log`, shown as the results of the runs.
         """
         if self._events is None:
             return
         settings = {key: _hparam(value) for key, value in flat.items()}
-        for part in _summaries().hparams(settings, dict.fromkeys(metrics, 0)):
-            self._events.add(part, 0, time.time())
+        for summary in _summaries().hparams(settings, dict.fromkeys(metrics, 0)):
+            self._events.add(summary, 0, time.time())
 
     def flush(self) -> None:
-        """Brings everything recorded so far to the disk (fsync)."""
+        """Flushes everything recorded so far to disk (fsync)."""
         self._lines.file.sync()
         if self._events is not None:
             self._events.file.sync()
@@ -119,21 +119,21 @@ class Tracker(NullTracker):
 
 
 def escape_markdown(text: str) -> str:
-    """Makes text show as itself in one cell of a Markdown table, whatever it contains."""
+    """Escapes text so that a cell of a Markdown table shows it literally."""
     return html.escape(text, quote=False).translate(_ENTITY_OF_PUNCTUATION).replace("\n", "<br>")
 
 
 class Markdown(str):
-    """Text that is Markdown already, without line breaks: a cell to show as it is."""
+    """Text that is Markdown already, without line breaks; `samples_markdown` does not escape it."""
 
 
 def samples_markdown(rows: Sequence[Mapping[str, str]], *, max_characters: int = 500) -> str:
     """Formats samples as a Markdown table with the first row's keys as columns.
 
     Args:
-        rows: One mapping a sample, such as source, reference and output; the same keys in each. Text is escaped,
+        rows: One mapping per sample, such as source, reference and output, all with the same keys. Text is escaped,
             unless it is `Markdown`.
-        max_characters: Longer texts are cut and end in an ellipsis, so that e-mails don't fill the page.
+        max_characters: Longer texts are cut and end in an ellipsis, so that e-mails do not fill the page.
     """
     if not rows:
         return ""
@@ -143,21 +143,21 @@ def samples_markdown(rows: Sequence[Mapping[str, str]], *, max_characters: int =
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def copied_markdown(tokens: Sequence[str], copied: Sequence[float], *, max_tokens: int = 100) -> Markdown:
-    """Shows each token with the probability, in percent, that it was copied; bold from one half on.
+def copy_probs_markdown(tokens: Sequence[str], copy_probs: Sequence[float], *, max_tokens: int = 100) -> Markdown:
+    """Formats each token with the probability, in percent, that it was copied; bold from 50 % on.
 
-    TensorBoard lets no colours through.
+    Bold, because TensorBoard strips colors.
 
     Args:
         tokens: T labels.
-        copied: T probabilities.
-        max_tokens: Of more, only the first are shown, and an ellipsis.
+        copy_probs: T probabilities.
+        max_tokens: Further tokens are replaced by an ellipsis.
     """
     parts = []
-    for token, share in list(zip(tokens, copied, strict=True))[:max_tokens]:
+    for token, copy_prob in list(zip(tokens, copy_probs, strict=True))[:max_tokens]:
         label = escape_markdown(token)
-        part = f"{label} {100 * share:.0f}"
-        parts.append(f"<strong>{part}</strong>" if share >= 0.5 else part)
+        part = f"{label} {100 * copy_prob:.0f}"
+        parts.append(f"<strong>{part}</strong>" if copy_prob >= 0.5 else part)
     return Markdown(" · ".join([*parts, "…"] if len(tokens) > max_tokens else parts))
 
 
@@ -176,37 +176,37 @@ def _hparam(value: Any) -> float | str:
 
 
 class _MetricsFile:
-    """`metrics.jsonl`: a line for each value."""
+    """`metrics.jsonl`: one line per value."""
 
-    def __init__(self, path: Path, kept: Kept) -> None:
-        self._kept = kept
+    def __init__(self, path: Path, resume_filter: ResumeFilter) -> None:
+        self._resume_filter = resume_filter
         try:
             if path.is_file():
-                write_bytes(path, b"".join(_surviving(path, kept)))
+                write_bytes(path, b"".join(_kept_lines(path, resume_filter)))
         except OSError as error:
-            logger.warning("%s could not be cut back to step %d: %s", path, kept.last_step, error)
+            logger.warning("%s could not be truncated to step %d: %s", path, resume_filter.last_step, error)
         self.file = LogFile(path)
 
     def add(self, values: Mapping[str, float], step: int, wall_time: float) -> None:
-        """Appends the values of a step in one go, but those that are there."""
+        """Appends the values of a step in one write, without those already logged."""
         lines = (
             {"step": step, "tag": tag, "value": value if math.isfinite(value) else None, "wall_time": wall_time}
             for tag, value in values.items()
-            if self._kept.new(step, tag)
+            if self._resume_filter.is_new(step, tag)
         )
         self.file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
 
 
-def _surviving(path: Path, kept: Kept) -> list[bytes]:
-    """The lines of metrics.jsonl that stay; those that a crash of the machine damaged do not."""
+def _kept_lines(path: Path, resume_filter: ResumeFilter) -> list[bytes]:
+    """Returns the lines of metrics.jsonl that `resume_filter` keeps; drops damaged lines, as from a system crash."""
     with path.open("rb") as file:
-        read = [(line, at) for line in file if (at := _step_and_tag(line)) is not None]
-    stays = kept.survivors([at for _, at in read])
-    return [line.rstrip(b"\n") + b"\n" for (line, _), stay in zip(read, stays, strict=True) if stay]
+        logged = [(line, key) for line in file if (key := _step_and_tag(line)) is not None]
+    keep = resume_filter.keep_mask([key for _, key in logged])
+    return [line.rstrip(b"\n") + b"\n" for (line, _), kept in zip(logged, keep, strict=True) if kept]
 
 
 def _step_and_tag(line: bytes) -> tuple[int, str] | None:
-    """Where a line of metrics.jsonl belongs, None for a damaged one."""
+    """Returns step and tag of a line of metrics.jsonl; None if it is damaged."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -218,15 +218,15 @@ def _step_and_tag(line: bytes) -> tuple[int, str] | None:
 
 
 def _summaries() -> Any:
-    """Imports torch's builders of summaries, which carry no types."""
+    """Imports torch's summary builders, which have no type annotations."""
     from torch.utils.tensorboard import summary
 
     return summary
 
 
-def _open_events(folder: Path, kept: Kept) -> EventFile | None:
+def _open_events(folder: Path, resume_filter: ResumeFilter) -> EventFile | None:
     try:
-        return EventFile(folder, kept)
+        return EventFile(folder, resume_filter)
     except ImportError as error:
         logger.warning("no TensorBoard events are written: %s", error)
         return None

@@ -10,7 +10,7 @@ from seq2seq.errors import UserError
 
 
 class LengthNormalization(str, Enum):
-    """What a hypothesis' log-probability is divided by before hypotheses of different lengths are compared.
+    """The divisor of a hypothesis' log-probability, which makes hypotheses of different lengths comparable.
 
     wu: ((5 + |Y|) / 6)^length_penalty (Wu et al. 2016, eq. 14, arXiv:1609.08144).
     average: |Y|^length_penalty.
@@ -23,7 +23,7 @@ class LengthNormalization(str, Enum):
 
 
 class SearchPrecision(str, Enum):
-    """Number format of the matrix products during search; log-probabilities are float32 in all of them."""
+    """Precision of the matrix products during search; log-probabilities are always float32."""
 
     fp32 = "fp32"
     bf16 = "bf16"
@@ -32,32 +32,32 @@ class SearchPrecision(str, Enum):
 
 @dataclass
 class SearchConfig:
-    """Settings of the search; lengths count tokens with the end-of-sentence token.
+    """Settings of the search; lengths are in tokens and include the end of sentence.
 
     Attributes:
-        beam_size: hypotheses kept a sentence; 1 is greedy search.
-        length_penalty: exponent of the length normalisation, 0 switches it off.
-        length_normalization: which formula, see `LengthNormalization`.
+        beam_size: hypotheses kept per sentence; 1 is greedy search.
+        length_penalty: exponent of the length normalisation; 0 disables it.
+        length_normalization: the formula, see `LengthNormalization`.
         coverage_penalty: weight of the penalty for source tokens that got little attention, added to the
             normalised log-probability of finished hypotheses (Wu et al. 2016, eq. 14, arXiv:1609.08144, see
-            `Coverage`): it chooses among them and steers no beam. 0 switches it off.
-        min_length: no hypothesis ends before this many tokens.
-        max_length: a hypothesis is cut off here.
-        max_length_ratio: if given, also at most 10 + ratio × source tokens.
-        batch_size: sentences searched at once, at most; halved for good where memory runs out.
-        batch_tokens: sentences × the longest source of a batch, at most: fewer long sources go together. A source that
-            is longer goes alone.
-        n_best: hypotheses returned a sentence (with sampling: samples drawn).
-        sampling: draw tokens at random instead of searching for the best; the beam settings play no part.
-        temperature: log-probabilities are divided by it before a draw.
-        top_k: draw from the k most probable tokens only; 0 draws from all (Fan et al. 2018,
+            `CoveragePenalty`): it ranks them but does not guide the beams. 0 disables it.
+        min_length: the minimum length of a hypothesis.
+        max_length: the length at which a hypothesis is cut off.
+        max_length_ratio: if given, hypotheses are also limited to 10 + ratio × source tokens.
+        batch_size: maximum number of sentences per batch; halved permanently when memory runs out.
+        batch_tokens: maximum of sentences × longest source of a batch, so that batches of long sources hold fewer; a
+            source that is longer forms a batch of its own.
+        n_best: hypotheses returned per sentence (with sampling, the number of samples).
+        sampling: draw tokens at random instead of searching for the best; the beam settings have no effect.
+        temperature: divides the log-probabilities before sampling.
+        top_k: sample from the k most probable tokens only; 0 samples from all (Fan et al. 2018,
             arXiv:1805.04833).
-        top_p: draw from the fewest tokens that hold this much probability (Holtzman et al. 2020,
+        top_p: sample from the smallest set of tokens with at least this much probability (Holtzman et al. 2020,
             section 3.1, arXiv:1904.09751).
-        no_repeat_ngram: no n-gram of this order comes twice in a hypothesis; 0 allows it (Paulus et al. 2018,
+        no_repeat_ngram: no n-gram of this order occurs twice in a hypothesis; 0 disables it (Paulus et al. 2018,
             section 2.5, arXiv:1705.04304).
-        precision: number format of the matrix products.
-        seed: of the sampling; None takes the run's.
+        precision: precision of the matrix products.
+        seed: for sampling; None uses the run's.
     """
 
     beam_size: int = 5
@@ -79,10 +79,10 @@ class SearchConfig:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks ranges.
+        """Checks that all values are in range.
 
         Raises:
-            UserError: naming the first key that is out of its range.
+            UserError: names the first key that is out of range.
         """
         ratio = self.max_length_ratio
         rules = (
@@ -102,7 +102,7 @@ class SearchConfig:
                 ratio is None or 0 < ratio < math.inf,
                 "must be above 0, or null for no limit",
             ),
-            # Longer lengths to higher powers leave the range of float32, and all hypotheses score the same.
+            # Large powers of long lengths overflow float32, and all hypotheses would score the same.
             ("length_penalty", 0 <= self.length_penalty <= 10, "must be from 0 to 10"),
             ("coverage_penalty", 0 <= self.coverage_penalty < math.inf, "must be 0 (off) or more"),
             (

@@ -1,7 +1,7 @@
-"""What the search drives: one step of next-token log-probabilities for all rows at once.
+"""The interface between search and models: next-token log-probabilities of all rows, one step at a time.
 
-The search knows only `Decoder`; `ModelDecoder` implements it for one model or an ensemble, a test may hand in
-a lookup table.
+The search knows only `Decoder`. `ModelDecoder` implements it for one model or an ensemble; tests may pass a
+lookup table instead.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from seq2seq.models.base import Seq2Seq, compute_dtype
 
 
 class Prediction(NamedTuple):
-    """What a step says of the next token.
+    """Prediction of the next token.
 
     Attributes:
-        log_probs: [N, V] float32; the caller may write into it.
-        attention: [N, S] float32, rows sum to one; None where the decoder was not asked for it.
+        log_probs: [N, V] float32; the caller may modify it in place.
+        attention: [N, S] float32, each row sums to one; None unless the decoder was asked for it.
     """
 
     log_probs: Tensor
@@ -30,28 +30,28 @@ class Prediction(NamedTuple):
 
 
 class Decoder(Protocol):
-    """N = B × K rows, the beams of a sentence side by side; K is 1 (or the samples' number) at the start."""
+    """Decodes N = B × K rows, the K beams of a sentence adjacent; at the start K is 1, or the number of samples."""
 
     def step(self, tokens: Tensor) -> Prediction:
-        """The next token's prediction after one more token a row (`tokens` [N] int64)."""
+        """Appends one token to each row (`tokens` [N] int64) and predicts the next one."""
 
     def reorder(self, parents: Tensor) -> None:
-        """New beam k of sentence b goes on from its old beam `parents[b, k]` ([B, K] int64)."""
+        """Makes beam k of sentence b continue its previous beam `parents[b, k]` ([B, K] int64)."""
 
     def keep(self, sentences: Tensor) -> None:
-        """Drops all sentences but these ([B'] int64, indices into the current batch)."""
+        """Drops all sentences except these ([B'] int64, indices into the current batch)."""
 
 
 class ModelDecoder:
-    """Runs one or several models side by side.
+    """Runs one model, or several as an ensemble.
 
-    An ensemble's probability is the mean of its models' probabilities, its attention that of their attentions.
+    An ensemble averages the probabilities and the attention of its models.
 
     Args:
-        models: one, or the ensemble.
+        models: one model, or several for an ensemble.
         src: [B, S] int64, the sources.
-        width: rows a sentence at the start.
-        need_attention: whether predictions carry attention.
+        width: number of rows per sentence at the start.
+        need_attention: whether predictions include attention.
     """
 
     def __init__(self, models: Sequence[Seq2Seq], src: Tensor, *, width: int = 1, need_attention: bool = False) -> None:
@@ -62,19 +62,19 @@ class ModelDecoder:
             memory = model.encode(src, model.source_mask(src))
             dtype = compute_dtype(memory.states)
             self.states.append(model.start(memory, width=width))
-            self.packed.append(model.once(("output", dtype), partial(model.output.pack, dtype)))
+            self.packed.append(model.cached(("output", dtype), partial(model.output.pack, dtype)))
 
     def step(self, tokens: Tensor) -> Prediction:
         """See `Decoder.step`."""
-        each, weights = [], []
+        log_probs, attention = [], []
         for model, state, packed in zip(self.models, self.states, self.packed, strict=True):
             hidden = model.step(tokens, state, need_attention=self.need_attention)
-            each.append(model.output.log_probs(hidden, packed))
+            log_probs.append(model.output.log_probs(hidden, packed))
             if self.need_attention:
-                assert hidden.attention is not None, "a model returns the attention it is asked for"
-                weights.append(hidden.attention.float())
-        log_probs = each[0] if len(each) == 1 else torch.stack(each).logsumexp(0) - math.log(len(each))
-        return Prediction(log_probs, torch.stack(weights).mean(0) if weights else None)
+                assert hidden.attention is not None, "the model must return the attention it was asked for"
+                attention.append(hidden.attention.float())
+        mean = log_probs[0] if len(log_probs) == 1 else torch.stack(log_probs).logsumexp(0) - math.log(len(log_probs))
+        return Prediction(mean, torch.stack(attention).mean(0) if attention else None)
 
     def reorder(self, parents: Tensor) -> None:
         """See `Decoder.reorder`."""

@@ -1,1 +1,1 @@
-"""The machine and what runs on it: device, processes, signals, files, messages."""
+"""The interface to the machine: devices, processes, signals, files, log messages."""

@@ -1,4 +1,4 @@
-"""Folders that appear complete or not at all, even if several processes make them or one is killed."""
+"""Folders that appear complete or not at all, even if several processes build them or one is killed."""
 
 import errno
 import fcntl
@@ -12,75 +12,75 @@ from seq2seq.errors import TrainingError, UserError
 from seq2seq.system.files import sync_folder
 
 _PARTIAL = ".partial"
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of a file
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: above a limit on the file size
 _NO_LOCKS = (
     errno.ENOLCK,
     errno.ENOSYS,
     errno.ENOTSUP,
     errno.EINVAL,
     errno.EBADF,
-)  # of some network file systems
+)  # on some network file systems
 
 
 def build_once(
     folder: Path,
     build: Callable[[Path], None],
     *,
-    complete: Callable[[Path], bool],
+    is_complete: Callable[[Path], bool],
     log: Callable[[str], None] | None = None,
 ) -> None:
-    """Makes sure that `folder` is there and complete.
+    """Builds `folder` unless it exists and is complete.
 
-    It is built under another name beside it and renamed. A lock lets one process build while others wait for
-    the result; the kernel frees the lock of a killed one, and the next builder removes what that left behind.
-    On a file system without locks two may build the same; the second to finish finds the first one's and
-    drops its own.
+    The folder is built under a temporary name beside it and renamed. A lock lets one process build while others
+    wait for the result; the kernel releases the lock of a killed process, and the next builder removes its
+    leftovers. On a file system without locks two processes may build the same folder; the second to finish
+    discards its own.
 
     Args:
-        folder: what to make.
+        folder: the folder to build.
         build: fills an empty folder.
-        complete: whether a folder is what is wanted; one that is not is replaced.
-        log: takes a line for the user when another process has to be waited for.
+        is_complete: whether a folder has the expected content; an incomplete one is replaced.
+        log: receives a message for the user if another process is building the folder.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the parent folder is not writable.
         TrainingError: the disk is full.
     """
-    if complete(folder):
+    if is_complete(folder):
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder, log) as locked:
-            if complete(folder):
+            if is_complete(folder):
                 return
             if locked:
                 _remove_leftovers(folder.parent, folder.name)
-            _build(folder, build, complete)
+            _build(folder, build, is_complete)
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise TrainingError(
-                f"{folder.parent}: the disk is full ({error.strerror}). Free some, or set cache_root to "
-                "a folder on another disk. What was there before is unharmed."
+                f"{folder.parent}: the disk is full ({error.strerror}). Free some space, or set "
+                "cache_root to a folder on another disk. Existing files are unchanged."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise UserError(
                 f"cache_root: {folder.parent} cannot be written to ({error.strerror}). "
-                "Set cache_root to a folder that can."
+                "Set cache_root to a writable folder."
             ) from error
         raise
 
 
-def _build(folder: Path, build: Callable[[Path], None], complete: Callable[[Path], bool]) -> None:
+def _build(folder: Path, build: Callable[[Path], None], is_complete: Callable[[Path], bool]) -> None:
     partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
     partial.mkdir()
     try:
         build(partial)
-        if folder.exists() and not complete(folder):
+        if folder.exists() and not is_complete(folder):
             shutil.rmtree(folder)
         try:
             partial.rename(folder)
         except OSError:
-            if not complete(folder):  # otherwise another process was faster, and its work is as good
+            if not is_complete(folder):  # otherwise another process was faster, and its result is as good
                 raise
         sync_folder(folder.parent)
     finally:
@@ -92,10 +92,10 @@ def _lock(folder: Path, log: Callable[[str], None] | None) -> Iterator[bool]:
     """Holds the lock of a folder; yields whether locks work here."""
     with open(_lock_path(folder), "wb") as file:
         try:
-            if not _take(file.fileno(), wait=False):
+            if not _acquire(file.fileno(), wait=False):
                 if log is not None:
                     log(f"Another process is preparing {folder}; waiting for it.")
-                _take(file.fileno(), wait=True)
+                _acquire(file.fileno(), wait=True)
             locked = True
         except OSError as error:
             if error.errno not in _NO_LOCKS:
@@ -108,21 +108,22 @@ def _lock_path(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
 
-def _take(handle: int, *, wait: bool) -> bool:
+def _acquire(descriptor: int, *, wait: bool) -> bool:
+    """Locks an open file; returns False if another process holds the lock and `wait` is false."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _remove_leftovers(parent: Path, held: str) -> None:
-    """Removes unfinished folders whose builder is gone: those whose lock is free, or held by us."""
+def _remove_leftovers(parent: Path, locked_name: str) -> None:
+    """Removes unfinished folders of processes that are gone: those whose lock is free, or held by this process."""
     for partial in parent.glob(f"*{_PARTIAL}"):
         name = partial.name.removesuffix(_PARTIAL).rpartition(".")[0]
-        if name == held:
+        if name == locked_name:
             shutil.rmtree(partial, ignore_errors=True)
             continue
         with open(_lock_path(parent / name), "wb") as file:
-            if _take(file.fileno(), wait=False):
+            if _acquire(file.fileno(), wait=False):
                 shutil.rmtree(partial, ignore_errors=True)

@@ -1,10 +1,10 @@
-"""Where numbers are to be computed and how, as users name it."""
+"""Device and precision, as users name them."""
 
 from enum import Enum
 
 
 class Device(str, Enum):
-    """A device as users name it; ``auto`` takes CUDA, then MPS, then the CPU."""
+    """The device; ``auto`` takes CUDA, then MPS, then the CPU."""
 
     auto = "auto"
     cpu = "cpu"

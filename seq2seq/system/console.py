@@ -1,4 +1,4 @@
-"""The log for people: lines on standard error, and in a file where there is one."""
+"""The log for users: lines on standard error, and in a file if there is one."""
 
 import logging
 import sys
@@ -14,9 +14,9 @@ LOGGER = logging.getLogger("seq2seq")
 
 @contextmanager
 def console_log(*, quiet: bool = False, file: Path | None = None) -> Iterator[None]:
-    """Sends the package's log to standard error, and to a file where one is named; undone at the end.
+    """Within the context, sends the log of the package to standard error, and to `file` if given.
 
-    Standard output is left alone: it belongs to results. ``quiet`` (other ranks) lets only warnings through.
+    Standard output is reserved for results. ``quiet`` (for ranks other than 0) shows warnings only.
     """
     handlers: list[logging.Handler] = [_ConsoleHandler()]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
@@ -32,7 +32,7 @@ def console_log(*, quiet: bool = False, file: Path | None = None) -> Iterator[No
     try:
         yield
     except (UserError, TrainingError, Interrupted) as error:
-        if file is not None:  # the console is told by the command itself
+        if file is not None:  # on the console, the command itself prints the error
             handlers[1].emit(LOGGER.makeRecord(LOGGER.name, logging.ERROR, __file__, 0, "%s", (error,), None))
         raise
     finally:
@@ -44,7 +44,7 @@ def console_log(*, quiet: bool = False, file: Path | None = None) -> Iterator[No
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes lines to standard error without tearing a progress bar; a closed stream is no reason to stop."""
+    """Writes lines to standard error without breaking a progress bar; ignores a closed stream."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm

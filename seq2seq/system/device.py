@@ -1,4 +1,4 @@
-"""Where and how numbers are computed: device, precision, threads, seeds and memory."""
+"""Device, precision, threads, seeds and memory."""
 
 import ctypes
 import os
@@ -19,7 +19,7 @@ class Runtime:
     """A resolved device and precision.
 
     Attributes:
-        device: Where tensors live.
+        device: Device of the tensors.
         precision: Never ``auto``.
     """
 
@@ -27,7 +27,7 @@ class Runtime:
     precision: Precision
 
     def autocast(self) -> AbstractContextManager[object]:
-        """A context in which matrix products run in the precision; parameters stay float32."""
+        """Returns a context in which matrix products run in this precision; parameters stay float32."""
         if self.precision is Precision.fp32:
             return nullcontext()
         dtype = torch.bfloat16 if self.precision is Precision.bf16 else torch.float16
@@ -35,20 +35,20 @@ class Runtime:
 
     @property
     def pinned(self) -> bool:
-        """Whether batches are copied from page-locked memory, which CUDA does without waiting."""
+        """Whether batches are copied from pinned memory, which CUDA does asynchronously."""
         return self.device.type == "cuda"
 
     def peak_memory_mb(self) -> float:
-        """Largest memory use so far in MiB: of the GPU where there is one, else of the process."""
+        """Returns the peak memory so far in MiB: of the GPU if there is one, else of the process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         return process_peak_mb()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory has run out, on a GPU or on the CPU.
+    """Whether an error means that a GPU or the CPU is out of memory.
 
-    Torch has a type of its own for GPUs only; its CPU allocator raises a RuntimeError, known by the allocator's name.
+    Torch has an error type for GPUs only; its CPU allocator raises a RuntimeError that names the allocator.
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
@@ -56,41 +56,41 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> None:
-    """Gives cached blocks of a GPU back, so that what is tried next finds them in one piece."""
+    """Releases cached blocks of a GPU, so that the next attempt is not hindered by fragmentation."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def process_peak_mb() -> float:
-    """Largest resident memory of this process so far, in MiB."""
+    """Returns the peak resident memory of this process so far, in MiB."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes on macOS, KiB elsewhere
 
 
 def build_runtime(device: Device, precision: Precision, *, local_rank: int = 0) -> Runtime:
-    """Resolves ``auto`` values and checks that the machine has what was asked for.
+    """Resolves ``auto`` values and checks that the machine supports the device and precision.
 
     Raises:
-        UserError: If the device is not there, or cannot compute in the precision.
+        UserError: If the device does not exist, or does not support the precision.
     """
     resolved = _resolve_device(device, local_rank)
     if resolved.type == "cuda":
         torch.cuda.set_device(resolved)
-        # Its kernels return NaN gradients with a mask on Hopper GPUs for torch 2.11 to 2.13 (pytorch issue 196678).
+        # cuDNN attention returns NaN gradients with a mask on Hopper GPUs in torch 2.11 to 2.13 (pytorch issue 196678).
         torch.backends.cuda.enable_cudnn_sdp(False)
         torch.backends.cuda.matmul.fp32_precision = "tf32" if precision is not Precision.fp32 else "ieee"
     if precision is Precision.auto:
         precision = Precision.bf16 if _native_bf16(resolved) else Precision.fp32
     if precision is Precision.bf16 and resolved.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise UserError("trainer.precision=bf16: this GPU does not compute in bf16; use fp16 or fp32")
+        raise UserError("trainer.precision=bf16: this GPU does not support bf16; use fp16 or fp32")
     return Runtime(resolved, precision)
 
 
 @contextmanager
 def exact_fp32() -> Iterator[None]:
-    """Float32 products on GPUs in float32 itself, where training may have chosen TF32, whose mantissa has 10 bits."""
+    """Within the context, GPUs compute float32 products exactly, not in TF32, whose mantissa has 10 bits."""
     backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn.rnn]  # torch does not type these
     before = [backend.fp32_precision for backend in backends]
     try:
@@ -120,7 +120,7 @@ def _resolve_device(device: Device, local_rank: int) -> torch.device:
 
 def _native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # older GPUs emulate it
     if device.type == "cpu":
         probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
         return bool(probe is not None and probe())
@@ -131,15 +131,15 @@ _DEFAULT_THREADS = torch.get_num_threads()
 
 
 def set_threads(threads: int | None) -> None:
-    """Sets the number of CPU threads of tensor operations; None is torch's choice, whatever a run before this set."""
+    """Sets the number of CPU threads of tensor operations; None restores the default of torch."""
     torch.set_num_threads(_DEFAULT_THREADS if threads is None else threads)
 
 
 def keep_freed_memory() -> None:
     """Tells glibc to keep freed blocks instead of returning them to the kernel.
 
-    Training frees and takes the same large blocks at each step; giving them back costs a page fault for each 4 KiB
-    of them, a third of the time of a step on a CPU. A no-op where the C library has no ``mallopt``.
+    Training frees and allocates the same large blocks at each step; returning them costs a page fault per 4 KiB, a
+    third of the time of a step on a CPU. A no-op if the C library has no ``mallopt``.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -152,18 +152,18 @@ def keep_freed_memory() -> None:
 
 
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
-    """Seeds torch's generators for one optimizer step of one rank.
+    """Seeds the generators of torch for one optimizer step of one rank.
 
     Randomness within a step (dropout) is thus a pure function of (seed, step, rank), and a resume has no generator
-    state to restore. The three are mixed so that neighbouring steps and ranks share nothing.
+    state to restore. The three are hashed so that neighbouring steps and ranks are uncorrelated.
     """
-    torch.manual_seed(_mix(seed, step, rank))
+    torch.manual_seed(_hash_seed(seed, step, rank))
 
 
-def _mix(*numbers: int) -> int:
+def _hash_seed(*values: int) -> int:
     state = 0
-    for number in numbers:  # splitmix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators")
-        state = (state + number + 0x9E3779B97F4A7C15) & (2**64 - 1)
+    for value in values:  # splitmix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators")
+        state = (state + value + 0x9E3779B97F4A7C15) & (2**64 - 1)
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
         state ^= state >> 31
@@ -172,10 +172,10 @@ def _mix(*numbers: int) -> int:
 
 @contextmanager
 def deterministic(enabled: bool) -> Iterator[None]:
-    """Makes torch refuse operations that have no deterministic kernel, and restores the setting afterwards.
+    """Within the context, torch refuses operations that have no deterministic kernel, if `enabled`.
 
     Raises:
-        UserError: At such an operation.
+        UserError: If such an operation is called.
     """
     before = torch.are_deterministic_algorithms_enabled()
     if enabled:
@@ -184,8 +184,8 @@ def deterministic(enabled: bool) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if enabled and "torch.use_deterministic_algorithms" in str(error):  # it has no type of its own
-            raise UserError(f"trainer.deterministic=true cannot be had here: {error}") from error
+        if enabled and "torch.use_deterministic_algorithms" in str(error):  # torch has no type for this error
+            raise UserError(f"trainer.deterministic=true is not supported here: {error}") from error
         raise
     finally:
         torch.use_deterministic_algorithms(before)

@@ -1,7 +1,7 @@
-"""Several processes as one: start and end, who decides, and what they exchange.
+"""Distributed training: process groups, ranks, and collective operations.
 
-Without ``torchrun`` there is one process, and everything here costs nothing. Control messages (stop, best, texts) go
-over a gloo group of their own, so that they never wait for a GPU.
+Without ``torchrun`` there is one process, and everything here is a no-op. Control messages (stop, best, texts) use a
+separate gloo group, so that they never wait for a GPU.
 """
 
 import os
@@ -19,9 +19,9 @@ class World:
     """The processes of a run.
 
     Attributes:
-        rank: This process, 0 to size - 1; rank 0 decides and writes.
-        size: Number of processes.
-        local_rank: This process among those of its machine.
+        rank: Rank of this process, 0 to size - 1; rank 0 decides and writes.
+        size: Number of processes (world size).
+        local_rank: Rank of this process among those of its machine.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0):
@@ -38,7 +38,7 @@ class World:
     def start(self, device_type: str, *, timeout_minutes: float) -> None:
         """Joins the process groups: NCCL on CUDA devices, gloo elsewhere.
 
-        The jobs of a sweep in one process share the first's: torchrun's processes can find each other only once.
+        The jobs of a sweep in one process share the default group: torchrun supports one rendezvous only.
         """
         if self.size == 1:
             return
@@ -48,36 +48,36 @@ class World:
         self._control = dist.new_group(backend="gloo", timeout=timeout)
 
     def barrier(self) -> None:
-        """Waits until every process is here."""
+        """Waits until every process has reached this call."""
         if self.size > 1:
             dist.barrier(group=self._control)
 
     def broadcast(self, value: T) -> T:
-        """Rank 0's value, on every rank."""
+        """Returns the value of rank 0 on every rank."""
         if self.size == 1:
             return value
-        box: list[Any] = [value]
-        dist.broadcast_object_list(box, src=0, group=self._control)
-        received: T = box[0]
+        objects: list[Any] = [value]
+        dist.broadcast_object_list(objects, src=0, group=self._control)
+        received: T = objects[0]
         return received
 
     def max(self, values: Sequence[float]) -> list[float]:
-        """The element-wise maximum over all ranks, on every rank."""
+        """Returns the element-wise maximum over all ranks on every rank."""
         if self.size == 1:
             return list(values)
-        box = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(box, op=dist.ReduceOp.MAX, group=self._control)
-        largest: list[float] = box.tolist()
-        return largest
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._control)
+        maxima: list[float] = tensor.tolist()
+        return maxima
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The element-wise sum of a CPU tensor over all ranks, on every rank."""
+        """Returns the element-wise sum of a CPU tensor over all ranks on every rank; may modify it in place."""
         if self.size > 1:
             dist.all_reduce(values, op=dist.ReduceOp.SUM, group=self._control)
         return values
 
     def gather(self, value: T) -> list[T]:
-        """Every rank's value in the order of ranks, on every rank."""
+        """Returns the values of all ranks, ordered by rank, on every rank."""
         if self.size == 1:
             return [value]
         gathered: list[Any] = [None] * self.size
@@ -85,14 +85,14 @@ class World:
         return gathered
 
 
-def leave() -> None:
-    """Leaves the process groups, if this process joined any."""
+def destroy_process_groups() -> None:
+    """Destroys the process groups, if this process joined any."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def world_from_environment() -> World:
-    """The processes as ``torchrun`` describes them in RANK, WORLD_SIZE and LOCAL_RANK; one without it."""
+    """Reads RANK, WORLD_SIZE and LOCAL_RANK of ``torchrun``; without it there is one process."""
     return World(
         rank=int(os.environ.get("RANK", "0")),
         size=int(os.environ.get("WORLD_SIZE", "1")),

@@ -1,4 +1,4 @@
-"""Append-only logs: what of them stays when a run goes on, and writes whose failures cost a warning."""
+"""Append-only logs: which records to keep when a run resumes, and writes whose failures cost a warning only."""
 
 import logging
 import os
@@ -7,37 +7,37 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 
-class Kept:
-    """What a log holds: every tag once a step, and of an earlier process only what its last checkpoint knows of.
+class ResumeFilter:
+    """Selects the records of a log that remain valid on resume; each tag is logged once per step.
 
-    Steps after the checkpoint are trained again. Scores of test sets follow the last checkpoint of a run, so they are
-    computed again, too, or do not belong there any more because a limit was raised. An evaluation at the checkpoint's
-    own step may have been cut short, or have ended before its result was saved; the resumed run repeats it, and then
-    what is there already is not logged a second time.
+    Steps after the checkpoint are trained again, so their records are dropped. Test scores follow the last checkpoint
+    of a run, so they are computed again too, or are obsolete because a limit was raised. An evaluation at the step of
+    the checkpoint may have been interrupted, or have ended before its result was saved; the resumed run repeats it
+    without logging existing records a second time.
 
     Args:
-        last_step: Step of the checkpoint that the run goes on from; None keeps nothing.
+        last_step: Step of the checkpoint to resume from; None keeps nothing.
     """
 
     def __init__(self, last_step: int | None):
         self.last_step = -1 if last_step is None else last_step
         self._step = -1
-        self._tags: set[str] = set()  # those of that step
+        self._tags: set[str] = set()  # tags logged at that step
 
-    def survivors(self, logged: list[tuple[int, str]]) -> list[bool]:
-        """Tells which records of a log, given by step and tag in their order, stay; call it before the first `new`."""
+    def keep_mask(self, logged: list[tuple[int, str]]) -> list[bool]:
+        """Returns whether to keep each (step, tag) record of a log, given in order; call before the first `is_new`."""
         seen: set[tuple[int, str]] = set()
-        stays = []
+        mask = []
         for step, tag in logged:
-            stays.append(step <= self.last_step and not tag.startswith("test/") and (step, tag) not in seen)
-            if stays[-1]:
+            mask.append(step <= self.last_step and not tag.startswith("test/") and (step, tag) not in seen)
+            if mask[-1]:
                 seen.add((step, tag))
         self._step = self.last_step
         self._tags = {tag for step, tag in seen if step == self.last_step}
-        return stays
+        return mask
 
-    def new(self, step: int, tag: str) -> bool:
-        """Tells whether a tag is not yet there at a step, and notes it; steps come in their order."""
+    def is_new(self, step: int, tag: str) -> bool:
+        """Returns whether a tag has not been logged at a step yet, and records it; call with ascending steps."""
         if step != self._step:
             self._step, self._tags = step, set()
         is_new = tag not in self._tags
@@ -46,10 +46,10 @@ class Kept:
 
 
 class LogFile:
-    """An append-only file whose failures cost one warning.
+    """An append-only file that warns once when it cannot be written.
 
-    A record is written whole or taken back, so that what follows a full disk is readable; once there is
-    space again, records go on. A file that was deleted is given up.
+    A record is written whole or removed again, so that the file stays readable after a full disk; writing
+    resumes once there is space. If the file was deleted, nothing more is written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,7 +63,7 @@ class LogFile:
             self._warn(error)
 
     def write(self, record: bytes) -> None:
-        """Appends a record and hands it to the operating system."""
+        """Appends a record, without waiting for the disk."""
         if self._descriptor is None:
             return
         end: int | None = None
@@ -78,11 +78,11 @@ class LogFile:
             self.close()
         except OSError as error:
             self._warn(error)
-            self._take_back(end)
+            self._truncate(end)
 
     def sync(self) -> None:
-        """Waits until the disk has it."""
-        descriptor = self._descriptor  # a save in the background syncs, and the loop may give the file up meanwhile
+        """Flushes all records to the disk."""
+        descriptor = self._descriptor  # called by a background save while the training loop may close the file
         if descriptor is None:
             return
         try:
@@ -99,7 +99,7 @@ class LogFile:
             except OSError as error:  # network file systems report a full disk here
                 self._warn(error)
 
-    def _take_back(self, end: int | None) -> None:
+    def _truncate(self, end: int | None) -> None:
         if self._descriptor is None or end is None:
             return
         try:
@@ -109,15 +109,15 @@ class LogFile:
 
     def _warn(self, error: OSError) -> None:
         if not self._warned:
-            self._warned = True  # first, because the warning may be logged to this very file
-            logger.warning("%s cannot be written, training continues without: %s", self.path, error)
+            self._warned = True  # first, because the warning may be logged to this file
+            logger.warning("%s cannot be written; training continues without it: %s", self.path, error)
 
 
 class LogFileHandler(logging.Handler):
-    """Writes log messages to a file; logging's own handler prints a traceback for each one that a full disk refuses.
+    """Appends log messages to a file. Unlike logging.FileHandler, prints no traceback per message on a full disk.
 
     Args:
-        path: Appended to.
+        path: The file to append to.
     """
 
     def __init__(self, path: Path):
@@ -125,7 +125,7 @@ class LogFileHandler(logging.Handler):
         self._file = LogFile(path)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes a message; what is no text (a file name of other bytes) is escaped."""
+        """Writes a message; bytes that are not text (in a file name) are escaped."""
         self._file.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
 
     def close(self) -> None:

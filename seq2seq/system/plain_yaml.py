@@ -1,4 +1,4 @@
-"""Reads a saved configuration as plain values, whatever the file holds: no code runs, no variable is read."""
+"""Reads a saved configuration safely: plain values only, without running code or reading environment variables."""
 
 import io
 from pathlib import Path
@@ -9,32 +9,32 @@ from omegaconf import DictConfig, OmegaConf
 
 from seq2seq.errors import UserError
 
-_LARGEST = 1 << 20  # bytes; a configuration with hundreds of test sets is a tenth of it
-_DEEPEST = 10  # a key of a test set is on the fourth level
+_MAX_BYTES = 1 << 20  # a configuration with hundreds of test sets has a tenth of it
+_MAX_DEPTH = 10  # a key of a test set is on the fourth level
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Reads a file of YAML that `config.to_yaml` wrote, or one like it, without checking its keys.
+    """Reads a YAML file as written by `config.to_yaml`, without checking its keys.
 
     Raises:
-        UserError: It cannot be read, is no mapping, or holds more than plain values: interpolations, which could read
-            the environment; aliases, by which a few lines can stand for gigabytes; or Python objects.
+        UserError: The file cannot be read, is not a mapping, or holds more than plain values: interpolations, which
+            could read the environment; aliases, which can expand a few lines to gigabytes; or Python objects.
     """
     try:
         text = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    if len(text) > _LARGEST:
-        raise UserError(f"{path} has {len(text):,} bytes: no saved configuration is above {_LARGEST:,}")
+    if len(text) > _MAX_BYTES:
+        raise UserError(f"{path} has {len(text):,} bytes: a saved configuration has at most {_MAX_BYTES:,}")
     try:
         _check_shape(text, path)
         tree = OmegaConf.load(io.BytesIO(text))
     except UserError:
         raise
     except Exception as error:  # PyYAML's and OmegaConf's errors have no common base
-        raise UserError(f"{path} is no valid YAML: {next(iter(str(error).splitlines()), error)}") from error
+        raise UserError(f"{path} is not valid YAML: {next(iter(str(error).splitlines()), error)}") from error
     if not isinstance(tree, DictConfig):
-        raise UserError(f"{path} is no mapping of configuration keys")
+        raise UserError(f"{path} is not a mapping of configuration keys")
     values = OmegaConf.to_container(tree, resolve=False)
     assert isinstance(values, dict)
     _check_plain(values, path)
@@ -42,12 +42,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def _check_shape(text: bytes, path: Path) -> None:
-    """Refuses what would take long to read, before it is."""
+    """Raises a UserError for deep nesting and aliases, before they are expanded."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST:
-            raise UserError(f"{path} nests {depth} levels deep: no saved configuration goes beyond {_DEEPEST}")
+        if depth > _MAX_DEPTH:
+            raise UserError(f"{path} is nested {depth} levels deep: a saved configuration has at most {_MAX_DEPTH}")
         if isinstance(event, yaml.AliasEvent):
             raise UserError(f"{path}: a saved configuration has values only, no aliases (*name)")
 
@@ -63,4 +63,4 @@ def _check_plain(value: object, path: Path, key: str = "") -> None:
         if "${" in value:
             raise UserError(f"{path}: {key}={value}: a saved configuration has values only, no interpolations")
     elif not isinstance(value, bool | int | float | None):
-        raise UserError(f"{path}: {key}: a {type(value).__name__} is no plain value: give text or a number")
+        raise UserError(f"{path}: {key}: a {type(value).__name__} is not a plain value: use text or a number")

@@ -1,4 +1,4 @@
-"""Signals that ask for an orderly stop: the first is heeded, a second leaves at once."""
+"""Signals that ask for a clean stop: the first is handled, a second exits immediately."""
 
 import os
 import signal
@@ -10,66 +10,69 @@ from types import FrameType
 from seq2seq.errors import Interrupted
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 75}
-RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: try again later
+EXIT_RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
-class Abandoned(BaseException):
-    """Somebody asked this process to stop while it did something that can be done again."""
+class Aborted(BaseException):
+    """The process was asked to stop during work that can be repeated."""
 
 
 class StopRequest:
-    """Whether somebody asked this process to stop, and how it should end.
+    """Whether this process was asked to stop.
 
     Attributes:
-        exit_code: None while nobody asked.
+        exit_code: Exit code for the signal; None if there was none.
     """
 
     def __init__(self) -> None:
         self.exit_code: int | None = None
-        self._abandoning = False
+        self._abort_on_signal = False
 
     @contextmanager
-    def abandoning(self, enabled: bool) -> Iterator[None]:
-        """Within the context, the first signal raises ``Abandoned`` at once, wherever that is; one before it, here.
+    def abort_on_signal(self, enabled: bool) -> Iterator[None]:
+        """Within the context, the first signal raises ``Aborted`` immediately; one before it, on entry.
 
-        For work that changes nothing, such as an evaluation.
+        For work without side effects, such as an evaluation.
+
+        Args:
+            enabled: If False, the context does nothing.
         """
-        self._abandoning = enabled
+        self._abort_on_signal = enabled
         try:
             if enabled and self.exit_code is not None:
-                raise Abandoned
+                raise Aborted
             yield
         finally:
-            self._abandoning = False
+            self._abort_on_signal = False
 
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        """Notes the first signal; a second one ends the process without saving."""
-        code = EXIT_CODES[signal.Signals(number)]
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        """Records the first signal; a second one ends the process without saving."""
+        code = EXIT_CODES[signal.Signals(signum)]
         if self.exit_code is None:
             self.exit_code = code
-            if self._abandoning:
-                raise Abandoned
+            if self._abort_on_signal:
+                raise Aborted
         elif "TORCHELASTIC_RUN_ID" not in os.environ:
-            # torchrun passes on a signal that may have reached its processes already, and kills after half a minute.
+            # torchrun forwards a signal that may have reached its processes already, and kills after half a minute.
             os._exit(code)
 
 
 def signal_name(exit_code: int) -> str:
-    """The name of the signal that ends a process with this code."""
-    return next(number.name for number, code in EXIT_CODES.items() if code == exit_code)
+    """Returns the name of the signal that ends a process with this exit code."""
+    return next(signum.name for signum, code in EXIT_CODES.items() if code == exit_code)
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Within the context, the first signal is only noted: the training loop ends its step, saves, and leaves.
+    """Within the context, the first signal is only recorded: the training loop finishes its step, saves, and exits.
 
-    Outside the main thread, where Python cannot install handlers, the request just never comes.
+    Outside the main thread, where Python cannot install handlers, there are no requests.
 
     Raises:
-        Interrupted: If the block comes to its end without heeding a signal, which came while the last step was saved.
+        Interrupted: If the block ends normally after a signal, which arrived while the last step was saved.
     """
     request = StopRequest()
-    with _handling(request.handle):
+    with _signal_handler(request.handle):
         yield request
     if request.exit_code is not None:
         raise _interrupted(request.exit_code)
@@ -81,19 +84,19 @@ def _interrupted(exit_code: int) -> Interrupted:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the context, the first signal raises ``Interrupted``, so that temporary files are cleared away.
+    """Within the context, the first signal raises ``Interrupted``, so that temporary files are removed.
 
-    It may come inside a library that makes an error of its own of it: any error after a signal counts as one.
+    A library may turn it into an error of its own, so any error after a signal is treated as an interruption.
     """
     request = StopRequest()
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        first = request.exit_code is None
-        request.handle(number, frame)
-        if first:
-            raise _interrupted(EXIT_CODES[signal.Signals(number)])
+    def handle(signum: int, frame: FrameType | None) -> None:
+        is_first = request.exit_code is None
+        request.handle(signum, frame)
+        if is_first:
+            raise _interrupted(EXIT_CODES[signal.Signals(signum)])
 
-    with _handling(handle):
+    with _signal_handler(handle):
         try:
             yield
         except Exception as error:
@@ -103,50 +106,50 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def leaving_at_once() -> Iterator[None]:
-    """Within the context, a signal ends the process with one line.
+def exit_on_signal() -> Iterator[None]:
+    """Within the context, a signal ends the process with a one-line message.
 
-    For imports: libraries forgive failures of what they import, and then go on broken.
+    For imports: libraries swallow import errors, and would then continue in a broken state.
     """
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(signum: int, frame: FrameType | None) -> None:
         with suppress(OSError):
-            os.write(2, f"seq2seq: stopped by {signal.Signals(number).name}\n".encode())
-        os._exit(EXIT_CODES[signal.Signals(number)])
+            os.write(2, f"seq2seq: stopped by {signal.Signals(signum).name}\n".encode())
+        os._exit(EXIT_CODES[signal.Signals(signum)])
 
-    with _handling(handle):
+    with _signal_handler(handle):
         yield
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Within the context, signals wait; at its end they meet the handlers that there were.
+def deferred_signals() -> Iterator[None]:
+    """Within the context, signals are deferred; at its end they are delivered to the previous handlers.
 
-    A process that is started in it never gets a SIGINT, not even while it starts: Ctrl-C reaches all processes of a
-    terminal, and heeding it is for the parent.
+    A process started in the context never gets a SIGINT, not even while it starts: Ctrl-C reaches all processes of a
+    terminal, and the parent handles it.
     """
-    came: list[int] = []
+    received: list[int] = []
     try:
-        with _handling(lambda number, frame: came.append(number)):
+        with _signal_handler(lambda signum, frame: received.append(signum)):
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
             try:
                 yield
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     finally:
-        for number in came:
-            signal.raise_signal(number)
+        for signum in received:
+            signal.raise_signal(signum)
 
 
 @contextmanager
-def _handling(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Installs a handler of the signals in ``EXIT_CODES`` and restores the ones there were."""
+def _signal_handler(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Installs a handler for the signals in ``EXIT_CODES``, and restores the previous ones on exit."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handle) for number in EXIT_CODES}
+    previous = {signum: signal.signal(signum, handle) for signum in EXIT_CODES}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

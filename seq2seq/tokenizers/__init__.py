@@ -1,1 +1,1 @@
-"""Text to ids and back: subwords, characters and words, their training and their files."""
+"""Tokenizers for subwords, characters and words: encoding, decoding, training, saving and loading."""

@@ -1,4 +1,4 @@
-"""Settings of the section `tokenizer`."""
+"""The config section `tokenizer`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from seq2seq.errors import UserError
-from seq2seq.tokenizers.base import BYTE_PIECES, SPECIAL_TOKENS, to_utf8
+from seq2seq.tokenizers.base import NUM_BYTE_PIECES, SPECIAL_TOKENS, to_utf8
 
-MOST_TOKENS = 2**21  # more than Unicode has characters; SentencePiece's trainer reserves memory by the size
+MAX_VOCAB_SIZE = 2**21  # more than Unicode has characters; SentencePiece's trainer allocates memory by this size
 _BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class TokenizerKind(str, Enum):
-    """How text becomes tokens: SentencePiece's unigram, bpe and char models, or torchtext words."""
+    """The tokenizer's model: SentencePiece's unigram, bpe or char, or torchtext words."""
 
     unigram = "unigram"
     bpe = "bpe"
@@ -24,7 +24,7 @@ class TokenizerKind(str, Enum):
 
 
 class Normalization(str, Enum):
-    """SentencePiece's normalisation rules; only `identity` leaves the text as it is."""
+    """SentencePiece's normalization rules; only `identity` leaves text unchanged."""
 
     nmt_nfkc = "nmt_nfkc"
     nmt_nfkc_cf = "nmt_nfkc_cf"
@@ -34,14 +34,14 @@ class Normalization(str, Enum):
 
 
 class LineBreaks(str, Enum):
-    """What a line break inside a text becomes: a token of its own, or what normalisation makes of it."""
+    """How line breaks inside a text are encoded: as a token, or left to the normalization."""
 
     symbol = "symbol"
     space = "space"
 
 
 class WordSplitter(str, Enum):
-    """torchtext's word tokenizers that need no further package."""
+    """torchtext's word tokenizers that need no additional package."""
 
     basic_english = "basic_english"
     whitespace = "whitespace"
@@ -52,28 +52,28 @@ class TokenizerConfig:
     """Settings of the section `tokenizer`.
 
     Attributes:
-        kind: The model.
-        vocab_size: Tokens, the four reserved ones and (with `byte_fallback`) the 256 bytes counted. Exact for
-            unigram and bpe; the most for char and word, which take what the corpus has.
-        joint: One vocabulary for source and target, or one each.
-        byte_fallback: Characters outside the vocabulary become their UTF-8 bytes instead of `<unk>`.
+        kind: The tokenizer's model.
+        vocab_size: Number of tokens, including the four special tokens and (with `byte_fallback`) the 256 bytes.
+            Exact for unigram and bpe; an upper limit for char and word.
+        joint: Whether source and target share one vocabulary.
+        byte_fallback: Encode characters outside the vocabulary as their UTF-8 bytes instead of `<unk>`.
         normalization: Applied before encoding. `identity` also keeps leading, trailing and double spaces.
-        line_breaks: `symbol` gives the line break a token of its own if a training text holds one inside,
-            which only JSONL texts can; without one the tokenizer is the same as with `space`. Of several
-            blank lines in a row one is kept (all with normalization=identity). `space` leaves line breaks to
-            the normalisation, which makes spaces of them (except identity).
-        user_symbols: Strings that always are one token.
-        character_coverage: Share of the corpus' characters that get a piece of their own. A large
-            corpus has thousands of stray characters, which would fill the vocabulary; `byte_fallback` keeps
-            them. The trainer's own 0.9995 would also spell the digits of a small corpus in bytes.
-        max_sentences: Size of the seeded sample of training lines, the bound on memory.
+        line_breaks: `symbol` encodes line breaks as a token if a training text contains one inside, which only
+            JSONL texts can; otherwise the tokenizer is the same as with `space`. Consecutive blank lines are
+            reduced to one (all are kept with normalization=identity). `space` leaves line breaks to the
+            normalization, which turns them into spaces (except identity).
+        user_symbols: Strings that are always one token.
+        character_coverage: Share of the corpus' characters that get their own piece. A large corpus has
+            thousands of stray characters, which would fill the vocabulary; `byte_fallback` still encodes them.
+            The trainer's default 0.9995 would also encode the digits of a small corpus as bytes.
+        max_sentences: Size of the seeded sample of training sentences; limits memory.
         sampling_alpha: 0 is off. unigram: smoothing of the sampled segmentation (Kudo 2018, section 3.2,
-            arXiv:1804.10959); bpe: probability to skip a merge (Provilkov et al. 2020, arXiv:1910.13267).
-        sampling_nbest: unigram only: sample from so many best segmentations; -1 is from all.
-        word_tokenizer: How kind=word splits.
-        lowercase: kind=word only (`basic_english` always does).
+            arXiv:1804.10959); bpe: probability of skipping a merge (Provilkov et al. 2020, arXiv:1910.13267).
+        sampling_nbest: unigram only: number of best segmentations to sample from; -1 samples from all.
+        word_tokenizer: kind=word only: how text is split.
+        lowercase: kind=word only (`basic_english` always lowercases).
         min_frequency: kind=word only: rarer words become `<unk>`.
-        source_vectors: kind=word only: a text file of pretrained word vectors for the source side.
+        source_vectors: kind=word only: text file of pretrained word vectors for the source side.
         target_vectors: The same for the target side.
     """
 
@@ -122,36 +122,35 @@ class TokenizerConfig:
 
     @property
     def reserved_size(self) -> int:
-        """Tokens that are there whatever the corpus holds: special, bytes, user symbols."""
-        subword_bytes = BYTE_PIECES if self.byte_fallback and self.kind != TokenizerKind.word else 0
+        """Number of tokens that do not depend on the corpus: special tokens, bytes, user symbols."""
+        subword_bytes = NUM_BYTE_PIECES if self.byte_fallback and self.kind != TokenizerKind.word else 0
         return len(SPECIAL_TOKENS) + subword_bytes + len(self.user_symbols)
 
     def _check_size(self) -> None:
-        if self.vocab_size > MOST_TOKENS:
-            raise UserError(f"tokenizer.vocab_size={self.vocab_size} is above {MOST_TOKENS:,}.")
+        if self.vocab_size > MAX_VOCAB_SIZE:
+            raise UserError(f"tokenizer.vocab_size={self.vocab_size} is above {MAX_VOCAB_SIZE:,}.")
         if self.vocab_size <= self.reserved_size:
             raise UserError(
-                f"tokenizer.vocab_size={self.vocab_size} is too small: {self.reserved_size} places are taken "
-                "by special tokens, tokenizer.byte_fallback's bytes and tokenizer.user_symbols; "
-                f"give at least {self.reserved_size + 1}, better thousands."
+                f"tokenizer.vocab_size={self.vocab_size} is too small: {self.reserved_size} tokens are reserved "
+                "for special tokens, tokenizer.byte_fallback's bytes and tokenizer.user_symbols; "
+                f"set at least {self.reserved_size + 1}, preferably thousands."
             )
 
     def _check_symbols(self) -> None:
         if len(set(self.user_symbols)) != len(self.user_symbols):
-            raise UserError(f"tokenizer.user_symbols={self.user_symbols} holds a symbol twice.")
+            raise UserError(f"tokenizer.user_symbols={self.user_symbols} contains a symbol twice.")
         for symbol in self.user_symbols:
             to_utf8(symbol)
             if "\n" in symbol and self.line_breaks is LineBreaks.symbol:
                 raise UserError(
-                    f"tokenizer.user_symbols: {symbol!r} holds a line break, which tokenizer.line_breaks=symbol makes "
-                    "a token of its own: leave the symbol out."
+                    f"tokenizer.user_symbols: {symbol!r} contains a line break, which tokenizer.line_breaks=symbol "
+                    "already makes a token: remove the symbol."
                 )
-            if (
-                " " in symbol and self.kind != TokenizerKind.word
-            ):  # in the text there stands SentencePiece's mark in its place
+            # SentencePiece replaces spaces in the text by its own mark, so such a symbol would never match.
+            if " " in symbol and self.kind != TokenizerKind.word:
                 raise UserError(
-                    f"tokenizer.user_symbols: {symbol!r} holds a space, at which every token ends; give its words as "
-                    "symbols of their own."
+                    f"tokenizer.user_symbols: {symbol!r} contains a space, at which every token ends; give its words "
+                    "as separate symbols."
                 )
             if not symbol or symbol in SPECIAL_TOKENS or _BYTE_PIECE.fullmatch(symbol):
                 raise UserError(
@@ -167,7 +166,7 @@ class TokenizerConfig:
         if alpha > 0 and self.kind not in (TokenizerKind.unigram, TokenizerKind.bpe):
             raise UserError(
                 f"tokenizer.sampling_alpha={alpha} needs tokenizer.kind=unigram or bpe: "
-                f"{self.kind.value} has one way only to split a text."
+                f"with {self.kind.value} there is only one way to split a text."
             )
         if nbest != -1 and nbest < 2:
             raise UserError(f"tokenizer.sampling_nbest={nbest} must be -1 (all segmentations) or at least 2.")

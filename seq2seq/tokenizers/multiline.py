@@ -1,9 +1,9 @@
-r"""Line breaks as tokens of their own, around any other tokenizer.
+r"""A tokenizer wrapper that encodes line breaks as tokens.
 
-SentencePiece's normalisation makes a space of a line break, and torchtext's splitters drop it, so that a
-document loses its lines and paragraphs on the way to the model. Here each line is encoded by itself, which
-gives its first word the token that it has at the start of any text, and `LINE_BREAK_ID` stands between two
-lines. No tokenizer of lines ever gives that id, whatever characters a user types.
+SentencePiece's normalization turns a line break into a space, and torchtext's splitters drop it, so that the
+model would not see the lines and paragraphs of a document. Here each line is encoded by itself, so that its
+first word gets the same token as at the start of any text, and `LINE_BREAK_ID` separates the lines. The wrapped
+tokenizer never produces that id, whatever characters a user types.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from pathlib import Path
 
 from seq2seq.tokenizers.base import LINE_BREAK_ID, LINE_BREAK_LABEL, Tokenizer
 
-_Parts = Iterator[tuple[int, list[int]]]  # how many line breaks, and the ids of the line behind them
+_Segments = Iterator[tuple[int, list[int]]]  # number of line breaks, and the ids of the line after them
 
-_MOST_IN_A_ROW = 2  # the end of a line and one blank line behind it
+_MAX_CONSECUTIVE_BREAKS = 2  # the end of a line and one blank line
 _CARRIAGE_RETURNS = re.compile(r"\r+\n")
 
 
 class LineRule(str, Enum):
     r"""Which line breaks are kept.
 
-    `tidy` goes with normalisations that tidy up spaces: carriage returns before ``\n`` are part of the line
-    break, line breaks at either end of a text go, and of several blank lines in a row one stays. `exact` goes
-    with `identity` and keeps each line as it is.
+    `tidy` is for normalizations that tidy up spaces: carriage returns before ``\n`` are part of the line
+    break, line breaks at either end of a text are dropped, and consecutive blank lines are reduced to one.
+    `exact` is for `identity` and keeps each line unchanged.
     """
 
     tidy = "tidy"
@@ -36,29 +36,30 @@ class LineRule(str, Enum):
 
 
 class MultilineTokenizer(Tokenizer):
-    """A tokenizer of lines, and a token for the break between two of them.
+    """Encodes lines with another tokenizer, and the line breaks between them as `LINE_BREAK_ID`.
 
     Args:
-        lines: encodes and decodes single lines; its vocabulary has a symbol at `LINE_BREAK_ID`.
+        line_tokenizer: encodes and decodes single lines; its vocabulary has a symbol at `LINE_BREAK_ID`.
         rule: which line breaks are kept.
     """
 
-    def __init__(self, lines: Tokenizer, rule: LineRule) -> None:
-        self._lines = lines
+    def __init__(self, line_tokenizer: Tokenizer, rule: LineRule) -> None:
+        self._line_tokenizer = line_tokenizer
         self._rule = rule
-        self.vocab_size = lines.vocab_size
+        self.vocab_size = line_tokenizer.vocab_size
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`."""
-        split = self._split(texts)
-        rows = self._lines.encode_batch(list(itertools.chain.from_iterable(split)))
-        return [_joined(parts) for parts in self._parts(split, rows)]
+        texts_as_lines = self._split(texts)
+        encoded_lines = self._line_tokenizer.encode_batch(list(itertools.chain.from_iterable(texts_as_lines)))
+        return [_join(segments) for segments in self._segments(texts_as_lines, encoded_lines)]
 
     def sample_batch(self, texts: Sequence[str], *, seed: int) -> list[list[int]]:
-        """See `Tokenizer.sample_batch`; line breaks are as in `encode_batch`."""
-        split = self._split(texts)
-        rows = self._lines.sample_batch(list(itertools.chain.from_iterable(split)), seed=seed)
-        return [_joined(parts) for parts in self._parts(split, rows)]
+        """See `Tokenizer.sample_batch`; line breaks are encoded as in `encode_batch`."""
+        texts_as_lines = self._split(texts)
+        lines = list(itertools.chain.from_iterable(texts_as_lines))
+        encoded_lines = self._line_tokenizer.sample_batch(lines, seed=seed)
+        return [_join(segments) for segments in self._segments(texts_as_lines, encoded_lines)]
 
     def decode(self, ids: Sequence[int]) -> str:
         r"""See `Tokenizer.decode`; each line break becomes ``\n``."""
@@ -68,62 +69,66 @@ class MultilineTokenizer(Tokenizer):
                 lines.append([])
             else:
                 lines[-1].append(token)
-        return "\n".join(map(self._lines.decode, lines))
+        return "\n".join(map(self._line_tokenizer.decode, lines))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """See `Tokenizer.pieces`; a line break is labelled `LINE_BREAK_LABEL`."""
-        labels = self._lines.pieces(ids)
+        labels = self._line_tokenizer.pieces(ids)
         return [LINE_BREAK_LABEL if token == LINE_BREAK_ID else label for token, label in zip(ids, labels, strict=True)]
 
     def is_byte(self, token_id: int) -> bool:
         """See `Tokenizer.is_byte`."""
-        return self._lines.is_byte(token_id)
+        return self._line_tokenizer.is_byte(token_id)
 
     def fingerprint(self) -> str:
-        """See `Tokenizer.fingerprint`: of the rule and the tokenizer of lines."""
-        return hashlib.sha256(f"line breaks:{self._rule.value}\n{self._lines.fingerprint()}".encode()).hexdigest()
+        """See `Tokenizer.fingerprint`; covers the rule and the line tokenizer."""
+        return hashlib.sha256(
+            f"line breaks:{self._rule.value}\n{self._line_tokenizer.fingerprint()}".encode()
+        ).hexdigest()
 
     def settings(self) -> dict[str, str | bool | int | float]:
         """See `Tokenizer.settings`."""
-        return {**self._lines.settings(), "line_breaks": self._rule.value}
+        return {**self._line_tokenizer.settings(), "line_breaks": self._rule.value}
 
     def save(self, folder: Path, name: str) -> Path:
         """See `Tokenizer.save`."""
-        return self._lines.save(folder, name)
+        return self._line_tokenizer.save(folder, name)
 
     def _split(self, texts: Sequence[str]) -> list[list[str]]:
         return [split_lines(text, self._rule) for text in texts]
 
-    def _parts(self, split: Sequence[Sequence[str]], encoded: Iterable[list[int]]) -> Iterator[_Parts]:
-        """The parts of texts, given the ids of all their lines one behind the other: line breaks and what follows."""
-        parts = _parts_exact if self._rule is LineRule.exact else _parts_tidy
-        rows = iter(encoded)
-        return (parts(itertools.islice(rows, len(lines))) for lines in split)
+    def _segments(
+        self, texts_as_lines: Sequence[Sequence[str]], encoded_lines: Iterable[list[int]]
+    ) -> Iterator[_Segments]:
+        """Regroups the concatenated encoded lines of all texts into the segments of each text."""
+        segments = _segments_exact if self._rule is LineRule.exact else _segments_tidy
+        rows = iter(encoded_lines)
+        return (segments(itertools.islice(rows, len(lines))) for lines in texts_as_lines)
 
 
 def split_lines(text: str, rule: LineRule) -> list[str]:
-    """The lines of a text, at least one."""
+    """Splits a text into one or more lines."""
     return (_CARRIAGE_RETURNS.sub("\n", text) if rule is LineRule.tidy else text).split("\n")
 
 
-def _parts_exact(rows: Iterator[list[int]]) -> _Parts:
+def _segments_exact(rows: Iterator[list[int]]) -> _Segments:
     yield 0, next(rows)
     for row in rows:
         yield 1, row
 
 
-def _parts_tidy(rows: Iterator[list[int]]) -> _Parts:
-    first, breaks = True, 0
+def _segments_tidy(rows: Iterator[list[int]]) -> _Segments:
+    is_first, num_breaks = True, 0
     for row in rows:
         if len(row):
-            yield 0 if first else min(breaks, _MOST_IN_A_ROW), row
-            first, breaks = False, 0
-        breaks += 1
+            yield 0 if is_first else min(num_breaks, _MAX_CONSECUTIVE_BREAKS), row
+            is_first, num_breaks = False, 0
+        num_breaks += 1
 
 
-def _joined(parts: _Parts) -> list[int]:
-    joined: list[int] = []
-    for breaks, row in parts:
-        joined += [LINE_BREAK_ID] * breaks
-        joined += row
-    return joined
+def _join(segments: _Segments) -> list[int]:
+    ids: list[int] = []
+    for num_breaks, row in segments:
+        ids += [LINE_BREAK_ID] * num_breaks
+        ids += row
+    return ids

@@ -1,4 +1,4 @@
-"""Trains, saves and loads the tokenizers of the source and the target side."""
+"""Training, saving and loading of the source and the target tokenizer."""
 
 from __future__ import annotations
 
@@ -17,88 +17,88 @@ from seq2seq.tokenizers.base import SPECIAL_TOKENS, Tokenizer, to_utf8
 from seq2seq.tokenizers.config import LineBreaks, Normalization, TokenizerConfig, TokenizerKind, WordSplitter
 from seq2seq.tokenizers.multiline import LineRule, MultilineTokenizer, split_lines
 from seq2seq.tokenizers.subword import MAX_SENTENCE_BYTES, SubwordTokenizer, train_subwords
-from seq2seq.tokenizers.word import WORDS, WordTokenizer, parse_vocabulary, train_words
+from seq2seq.tokenizers.word import WORD_KIND, WordTokenizer, parse_vocabulary, train_words
 
 _FORMAT_VERSION = 1
 _DESCRIPTION = "tokenizer.json"
-_LOWER_BLOCK = "▅".encode()  # U+2585: the trainer leaves out every sentence that holds it
+_LOWER_BLOCK = "▅".encode()  # U+2585: SentencePiece's trainer skips every sentence that contains it
 
-TextStream = Callable[[], Iterator[str]]
+OpenTexts = Callable[[], Iterator[str]]  # starts an iteration over the texts of one side
 
 
 @dataclass(frozen=True)
 class Tokenizers:
-    """The tokenizers of both sides; with `joint` they are one object, and an id means the same on both."""
+    """The source and the target tokenizer; with `joint` they are the same object, with one vocabulary."""
 
     source: Tokenizer
     target: Tokenizer
     joint: bool
 
     def fingerprint(self) -> str:
-        """Hex sha256 of all that decides how text is encoded and decoded; nothing of the machine is in it."""
-        parts = [tokenizer.fingerprint() for _, tokenizer in self._members()]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        """Returns the hex sha256 of everything that affects encoding and decoding; equal on all machines."""
+        fingerprints = [tokenizer.fingerprint() for _, tokenizer in self._named_tokenizers()]
+        return hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Writes the model files, then `tokenizer.json`, into the folder."""
+        """Writes the model files, then `tokenizer.json`, to the folder."""
         description = {
             "format_version": _FORMAT_VERSION,
             "joint": self.joint,
             "fingerprint": self.fingerprint(),
             "tokenizers": {
                 name: {"file": tokenizer.save(folder, name).name, **tokenizer.settings()}
-                for name, tokenizer in self._members()
+                for name, tokenizer in self._named_tokenizers()
             },
         }
         text = json.dumps(description, indent=2) + "\n"
         write_bytes(folder / _DESCRIPTION, text.encode())
 
-    def _members(self) -> list[tuple[str, Tokenizer]]:
+    def _named_tokenizers(self) -> list[tuple[str, Tokenizer]]:
         return [("joint", self.source)] if self.joint else [("source", self.source), ("target", self.target)]
 
 
-def train_tokenizers(source: TextStream, target: TextStream, config: TokenizerConfig, *, seed: int) -> Tokenizers:
+def train_tokenizers(source: OpenTexts, target: OpenTexts, config: TokenizerConfig, *, seed: int) -> Tokenizers:
     """Trains the tokenizers on a seeded sample of the texts.
 
-    Memory holds at most `config.max_sentences` sentences of at most `MAX_SENTENCE_BYTES` bytes; a longer text
-    is several sentences, so none of it is lost on the trainer, which leaves long sentences out.
+    Keeps at most `config.max_sentences` sentences of at most `MAX_SENTENCE_BYTES` bytes in memory. A longer text
+    is split into several sentences, because the trainer skips long ones.
 
     Args:
-        source: Opens the stream of source texts.
-        target: Opens the stream of target texts.
-        config: The settings.
-        seed: Decides which sentences are sampled where there are too many.
+        source: Returns an iterator over the source texts.
+        target: Returns an iterator over the target texts.
+        config: The tokenizer's settings.
+        seed: Seed of the sample, if there are more than `config.max_sentences` sentences.
 
     Returns:
         The tokenizers; the same texts, settings and seed give the same bytes on any machine.
 
     Raises:
-        UserError: No text, a lone surrogate in it, or a `tokenizer.vocab_size` that the texts cannot give.
+        UserError: There is no text, it contains a lone surrogate, or it cannot yield `tokenizer.vocab_size` tokens.
     """
 
     def train(texts: Iterable[str], side: str) -> Tokenizer:
-        lines = _Lines(texts, config)
+        lines = _TrainingLines(texts, config)
         sentences = sample_sentences(lines, size=config.max_sentences, seed=seed)
         if not sentences:
             raise UserError(
-                f"data.train holds no {side} text to train the tokenizer on: it is empty or blank throughout."
+                f"data.train has no {side} text to train the tokenizer on: all of its texts are empty or blank."
             )
-        train_lines = train_words if config.kind == TokenizerKind.word else train_subwords
-        tokenizer = train_lines(sentences, config, line_breaks=lines.found_breaks)
+        train_line_tokenizer = train_words if config.kind == TokenizerKind.word else train_subwords
+        tokenizer = train_line_tokenizer(sentences, config, line_breaks=lines.found_breaks)
         return MultilineTokenizer(tokenizer, lines.rule) if lines.found_breaks else tokenizer
 
     if config.joint:
-        both = train(itertools.chain(source(), target()), "source or target")
-        return Tokenizers(both, both, joint=True)
+        shared = train(itertools.chain(source(), target()), "source or target")
+        return Tokenizers(shared, shared, joint=True)
     return Tokenizers(train(source(), "source"), train(target(), "target"), joint=False)
 
 
-class _Lines:
-    """Training texts cut into their lines, if line breaks are to be symbols.
+class _TrainingLines:
+    """Iterates over training texts, split into lines if line breaks are encoded as tokens.
 
     Attributes:
-        rule: which line breaks are kept; words have no spacing to keep exactly.
-        found_breaks: whether a text so far held a line break inside, and not only at its ends.
+        rule: which line breaks are kept; always `tidy` for words, which do not preserve spacing.
+        found_breaks: whether a text so far had a line break inside, not only at its ends.
     """
 
     def __init__(self, texts: Iterable[str], config: TokenizerConfig):
@@ -106,11 +106,11 @@ class _Lines:
         self.rule = LineRule.exact if exact else LineRule.tidy
         self.found_breaks = False
         self._texts = texts
-        self._cut = config.line_breaks == LineBreaks.symbol
+        self._split_lines = config.line_breaks == LineBreaks.symbol
 
     def __iter__(self) -> Iterator[str]:
         for text in self._texts:
-            if self._cut and "\n" in text.strip():
+            if self._split_lines and "\n" in text.strip():
                 self.found_breaks = True
                 yield from split_lines(text, self.rule)
             else:
@@ -118,21 +118,21 @@ class _Lines:
 
 
 def sample_sentences(texts: Iterable[str], *, size: int, seed: int) -> list[bytes]:
-    """A uniform sample of the texts' sentences as UTF-8, at most `size`; blank ones are left out.
+    """Draws a uniform sample of at most `size` non-blank sentences, encoded as UTF-8.
 
-    Reservoir sampling (Vitter 1985, algorithm R, doi:10.1145/3147.3165). All of them, in order, where
-    they are no more than `size`.
+    Reservoir sampling (Vitter 1985, algorithm R, doi:10.1145/3147.3165). Returns all sentences, in order, if there
+    are no more than `size`.
     """
     generator = random.Random(seed)
-    kept: list[bytes] = []
+    sample: list[bytes] = []
     for count, sentence in enumerate(_sentences(texts)):
         if count < size:
-            kept.append(sentence)
+            sample.append(sentence)
             continue
-        place = generator.randrange(count + 1)
-        if place < size:
-            kept[place] = sentence
-    return kept
+        index = generator.randrange(count + 1)
+        if index < size:
+            sample[index] = sentence
+    return sample
 
 
 def _sentences(texts: Iterable[str]) -> Iterator[bytes]:
@@ -142,11 +142,11 @@ def _sentences(texts: Iterable[str]) -> Iterator[bytes]:
             if data.strip():
                 yield data
             continue
-        yield from filter(bytes.strip, _cut(data))
+        yield from filter(bytes.strip, _split_long(data))
 
 
-def _cut(data: bytes) -> Iterator[bytes]:
-    """Parts of at most `MAX_SENTENCE_BYTES`, cut at a space or else between two characters."""
+def _split_long(data: bytes) -> Iterator[bytes]:
+    """Splits UTF-8 text into pieces of at most `MAX_SENTENCE_BYTES`, at a space or else between two characters."""
     start = 0
     while len(data) - start > MAX_SENTENCE_BYTES:
         end = start + MAX_SENTENCE_BYTES
@@ -161,26 +161,26 @@ def _cut(data: bytes) -> Iterator[bytes]:
 
 
 def load_tokenizers(folder: Path) -> Tokenizers:
-    """Reads what `Tokenizers.save` wrote.
+    """Loads tokenizers written by `Tokenizers.save`.
 
     Raises:
-        UserError: Naming the file that is missing, damaged or of a newer version.
+        UserError: A file is missing, damaged or of a newer version; the message names it.
     """
     path = folder / _DESCRIPTION
     description = _read_description(path)
     try:
         joint = bool(description["joint"])
         entries = [description["tokenizers"][name] for name in (("joint",) if joint else ("source", "target"))]
-        members = [_load_one(folder, entry) for entry in entries]
+        loaded = [_load_tokenizer(folder, entry) for entry in entries]
         expected = description["fingerprint"]
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path} is damaged: {error!r}; restore it or train the tokenizer again.") from None
-    tokenizers = Tokenizers(members[0], members[-1], joint=joint)
+    tokenizers = Tokenizers(loaded[0], loaded[-1], joint=joint)
     if tokenizers.fingerprint() != expected:
         raise UserError(
-            f"{folder}: a tokenizer's file is damaged, or does not belong to {_DESCRIPTION} (another "
+            f"{folder}: a tokenizer file is damaged, or does not belong to {_DESCRIPTION} (different "
             "fingerprint); restore the folder or train the tokenizer again."
         )
     return tokenizers
@@ -190,7 +190,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path}: no tokenizer can be read there ({error.strerror}).") from None
+        raise UserError(f"{path}: the tokenizer cannot be read ({error.strerror}).") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}; restore it or train the tokenizer again.") from None
     version = description.get("format_version") if isinstance(description, dict) else None
@@ -204,18 +204,18 @@ def _read_description(path: Path) -> dict[str, Any]:
     return dict(description)
 
 
-def _load_one(folder: Path, entry: dict[str, Any]) -> Tokenizer:
-    lines = _load_lines(folder, entry)
-    return MultilineTokenizer(lines, LineRule(entry["line_breaks"])) if "line_breaks" in entry else lines
+def _load_tokenizer(folder: Path, entry: dict[str, Any]) -> Tokenizer:
+    tokenizer = _load_line_tokenizer(folder, entry)
+    return MultilineTokenizer(tokenizer, LineRule(entry["line_breaks"])) if "line_breaks" in entry else tokenizer
 
 
-def _load_lines(folder: Path, entry: dict[str, Any]) -> Tokenizer:
-    path = folder / Path(entry["file"]).name  # a name, never a way out of the folder
+def _load_line_tokenizer(folder: Path, entry: dict[str, Any]) -> Tokenizer:
+    path = folder / Path(entry["file"]).name  # only the name, so that no path leads out of the folder
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    if entry["kind"] == WORDS:
+    if entry["kind"] == WORD_KIND:
         words = parse_vocabulary(content, path)
         splitter = WordSplitter(entry["word_tokenizer"])
         return WordTokenizer(words, splitter=splitter, lowercase=entry["lowercase"])
@@ -224,10 +224,12 @@ def _load_lines(folder: Path, entry: dict[str, Any]) -> Tokenizer:
     except UserError as error:
         raise UserError(f"{folder / _DESCRIPTION} is damaged: {error}") from None
     try:
-        made = SubwordTokenizer(content, sampling_alpha=sampling.sampling_alpha, sampling_nbest=sampling.sampling_nbest)
-        pieces = made.pieces(range(made.vocab_size))
+        tokenizer = SubwordTokenizer(
+            content, sampling_alpha=sampling.sampling_alpha, sampling_nbest=sampling.sampling_nbest
+        )
+        pieces = tokenizer.pieces(range(tokenizer.vocab_size))
     except (RuntimeError, UnicodeDecodeError):
         raise UserError(f"{path} is damaged: it is not a SentencePiece model.") from None
     if tuple(pieces[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS:
-        raise UserError(f"{path} is not a model of this program: it must begin with {', '.join(SPECIAL_TOKENS)}.")
-    return made
+        raise UserError(f"{path} was not trained by seq2seq: its pieces must begin with {', '.join(SPECIAL_TOKENS)}.")
+    return tokenizer

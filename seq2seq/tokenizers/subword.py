@@ -15,25 +15,24 @@ import sentencepiece
 from seq2seq.errors import UserError
 from seq2seq.system.files import write_bytes
 from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID, UNK_SURFACE, Tokenizer, to_utf8
-from seq2seq.tokenizers.config import Normalization, TokenizerConfig, TokenizerKind
+from seq2seq.tokenizers.config import MAX_VOCAB_SIZE, Normalization, TokenizerConfig, TokenizerKind
 from seq2seq.tokenizers.subword_sampling import Sampler, build_sampler
 
-SENTENCEPIECE = "sentencepiece"
-MAX_SENTENCE_BYTES = 4192  # the trainer's default limit: it silently leaves out any longer sentence
+SENTENCEPIECE_KIND = "sentencepiece"
+MAX_SENTENCE_BYTES = 4192  # the trainer's default limit: it silently skips longer sentences
 _TRAINING_THREADS = 4  # fixed: the number is stored in the model, whose bytes must not depend on the machine
 _ERRORS_ONLY = 2  # minloglevel
-_NO_LIMIT = 2**21  # more than Unicode has characters; the trainer reserves memory by it
 
 
 class SubwordTokenizer(Tokenizer):
     """A trained SentencePiece model.
 
-    With `normalization=identity` and `byte_fallback`, decode(encode(text)) is the text, but for U+2581, which
-    is SentencePiece's own mark for a space and comes back as one.
+    With `normalization=identity` and `byte_fallback`, decode(encode(text)) == text, except for U+2581,
+    SentencePiece's own mark for a space, which is decoded as a space.
     """
 
     def __init__(self, model: bytes, *, sampling_alpha: float = 0.0, sampling_nbest: int = -1) -> None:
-        """Takes a serialised model; raises RuntimeError if it is none."""
+        """Parses a serialized model; raises RuntimeError if it is invalid."""
         self._model = model
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self._alpha = sampling_alpha
@@ -41,17 +40,17 @@ class SubwordTokenizer(Tokenizer):
         self.vocab_size = int(self._processor.vocab_size())
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokenizer.encode_batch`; other threads go on meanwhile, with texts of their own for instance."""
+        """See `Tokenizer.encode_batch`; other Python threads can run at the same time."""
         data = [to_utf8(text) for text in texts]
         ids: list[list[int]] = self._processor.encode(data, num_threads=1)
         return ids
 
     def sample_batch(self, texts: Sequence[str], *, seed: int) -> list[list[int]]:
-        """See `Tokenizer.sample_batch`, and `seq2seq.tokenizers.subword_sampling` for what is drawn."""
+        """See `Tokenizer.sample_batch`; `seq2seq.tokenizers.subword_sampling` describes the distributions."""
         if self._alpha == 0:
             return self.encode_batch(texts)
         for text in texts:
-            to_utf8(text)  # refuses what encoding refuses
+            to_utf8(text)  # raises the same errors as encode_batch
         return self._sampler.sample_batch(texts, seed=seed)
 
     @functools.cached_property
@@ -72,13 +71,13 @@ class SubwordTokenizer(Tokenizer):
         return bool(self._processor.is_byte(int(token_id)))
 
     def fingerprint(self) -> str:
-        """See `Tokenizer.fingerprint`: the model's."""
+        """See `Tokenizer.fingerprint`; the sha256 of the model."""
         return hashlib.sha256(self._model).hexdigest()
 
     def settings(self) -> dict[str, str | bool | int | float]:
         """See `Tokenizer.settings`."""
         return {
-            "kind": SENTENCEPIECE,
+            "kind": SENTENCEPIECE_KIND,
             "sampling_alpha": self._alpha,
             "sampling_nbest": self._nbest,
         }
@@ -95,11 +94,11 @@ def train_subwords(sentences: Sequence[bytes], config: TokenizerConfig, *, line_
 
     Args:
         sentences: the training text.
-        config: the settings.
-        line_breaks: reserves `LINE_BREAK_ID` for a line break.
+        config: the tokenizer's settings.
+        line_breaks: whether to reserve `LINE_BREAK_ID` for the line break.
 
     Raises:
-        UserError: `tokenizer.vocab_size` is more, or less, than these sentences can give, or they are blank.
+        UserError: `tokenizer.vocab_size` is too large or too small for these sentences, or they are blank.
     """
     symbols = ["\n", *config.user_symbols] if line_breaks else list(config.user_symbols)
     try:
@@ -110,7 +109,7 @@ def train_subwords(sentences: Sequence[bytes], config: TokenizerConfig, *, line_
     tokenizer = SubwordTokenizer(model, sampling_alpha=config.sampling_alpha, sampling_nbest=config.sampling_nbest)
     if config.kind != TokenizerKind.char and tokenizer.vocab_size < config.vocab_size:
         raise UserError(
-            f"tokenizer.vocab_size={config.vocab_size} is too large for the training corpus, which gives "
+            f"tokenizer.vocab_size={config.vocab_size} is too large for the training corpus, which yields "
             f"at most {tokenizer.vocab_size} {config.kind.value} tokens; "
             f"set tokenizer.vocab_size={tokenizer.vocab_size} or less, or add text."
         )
@@ -118,13 +117,13 @@ def train_subwords(sentences: Sequence[bytes], config: TokenizerConfig, *, line_
 
 
 def _check_minimum(sentences: Sequence[bytes], config: TokenizerConfig, symbols: list[str]) -> None:
-    # A character model without a limit holds what every model must: reserved tokens and alphabet.
+    # A character model of unlimited size has what every model needs: the reserved tokens and the alphabet.
     try:
-        alphabet = _train(sentences, config, kind=TokenizerKind.char, vocab_size=_NO_LIMIT, symbols=symbols)
-    except RuntimeError:  # it has nothing else to object to than an empty alphabet
+        alphabet = _train(sentences, config, kind=TokenizerKind.char, vocab_size=MAX_VOCAB_SIZE, symbols=symbols)
+    except RuntimeError:  # an empty alphabet is the only possible reason
         raise UserError(
-            f"data.train holds no text to train the tokenizer on: tokenizer.normalization="
-            f"{config.normalization.value} leaves nothing of it."
+            f"data.train has no text to train the tokenizer on: tokenizer.normalization="
+            f"{config.normalization.value} removes all of it."
         ) from None
     minimum = SubwordTokenizer(alphabet).vocab_size
     if config.vocab_size < minimum:
@@ -147,12 +146,12 @@ def _train(
         model_writer=writer,
         model_type=kind.value,
         vocab_size=vocab_size,
-        hard_vocab_limit=False,  # the size of the smaller model it then gives is the maximum
+        hard_vocab_limit=False,  # if the corpus yields fewer tokens, train a smaller model, which tells the maximum
         character_coverage=config.character_coverage,
         byte_fallback=config.byte_fallback,
         normalization_rule_name=config.normalization.value,
         remove_extra_whitespaces=not lossless,
-        user_defined_symbols=symbols,  # numbered in this order behind the special tokens
+        user_defined_symbols=symbols,  # their ids follow the special tokens, in this order
         max_sentence_length=MAX_SENTENCE_BYTES,
         pad_id=PAD_ID,
         unk_id=UNK_ID,
@@ -166,14 +165,14 @@ def _train(
         num_threads=_TRAINING_THREADS,
         minloglevel=_ERRORS_ONLY,
     )
-    _wait_for(train)
+    _run_in_thread(train)
     return writer.getvalue()
 
 
-def _wait_for(task: Callable[[], None]) -> None:
-    """Calls a long C++ function in a thread: in the one that waits, Python acts on a signal at once.
+def _run_in_thread(task: Callable[[], None]) -> None:
+    """Runs a long C++ call in a thread and waits, so that the main thread handles signals without delay.
 
-    What a signal's exception abandons goes on until it, or the process, is at its end.
+    If a signal raises an exception, the call continues in the background until it returns or the process exits.
     """
     done: Future[None] = Future()
 

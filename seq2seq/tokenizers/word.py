@@ -1,4 +1,4 @@
-"""Word tokenizer: torchtext splits the text and keeps the vocabulary."""
+"""Word tokenizer: torchtext's splitters and vocabulary."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from seq2seq.system.files import write_bytes
 from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID, UNK_SURFACE, Tokenizer, to_utf8
 from seq2seq.tokenizers.config import TokenizerConfig, WordSplitter
 
-WORDS = "word"
-_LINE_BREAK = "<line break>"  # an entry of the vocabulary file, so in one line; its space keeps it from being a word
+WORD_KIND = "word"
+_LINE_BREAK = "<line break>"  # its entry in the vocabulary file; not a word, because it contains a space
 
 
 class WordTokenizer(Tokenizer):
-    """Words of a torchtext tokenizer, numbered by a torchtext `Vocab`.
+    """Splits text into words with a torchtext tokenizer, and maps them to ids with a torchtext `Vocab`.
 
-    Lossy: unknown words, the spacing and (as set) the case are gone; decoding joins the words by spaces. The
-    names of the special tokens, typed as text, are unknown words.
+    Lossy: unknown words, spacing and (with `lowercase`) case are lost; decoding joins the words with spaces. The
+    names of the special tokens are unknown words in user text.
     """
 
     def __init__(self, words: Sequence[str], *, splitter: WordSplitter, lowercase: bool) -> None:
-        """Takes the words after the special tokens, in the order of their ids."""
+        """Builds the vocabulary from the words after the special tokens, in the order of their ids."""
         from torchtext.vocab import Vocab
 
-        # Falling counts make Vocab, which sorts by count, keep this order.
-        ranks = Counter({word: len(words) - index for index, word in enumerate(words)})
-        self._vocab: Any = Vocab(ranks, specials=list(SPECIAL_TOKENS))
+        # Vocab sorts by count: decreasing counts preserve the order of the words.
+        counts = Counter({word: len(words) - index for index, word in enumerate(words)})
+        self._vocab: Any = Vocab(counts, specials=list(SPECIAL_TOKENS))
         self._ids: dict[str, int] = dict(self._vocab.stoi)
         for token in SPECIAL_TOKENS:
             self._ids[token] = UNK_ID
@@ -44,12 +44,12 @@ class WordTokenizer(Tokenizer):
         """See `Tokenizer.encode_batch`."""
         rows = []
         for text in texts:
-            to_utf8(text)  # refuses what the other tokenizers refuse
+            to_utf8(text)  # raises the same errors as the other tokenizers
             rows.append([self._ids.get(word, UNK_ID) for word in self._split(text)])
         return rows
 
     def decode(self, ids: Sequence[int]) -> str:
-        """See `Tokenizer.decode`; words joined by spaces."""
+        """See `Tokenizer.decode`; joins words with spaces."""
         kept = [token for token in map(int, ids) if token not in (PAD_ID, BOS_ID, EOS_ID)]
         return " ".join(UNK_SURFACE if token == UNK_ID else self._vocab.itos[token] for token in kept)
 
@@ -58,18 +58,18 @@ class WordTokenizer(Tokenizer):
         return [self._vocab.itos[int(token)] for token in ids]
 
     def is_byte(self, token_id: int) -> bool:
-        """See `Tokenizer.is_byte`: there are none."""
+        """See `Tokenizer.is_byte`; always False."""
         del token_id
         return False
 
     def fingerprint(self) -> str:
-        """See `Tokenizer.fingerprint`: of settings and vocabulary."""
+        """See `Tokenizer.fingerprint`; covers settings and vocabulary."""
         settings = json.dumps(self.settings(), sort_keys=True).encode()
         return hashlib.sha256(settings + b"\n" + self._content()).hexdigest()
 
     def settings(self) -> dict[str, str | bool | int | float]:
         """See `Tokenizer.settings`."""
-        return {"kind": WORDS, "word_tokenizer": self._splitter.value, "lowercase": self._lowercase}
+        return {"kind": WORD_KIND, "word_tokenizer": self._splitter.value, "lowercase": self._lowercase}
 
     def save(self, folder: Path, name: str) -> Path:
         """See `Tokenizer.save`."""
@@ -82,7 +82,7 @@ class WordTokenizer(Tokenizer):
 
 
 def build_splitter(splitter: WordSplitter, *, lowercase: bool) -> Callable[[str], list[str]]:
-    """The torchtext function from a text to its words."""
+    """Returns the torchtext function that splits a text into words."""
     from torchtext.data import get_tokenizer
 
     split: Callable[[str], list[str]] = get_tokenizer(None if splitter == WordSplitter.whitespace else splitter.value)
@@ -90,15 +90,15 @@ def build_splitter(splitter: WordSplitter, *, lowercase: bool) -> Callable[[str]
 
 
 def train_words(sentences: Iterable[bytes], config: TokenizerConfig, *, line_breaks: bool) -> WordTokenizer:
-    """Takes the most frequent words of UTF-8 sentences into a vocabulary of at most `tokenizer.vocab_size`.
+    """Builds a vocabulary of the most frequent words of UTF-8 sentences, at most `tokenizer.vocab_size` tokens.
 
     Args:
         sentences: the training text.
-        config: the settings.
-        line_breaks: reserves `LINE_BREAK_ID` for a line break.
+        config: the tokenizer's settings.
+        line_breaks: whether to reserve `LINE_BREAK_ID` for the line break.
 
     Raises:
-        UserError: A user symbol would be split, or there are no words, or all are too rare.
+        UserError: A user symbol would be split, there are no words, or all words are too rare.
     """
     from torchtext.vocab import Vocab
 
@@ -106,12 +106,12 @@ def train_words(sentences: Iterable[bytes], config: TokenizerConfig, *, line_bre
     for symbol in config.user_symbols:
         if split(symbol) != [symbol]:
             raise UserError(
-                f"tokenizer.user_symbols: tokenizer.word_tokenizer={config.word_tokenizer.value} makes "
-                f"{split(symbol)} of {symbol!r}; choose a symbol that it leaves whole."
+                f"tokenizer.user_symbols: tokenizer.word_tokenizer={config.word_tokenizer.value} splits "
+                f"{symbol!r} into {split(symbol)}; choose a symbol that it keeps whole."
             )
     counts = Counter(word for sentence in sentences for word in split(sentence.decode("utf-8")))
     if not counts:
-        raise UserError("data.train holds no words to train the tokenizer on: it is blank throughout.")
+        raise UserError("data.train has no words to train the tokenizer on: all of its texts are blank.")
     specials = [*SPECIAL_TOKENS, *([_LINE_BREAK] if line_breaks else []), *config.user_symbols]
     vocab = Vocab(
         counts,
@@ -129,19 +129,19 @@ def train_words(sentences: Iterable[bytes], config: TokenizerConfig, *, line_bre
 
 
 def parse_vocabulary(content: bytes, path: Path) -> list[str]:
-    """The words of a saved vocabulary file, the special tokens taken off.
+    """Returns the words of a saved vocabulary file, without the special tokens.
 
     Raises:
-        UserError: The file is not a vocabulary that `WordTokenizer.save` wrote.
+        UserError: The file is not a vocabulary written by `WordTokenizer.save`.
     """
     try:
         tokens = content.decode("utf-8").split("\n")[:-1]
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is damaged: it is not UTF-8 text at byte {error.start}.") from None
-    head = len(SPECIAL_TOKENS)
-    if tuple(tokens[:head]) != SPECIAL_TOKENS or len(set(tokens)) != len(tokens):
+    num_special = len(SPECIAL_TOKENS)
+    if tuple(tokens[:num_special]) != SPECIAL_TOKENS or len(set(tokens)) != len(tokens):
         raise UserError(
-            f"{path} is not a vocabulary: it must begin with the lines {', '.join(SPECIAL_TOKENS)} and hold "
-            "no token twice."
+            f"{path} is not a vocabulary: it must begin with the lines {', '.join(SPECIAL_TOKENS)} and must "
+            "not repeat a token."
         )
-    return tokens[head:]
+    return tokens[num_special:]

@@ -1,7 +1,7 @@
-"""Warnings while a run trains: what goes wrong, since when, and which keys fix it; a line each, once a run.
+"""Warnings about a training run: what goes wrong, since when, and which keys fix it; one line each, once per run.
 
-A sign counts when it is there three times in a row, and signs in outputs only after twice the warm-up of the learning
-rate: early outputs of a healthy run are empty, endless or all the same too.
+A symptom raises its alarm when it is seen three times in a row. Symptoms in outputs count only after twice the warm-up
+of the learning rate, because early outputs of a healthy run are empty, endless or all the same too.
 """
 
 import logging
@@ -14,22 +14,23 @@ from seq2seq.tokenizers.base import UNK_SURFACE
 
 LOGGER = logging.getLogger("seq2seq")
 
-_IN_A_ROW = 3  # one batch, or one evaluation, may be odd by chance
-_WARM_UPS = 2  # so many times as long as the learning rate rises, outputs may be poor
-_RECENT = 20  # logged losses that the next one is compared with: enough for a median that a spike does not move
-_FEWEST_RECENT = 10  # below it the loss falls too fast to say what is usual
-_SPIKE = 0.5  # nats a target token above what is usual: the perplexity times 1.6
-_SPREADS = 4.0  # and so many median deviations above it: 2.7 standard deviations of normal noise
-_PADDING = 0.5  # above it, most of the work is done on nothing
-_FEWEST_OUTPUTS = 5  # fewer may well be the same, or empty, in a run that is sound
-_EMPTY = 0.5  # share of outputs: a sound model leaves out single sentences, not most of them
-_SHORT, _LONG = 0.5, 2.0  # characters to those of the references: other styles and scripts stay between
-_UNKNOWN = 0.02  # unknown tokens a character, which languages without spaces have too: one word of five letters in ten
+_NUM_CONSECUTIVE = 3  # one batch, or one evaluation, may be unusual by chance
+_WARMUP_FACTOR = 2  # outputs may be poor for this many times the warm-up of the learning rate
+_MAX_RECENT_LOSSES = 20  # the next loss is compared with their median, which a spike does not move
+_MIN_RECENT_LOSSES = 10  # with fewer, the loss still falls too fast to know a typical value
+_SPIKE_NATS = 0.5  # nats per target token above the median: the perplexity times 1.6
+_SPIKE_DEVIATIONS = 4.0  # and this many median deviations above it: 2.7 standard deviations of normal noise
+_MAX_PADDING_SHARE = 0.5  # above it, most of the computation is wasted
+_MIN_OUTPUTS = 5  # fewer may all be the same, or empty, in a healthy run
+_MIN_NONEMPTY_SHARE = 0.5  # a healthy model drops single sentences, not most of them
+_MIN_LENGTH_RATIO, _MAX_LENGTH_RATIO = 0.5, 2.0  # output to reference length in characters
+_MAX_UNKNOWN_RATE = 0.02  # per character, for languages without spaces: 1 in 10 words of 5 letters
 
-_MEANING = {
-    "spike": "train/loss is far above what it was: lower optim.lr or optim.clip_norm, or raise optim.warmup_steps",
-    "padding": "more than half of each batch is padding: lower trainer.batch_tokens and raise trainer.accumulate by as "
-    "much, or lower data.max_source_length and data.max_target_length",
+_MESSAGES = {
+    "spike": "train/loss is far above its recent median: lower optim.lr or optim.clip_norm, or raise "
+    "optim.warmup_steps",
+    "padding": "more than half of each batch is padding: lower trainer.batch_tokens and raise trainer.accumulate by "
+    "the same factor, or lower data.max_source_length and data.max_target_length",
     "same": "all outputs are the same, whatever the source: check that both sides of data.train are aligned; else "
     "lower optim.lr or raise optim.warmup_steps",
     "empty": "most outputs are empty: check that both sides of data.train are aligned; else lower optim.lr, or set "
@@ -45,14 +46,14 @@ _MEANING = {
 
 @dataclass
 class AlarmState:
-    """What alarms remember, so that a resumed run says what an uninterrupted one says; as JSON, part of `TrainState`.
+    """State of the alarms, so that a resumed run warns as an uninterrupted one does; saved as part of `TrainState`.
 
     Attributes:
         raised: Kinds of alarm that have been raised.
-        seen: By kind, the steps at which its sign was there the last times in a row.
+        seen: By kind, the latest consecutive steps at which its symptom was seen.
         losses: The latest logged losses, at most 20.
-        highest_lr: Of all logs.
-        peak_step: The first log with it, the end of the warm-up.
+        highest_lr: Highest logged learning rate.
+        peak_step: Step of the first log with it: the end of the warm-up.
     """
 
     raised: list[str] = field(default_factory=list)
@@ -63,63 +64,63 @@ class AlarmState:
 
 
 class Alarms:
-    """Watches a run's figures and outputs.
+    """Checks the metrics and outputs of a run for symptoms of failure.
 
     Args:
-        state: Of the run; is updated.
+        state: State of the alarms of the run; updated in place.
     """
 
     def __init__(self, state: AlarmState) -> None:
         self._state = state
 
-    def training(self, step: int, values: Mapping[str, float]) -> None:
-        """Looks at what was logged at a step: ``train/loss``, ``train/lr``, ``perf/padding_share``."""
+    def check_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Checks the metrics logged at a step: ``train/loss``, ``train/lr``, ``perf/padding_share``."""
         state = self._state
         if values["train/lr"] > state.highest_lr:
             state.highest_lr, state.peak_step = values["train/lr"], step
-        self._judge("padding", values["perf/padding_share"] > _PADDING, step)
+        self._check("padding", values["perf/padding_share"] > _MAX_PADDING_SHARE, step)
         loss = values["train/loss"]
         if math.isfinite(loss):
-            self._judge("spike", _is_spike(loss, state.losses), step)
-            state.losses = [*state.losses, loss][-_RECENT:]
+            self._check("spike", _is_spike(loss, state.losses), step)
+            state.losses = [*state.losses, loss][-_MAX_RECENT_LOSSES:]
 
-    def outputs(self, step: int, outputs: Sequence[str], references: Sequence[str]) -> None:
-        """Looks at decoded outputs and their references."""
-        if len(outputs) < _FEWEST_OUTPUTS or not 0 < _WARM_UPS * self._state.peak_step < step:
+    def check_outputs(self, step: int, outputs: Sequence[str], references: Sequence[str]) -> None:
+        """Checks decoded outputs against their references."""
+        if len(outputs) < _MIN_OUTPUTS or not 0 < _WARMUP_FACTOR * self._state.peak_step < step:
             return
         pairs = [
             (output, reference) for output, reference in zip(outputs, references, strict=True) if reference.strip()
         ]
-        filled = [(output, reference) for output, reference in pairs if output.strip()]
-        self._judge("empty", len(filled) < _EMPTY * len(pairs), step)
-        varied = len({reference for _, reference in filled}) > 1
-        self._judge("same", varied and len({output for output, _ in filled}) == 1, step)
-        written, wanted = (sum(len(texts[side]) for texts in filled) for side in (0, 1))
-        self._judge("short", written < _SHORT * wanted, step)
-        self._judge("long", written > _LONG * wanted, step)
-        unknown = sum(output.count(UNK_SURFACE) for output, _ in filled)
-        self._judge("unknown", unknown > _UNKNOWN * written, step)
+        nonempty = [(output, reference) for output, reference in pairs if output.strip()]
+        self._check("empty", len(nonempty) < _MIN_NONEMPTY_SHARE * len(pairs), step)
+        references_differ = len({reference for _, reference in nonempty}) > 1
+        self._check("same", references_differ and len({output for output, _ in nonempty}) == 1, step)
+        output_length, reference_length = (sum(len(pair[side]) for pair in nonempty) for side in (0, 1))
+        self._check("short", output_length < _MIN_LENGTH_RATIO * reference_length, step)
+        self._check("long", output_length > _MAX_LENGTH_RATIO * reference_length, step)
+        num_unknown = sum(output.count(UNK_SURFACE) for output, _ in nonempty)
+        self._check("unknown", num_unknown > _MAX_UNKNOWN_RATE * output_length, step)
 
-    def _judge(self, kind: str, is_there: bool, step: int) -> None:
-        """Takes in whether a sign is there, and raises the alarm when it has been for long enough."""
+    def _check(self, kind: str, present: bool, step: int) -> None:
+        """Records whether a symptom is present, and warns once it has been present three times in a row."""
         state = self._state
         if kind in state.raised:
             return
-        if not is_there:
+        if not present:
             state.seen.pop(kind, None)
             return
         steps = [*state.seen.pop(kind, []), step]
-        if len(steps) < _IN_A_ROW:
+        if len(steps) < _NUM_CONSECUTIVE:
             state.seen[kind] = steps
             return
         state.raised.append(kind)
-        LOGGER.warning("step %d: since step %d %s", step, steps[0], _MEANING[kind])
+        LOGGER.warning("step %d: since step %d %s", step, steps[0], _MESSAGES[kind])
 
 
 def _is_spike(loss: float, recent: Sequence[float]) -> bool:
-    """Whether a loss is out of line: far above the median of recent ones, measured by their median deviation."""
-    if len(recent) < _FEWEST_RECENT:
+    """Whether a loss is far above the median of recent ones, in terms of their median absolute deviation."""
+    if len(recent) < _MIN_RECENT_LOSSES:
         return False
-    usual = statistics.median(recent)
-    spread = statistics.median(abs(value - usual) for value in recent)
-    return loss > usual + max(_SPIKE, _SPREADS * spread)
+    median = statistics.median(recent)
+    deviation = statistics.median(abs(value - median) for value in recent)
+    return loss > median + max(_SPIKE_NATS, _SPIKE_DEVIATIONS * deviation)

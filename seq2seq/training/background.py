@@ -1,16 +1,16 @@
-"""One task at a time in a thread of its own, so that writing a checkpoint does not keep training waiting."""
+"""Tasks in a background thread, one at a time, so that training does not wait for a checkpoint to be written."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Background:
-    """Runs tasks in the order they come, never two at a time.
+    """Runs tasks in order, one at a time.
 
-    A task's error is raised once, in the thread that next submits or waits. As a context it waits at its end, also
-    when the block fails, so that no task outlives what it works on (a locked run folder); an error of the task then
-    takes the place of the block's, which stays its `__context__`. A process that ends without having waited, by any
-    way but a kill or `os._exit`, still finishes the task first: the executor joins its thread.
+    The error of a task is raised once, in the thread that next submits or waits. As a context manager it waits on
+    exit, even if the block fails, so that no task outlives what it works on (a locked run folder); an error of the task
+    then replaces that of the block, which becomes its `__context__`. A process that exits without waiting still
+    finishes the task, because the executor joins its thread; only a kill or `os._exit` does not.
     """
 
     def __init__(self) -> None:
@@ -24,21 +24,21 @@ class Background:
         self.wait()
 
     def submit(self, task: Callable[[], None]) -> None:
-        """Starts a task once the one before it is done.
+        """Starts a task once the previous one is done.
 
         Raises:
-            BaseException: What the task before raised; the new one is not started then.
+            BaseException: What the previous task raised; the new one is not started then.
         """
         self.wait()
         self._pending = self._executor.submit(task)
 
     def raise_error(self) -> None:
-        """Raises what the task raised, if it has failed already; does not wait for it."""
+        """Raises the error of the current task if it has already failed; does not wait for it."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """Waits until no task is under way.
+        """Waits for the current task.
 
         Raises:
             BaseException: What the task raised.

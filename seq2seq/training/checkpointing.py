@@ -1,4 +1,4 @@
-"""Which checkpoints a run has: written in the background, linked, kept, averaged."""
+"""The checkpoints of a run: written in the background, linked, pruned, averaged."""
 
 import logging
 from collections.abc import Mapping
@@ -21,26 +21,26 @@ LOGGER = logging.getLogger("seq2seq")
 
 @dataclass(frozen=True)
 class Average:
-    """The mean of some checkpoints.
+    """The mean of the weights of some checkpoints.
 
     Attributes:
-        steps: Of the checkpoints.
-        weights: By name.
+        steps: Steps of the checkpoints.
+        weights: Mean weights by name.
     """
 
     steps: list[int]
     weights: dict[str, Tensor]
 
 
-class Checkpointing:
-    """Keeps the checkpoints that the configuration asks for. Only one rank writes.
+class CheckpointManager:
+    """Saves checkpoints, and keeps those that the configuration asks for. Only rank 0 calls what writes.
 
     Args:
-        store: Where they are.
+        store: The checkpoints of the run.
         config: The trainer's section.
-        fingerprints: What the checkpoints belong to.
-        tracker: Is flushed before a checkpoint is written, so that curves are never behind weights.
-        background: Writes.
+        fingerprints: sha256 of data, tokenizer and configuration, stored in each checkpoint.
+        tracker: Flushed before a checkpoint is written, so that curves are never behind weights.
+        background: Runs the writes.
     """
 
     def __init__(
@@ -57,56 +57,56 @@ class Checkpointing:
         self._fingerprints = fingerprints
         self._tracker = tracker
         self._background = background
-        self._unsaved: CheckpointSaveError | None = None
+        self._save_error: CheckpointSaveError | None = None
 
     def save(self, tensors: dict[str, dict[str, Tensor]], state: TrainState) -> None:
-        """Writes a checkpoint in the background, links it and deletes those that are not to be kept.
+        """Writes a checkpoint in the background, links it and deletes those that are no longer needed.
 
         Args:
-            tensors: Copies, which nobody changes.
-            state: Is copied.
+            tensors: Tensors by file and name, which nobody modifies any more.
+            state: The training state; copied here.
         """
         self._background.submit(partial(self._write, tensors, state.to_json()))
 
     def _write(self, tensors: dict[str, dict[str, Tensor]], values: dict[str, Any]) -> None:
-        """Runs beside training: nothing here may touch what training changes."""
+        """Runs in a thread while training continues: nothing here may access what training modifies."""
         store, state = self._store, TrainState.from_json(values)
         self._tracker.flush()
         try:
-            path = store.save(state.step, tensors, values, belongs_to=self._fingerprints)
+            path = store.save(state.step, tensors, values, fingerprints=self._fingerprints)
             store.link("last", path)
-            if state.best_is_now(self._config.mode):
+            if state.is_best(self._config.mode):
                 store.link("best", path)
-            store.prune(keep=self._kept(store.steps(), state))
+            store.prune(keep=self._steps_to_keep(store.steps(), state))
         except CheckpointSaveError as error:
             if self._config.save_failure is SaveFailure.stop:
                 raise
-            self._unsaved = error
+            self._save_error = error
             LOGGER.warning("%s; training continues without it (trainer.save_failure=warn)", error)
             return
-        self._unsaved = None
+        self._save_error = None
 
     def require_saved(self) -> None:
-        """Raises the CheckpointSaveError of the last save, if it failed and training went on."""
-        if self._unsaved is not None:
-            raise self._unsaved
+        """Raises the CheckpointSaveError of the last save, if it failed and training continued."""
+        if self._save_error is not None:
+            raise self._save_error
 
-    def _kept(self, steps: list[int], state: TrainState) -> set[int]:
+    def _steps_to_keep(self, steps: list[int], state: TrainState) -> set[int]:
         config = self._config
-        last = config.average_checkpoints if config.average is Averaging.last else config.keep_last
-        best = config.average_checkpoints if config.average is Averaging.best else config.keep_best
-        regular = [step for step in steps if step not in state.unscheduled]
+        num_last = config.average_checkpoints if config.average is Averaging.last else config.keep_last
+        num_best = config.average_checkpoints if config.average is Averaging.best else config.keep_best
+        regular = [step for step in steps if step not in state.interruption_steps]
         ranked = [step for step in state.ranked(config.mode) if step in set(regular)]
-        return {state.step, *regular[-max(last, config.keep_last) :], *ranked[: max(best, config.keep_best)]}
+        return {state.step, *regular[-max(num_last, config.keep_last) :], *ranked[: max(num_best, config.keep_best)]}
 
-    def save_failed(self, step: int, weights: dict[str, Tensor], batch: dict[str, Tensor]) -> str:
-        """Writes ``checkpoints/failed`` with a batch that training cannot get past.
+    def save_failed_batch(self, step: int, weights: dict[str, Tensor], batch: dict[str, Tensor]) -> str:
+        """Writes ``checkpoints/failed`` with the batch at which training failed.
 
         Returns:
-            What became of it, to be said of the batch.
+            The end of a sentence about the batch: that it is in a folder, or could not be saved.
         """
         try:
-            self._background.wait()  # a checkpoint under way would take what is half written for remains
+            self._background.wait()  # a save in progress would delete this half-written folder as a leftover
             path = self._store.save(step, {"model": weights, "batch": batch}, {}, name="failed")
         except CheckpointSaveError as error:
             LOGGER.warning("%s", error)
@@ -114,40 +114,40 @@ class Checkpointing:
         return f"is in {path}"
 
     def resume(self, checkpoint: Checkpoint, state: TrainState) -> None:
-        """Links and keeps what a run has that goes on from this checkpoint; later ones are deleted."""
+        """Restores links and checkpoints to what they were at this checkpoint; later checkpoints are deleted."""
         steps = [step for step in self._store.steps() if step <= checkpoint.step]
-        self._store.link("last", checkpoint.path)  # a kill between a save and its links leaves these behind
+        self._store.link("last", checkpoint.path)  # stale if the process was killed between a save and its links
         self._link_best([step for step in state.ranked(self._config.mode) if step in steps])
-        self._store.prune(keep=self._kept(steps, state))
+        self._store.prune(keep=self._steps_to_keep(steps, state))
 
     def _link_best(self, ranked: list[int]) -> None:
-        """Makes the best sound checkpoint of these ``best``; with a damaged one, scoring would fail at the very end."""
+        """Links the best undamaged checkpoint as ``best``; a damaged one would fail in the final scoring."""
         for step in ranked:
             try:
                 self._store.load(str(step), files=["model"])
             except CheckpointError as error:
-                LOGGER.warning("%s; the next best one takes its place", error)
+                LOGGER.warning("%s; using the next best checkpoint instead", error)
             else:
                 self._store.link("best", step)
                 return
 
     def average(self, state: TrainState) -> Average | None:
-        """The mean that the configuration asks for; None if it asks for none, or there is nothing to average."""
+        """Returns the configured average; None if none is configured, or there is nothing to average."""
         config = self._config
         if config.average is Averaging.none:
             return None
-        there = [step for step in self._store.steps() if step not in state.unscheduled]
-        ranked = there if config.average is Averaging.last else state.ranked(config.mode)[::-1]
-        chosen = [step for step in ranked if step in set(there)][-config.average_checkpoints :]
+        regular = [step for step in self._store.steps() if step not in state.interruption_steps]
+        ranked = regular if config.average is Averaging.last else state.ranked(config.mode)[::-1]
+        chosen = [step for step in ranked if step in set(regular)][-config.average_checkpoints :]
         if not chosen:
-            return None  # best of none: no evaluation gave a finite value
+            return None  # no evaluation gave a finite value
         return Average(chosen, average_checkpoints([self._store.resolve(str(step)) for step in chosen]))
 
     def save_average(self, average: Average, value: float, *, step: int, is_best: bool) -> None:
-        """Writes ``checkpoints/average``, and links it as ``best`` if it is."""
+        """Writes ``checkpoints/average``, and links it as ``best`` if it is the best."""
         path = self._store.save(
             step, {"model": average.weights}, {"averaged": average.steps, "value": value},
-            belongs_to=self._fingerprints, name="average",
+            fingerprints=self._fingerprints, name="average",
         )  # fmt: skip
         if is_best:
             self._store.link("best", path)

@@ -7,8 +7,8 @@ from enum import Enum
 from seq2seq.errors import UserError
 from seq2seq.system.config import Device, Precision
 
-_MOST_THREADS = 1024
-_LONGEST_TIMEOUT = 7 * 24 * 60  # minutes
+_MAX_THREADS = 1024
+_MAX_TIMEOUT_MINUTES = 7 * 24 * 60
 
 
 class Averaging(str, Enum):
@@ -20,7 +20,7 @@ class Averaging(str, Enum):
 
 
 class MetricMode(str, Enum):
-    """Whether a metric is better when smaller or larger; ``auto`` knows by its name."""
+    """Whether a metric is better when smaller or larger; ``auto`` derives it from the name."""
 
     auto = "auto"
     min = "min"
@@ -28,7 +28,7 @@ class MetricMode(str, Enum):
 
 
 class SaveFailure(str, Enum):
-    """What a checkpoint that cannot be written does, on a full disk for one: end the run, or warn and train on."""
+    """What to do when a checkpoint cannot be written (a full disk): end the run, or warn and continue training."""
 
     stop = "stop"
     warn = "warn"
@@ -45,34 +45,34 @@ class TrainerConfig:
         max_steps: Optimizer steps of the run; null is no limit.
         max_epochs: Passes over the data; null is no limit.
         max_minutes: Minutes of training, summed over resumes; null is no limit.
-        stop_after_minutes: Minutes of this process, after which it saves and ends with code 75.
+        stop_after_minutes: Minutes after which this process saves and ends with code 75.
         batch_tokens: Examples × max(padded source, padded target) of a micro-batch on one rank.
-        accumulate: Micro-batches of a step on each rank.
+        accumulate: Micro-batches per step on each rank.
         label_smoothing: Share of the target probability spread over the vocabulary, [0, 1).
-        coverage_loss_weight: The weight beside the cross-entropy in nats of the coverage loss of ``model.coverage``, 0
-            to 1 a target token (the λ of See et al., 2017, eq. 13, arXiv:1704.04368).
+        coverage_loss_weight: Weight of the coverage loss of ``model.coverage`` (0 to 1 per target token), which is
+            added to the cross-entropy in nats (the λ of See et al., 2017, eq. 13, arXiv:1704.04368).
         coverage_loss_start: Steps before the coverage loss is added.
-        checkpoint_activations: Whether activations are computed anew in the backward pass instead of being kept: for
-            long inputs, less memory for about a third more time.
+        checkpoint_activations: Whether the backward pass recomputes activations instead of storing them: for long
+            inputs, less memory for about a third more time.
         compile: Whether the training objective goes through ``torch.compile``. For GPUs: on a CPU it is slower.
         deterministic: Whether an operation without a deterministic kernel is an error.
-        log_every: Steps between lines of training figures.
+        log_every: Steps between logs of training metrics.
         eval_every: Steps between evaluations.
         eval_examples: Validation examples decoded, greedily, at each evaluation; 0 is none.
         samples: Validation examples shown at each evaluation.
         attention_images: Attention heat maps drawn at each evaluation, at most 4.
         save_every: Steps between checkpoints.
-        save_failure: What becomes of the run when a checkpoint cannot be written.
+        save_failure: What to do when a checkpoint cannot be written.
         keep_last: Checkpoints kept besides the best.
         keep_best: Best checkpoints kept.
-        metric: What early stopping and the choice of the best checkpoint watch: a ``valid/`` tag.
+        metric: Metric that early stopping and the choice of the best checkpoint monitor: a ``valid/`` tag.
         metric_mode: Whether smaller or larger is better; auto knows the metrics of this package.
-        patience: Evaluations without gain that end the run; null is no such end.
+        patience: Evaluations without improvement that end the run; null disables early stopping.
         average: Which checkpoints are averaged at the end; the average is kept if it is better than the best.
-        average_checkpoints: How many of them.
-        max_skipped_steps: So many updates in a row without a finite loss and gradient end the run; looked at when
-            figures are logged. Fewer are skipped and counted.
-        init_from: A run folder or checkpoint whose weights and tokenizer the run starts from.
+        average_checkpoints: Number of checkpoints to average.
+        max_skipped_steps: Consecutive updates without a finite loss and gradient that end the run; checked when
+            metrics are logged. Fewer are skipped and counted.
+        init_from: Run folder or checkpoint to take the initial weights and the tokenizer from.
         timeout_minutes: How long ranks wait for each other.
     """
 
@@ -114,8 +114,8 @@ class TrainerConfig:
                     "keep_best", "average_checkpoints", "max_skipped_steps"):  # fmt: skip
             _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
         _require(
-            self.threads is None or 1 <= self.threads <= _MOST_THREADS, "threads", self.threads,
-            f"from 1 to {_MOST_THREADS}, or null",
+            self.threads is None or 1 <= self.threads <= _MAX_THREADS, "threads", self.threads,
+            f"from 1 to {_MAX_THREADS}, or null",
         )  # fmt: skip
         for key in ("max_steps", "max_epochs", "patience"):
             value = getattr(self, key)
@@ -123,8 +123,8 @@ class TrainerConfig:
         for key in ("max_minutes", "stop_after_minutes"):
             value = getattr(self, key)
             _require(value is None or 0 < value < math.inf, key, value, "above 0, or null for no limit")
-        _require(0 < self.timeout_minutes <= _LONGEST_TIMEOUT, "timeout_minutes", self.timeout_minutes,
-                 f"above 0, at most {_LONGEST_TIMEOUT} (a week)")  # fmt: skip
+        _require(0 < self.timeout_minutes <= _MAX_TIMEOUT_MINUTES, "timeout_minutes", self.timeout_minutes,
+                 f"above 0, at most {_MAX_TIMEOUT_MINUTES} (a week)")  # fmt: skip
         for key in ("eval_examples", "samples", "coverage_loss_weight", "coverage_loss_start"):
             _require(0 <= getattr(self, key) < math.inf, key, getattr(self, key), "at least 0, and finite")
         _require(0 <= self.attention_images <= 4, "attention_images", self.attention_images, "0 to 4")

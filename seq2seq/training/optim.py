@@ -1,4 +1,4 @@
-"""The optimizer, its learning rate as a pure function of the step, and averaged weights."""
+"""The optimizer, the learning rate as a pure function of the step, and the moving average of the weights."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,34 +11,34 @@ from torch import Tensor, nn
 from seq2seq.errors import UserError
 from seq2seq.training.optim_config import OptimConfig, OptimizerName, Schedule
 
-STATE_KEYS = ("step", "exp_avg", "exp_avg_sq")  # what Adam and AdamW remember of each parameter
+STATE_KEYS = ("step", "exp_avg", "exp_avg_sq")  # state of Adam and AdamW per parameter
 
 
 def learning_rate(step: int, config: OptimConfig, *, horizon: int | None, plateau_scale: float = 1.0) -> float:
-    """The learning rate of update number `step`, a function of nothing but its arguments.
+    """Returns the learning rate of update number `step`, a pure function of its arguments.
 
     Warm-up is linear for every schedule, from lr / warmup at step 1 to lr at the last warm-up step (Goyal et
-    al. 2017, section 2.2, arXiv:1706.02677). With p = (step - warmup) / (horizon - warmup) and floor f, what
-    follows is lr times: `inverse_sqrt` sqrt(warmup / step) (Vaswani et al. 2017, equation 3,
+    al. 2017, section 2.2, arXiv:1706.02677). With p = (step - warmup) / (horizon - warmup) and floor f, the rate
+    after the warm-up is lr times: `inverse_sqrt` sqrt(warmup / step) (Vaswani et al. 2017, equation 3,
     arXiv:1706.03762, scaled to peak at lr; a warm-up of 0 counts as 1); `cosine` f + (1 - f)(1 + cos(pi p)) /
     2 (Loshchilov & Hutter 2017, equation 5, arXiv:1608.03983, without restarts); `linear` 1 - (1 - f) p;
-    `constant` and `plateau` 1. All of them stay at f or above, and past the horizon `cosine` and `linear`
-    stay at f.
+    `constant` and `plateau` 1. None of them falls below f, and past the horizon `cosine` and `linear` stay
+    at f.
 
     Args:
         step: number of the update, from 1.
         config: the `optim` section.
-        horizon: from `resolve_horizon`; only `cosine` and `linear` read it.
-        plateau_scale: from the function of that name; multiplies the peak.
+        horizon: see `resolve_horizon`; only `cosine` and `linear` use it.
+        plateau_scale: see the function of that name; multiplies the peak.
     """
     if step <= config.warmup_steps:
         return config.lr * plateau_scale * step / config.warmup_steps
-    share = _decay(step, config, horizon) * plateau_scale
-    return config.lr * max(share, config.min_lr_ratio)
+    factor = _schedule_factor(step, config, horizon) * plateau_scale
+    return config.lr * max(factor, config.min_lr_ratio)
 
 
-def _decay(step: int, config: OptimConfig, horizon: int | None) -> float:
-    """The share of the peak that the schedule leaves at `step`, which lies after the warm-up."""
+def _schedule_factor(step: int, config: OptimConfig, horizon: int | None) -> float:
+    """Returns the factor on the peak learning rate at a `step` after the warm-up."""
     if config.schedule is Schedule.inverse_sqrt:
         return math.sqrt(max(config.warmup_steps, 1) / step)
     if config.schedule in (Schedule.constant, Schedule.plateau):
@@ -53,57 +53,57 @@ def _decay(step: int, config: OptimConfig, horizon: int | None) -> float:
 
 
 def plateau_scale(history: Sequence[float], *, mode: str, config: OptimConfig) -> float:
-    """The factor that the `plateau` schedule has come down to after the evaluations in `history`.
+    """Returns the factor of the `plateau` schedule after the evaluations in `history`; 1 for other schedules.
 
     It starts at 1 and is multiplied by `plateau_factor` at each `plateau_patience`-th evaluation in a row
     that is no better than the best before it. This is torch's ReduceLROnPlateau with threshold 0 and patience
-    one lower: here patience counts like trainer.patience. NaN is never a gain. 1 for every other schedule.
+    one lower, because patience counts here as in trainer.patience. NaN is never an improvement.
 
     Args:
-        history: the watched metric of every evaluation of the run, oldest first.
-        mode: `min` or `max`, which of two values is the better one.
+        history: the monitored metric (trainer.metric) of every evaluation of the run, oldest first.
+        mode: `min` or `max`, whether a smaller or a larger value is better.
         config: the `optim` section.
     """
     if config.schedule is not Schedule.plateau:
         return 1.0
     sign = 1.0 if mode == "max" else -1.0
-    best, stale, scale = -math.inf, 0, 1.0
+    best, num_stale, scale = -math.inf, 0, 1.0
     for value in history:
         if sign * value > best:
-            best, stale = sign * value, 0
+            best, num_stale = sign * value, 0
             continue
-        stale += 1
-        if stale == config.plateau_patience:
-            scale, stale = scale * config.plateau_factor, 0
+        num_stale += 1
+        if num_stale == config.plateau_patience:
+            scale, num_stale = scale * config.plateau_factor, 0
     return scale
 
 
 def build_optimizer(
     named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfig, *, device_type: str
 ) -> torch.optim.Optimizer:
-    """Adam or AdamW over the parameters that take gradients, in two groups: with and without weight decay.
+    """Builds Adam or AdamW over the trainable parameters, in two groups: with and without weight decay.
 
-    Decay is for matrices. Biases and normalisation gains are left alone because pulling them to zero limits
-    what a layer can express, not how large it grows; embeddings because Adam's update is dense: a row whose
-    token is absent from the batch gets decay and no gradient, so that rare tokens would fade by being rare.
-    An embedding is known by "embed" in its name (a tied output matrix shares its parameter, hence its name).
+    Only matrices decay. Biases and normalisation gains do not, because pulling them to zero limits what a
+    layer can express, not how large it grows. Embeddings do not, because Adam's update is dense: the row of a
+    token that is absent from the batch would decay without getting a gradient, so that rare tokens would fade.
+    An embedding has "embed" in its name (a tied output matrix shares its parameter, hence its name).
 
     Args:
-        named_parameters: of the unwrapped model; a shared parameter once.
+        named_parameters: parameters of the unwrapped model; a shared parameter once.
         config: the `optim` section.
         device_type: `cpu`, `cuda` or `mps`; the first two run the whole update in one fused kernel.
     """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    decay: list[nn.Parameter] = []
+    no_decay: list[nn.Parameter] = []
     for name, parameter in named_parameters:
         if parameter.requires_grad:
-            (plain if parameter.ndim < 2 or "embed" in name else decayed).append(parameter)
+            (no_decay if parameter.ndim < 2 or "embed" in name else decay).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": decay, "weight_decay": config.weight_decay},
+        {"params": no_decay, "weight_decay": 0.0},
     ]
-    family = torch.optim.AdamW if config.name is OptimizerName.adamw else torch.optim.Adam
-    return family(
+    optimizer_class = torch.optim.AdamW if config.name is OptimizerName.adamw else torch.optim.Adam
+    return optimizer_class(
         [group for group in groups if group["params"]],
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
@@ -113,15 +113,15 @@ def build_optimizer(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Make the next update use the learning rate `lr` in every group."""
+    """Sets the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
 def update(optimizer: torch.optim.Optimizer, *, skip: Tensor) -> None:
-    """Make one update, unless `skip` [] bool on the parameters' device is true: then nothing changes.
+    """Makes one update, unless `skip` [] bool, on the device of the parameters, is true.
 
-    A fused optimizer reads it on the device, as it does what torch.amp.GradScaler tells it.
+    A fused optimizer reads it on the device, as it does the `found_inf` of torch.amp.GradScaler.
     """
     if optimizer.defaults["fused"]:
         optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
@@ -133,13 +133,13 @@ def update(optimizer: torch.optim.Optimizer, *, skip: Tensor) -> None:
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, nn.Parameter]]
 ) -> dict[str, Tensor]:
-    """The optimizer's state as tensors named `<parameter>.exp_avg` and so on, for `restore_optimizer`.
+    """Returns the Adam state as tensors named `<parameter>.exp_avg` and so on, for `restore_optimizer`.
 
-    A parameter that has not been updated yet is written as the zeros that Adam would begin with, so that the
-    set of names depends on the model alone. The tensors are the live ones, not copies.
+    A parameter that has not been updated yet gets the zeros that Adam starts with, so that the set of names
+    depends on the model alone. The tensors are the live ones, not copies.
     """
     tensors: dict[str, Tensor] = {}
-    for name, parameter in _optimized(optimizer, named_parameters).items():
+    for name, parameter in _optimized_parameters(optimizer, named_parameters).items():
         state = optimizer.state.get(parameter) or {
             "step": torch.zeros(()),
             "exp_avg": torch.zeros_like(parameter, requires_grad=False),
@@ -154,36 +154,35 @@ def restore_optimizer(
     named_parameters: Iterable[tuple[str, nn.Parameter]],
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Put back what `optimizer_tensors` gave; the next update is the one the saved optimizer would have made.
+    """Loads what `optimizer_tensors` returned; the next update is the one the saved optimizer would have made.
 
-    The optimizer may keep the given tensors and change them in place.
+    The optimizer may keep the given tensors and modify them in place.
 
     Raises:
         UserError: a name is missing or unknown, or a shape differs.
     """
-    optimized = _optimized(optimizer, named_parameters)
+    optimized = _optimized_parameters(optimizer, named_parameters)
     shapes = {
         f"{name}.{key}": torch.Size() if key == "step" else parameter.shape
         for name, parameter in optimized.items()
         for key in STATE_KEYS
     }
-    _check_fit("the optimizer state", tensors, shapes)
-    # state_dict numbers the parameters group by group; load_state_dict moves each tensor to where the step
-    # wants it
+    _check_shapes("the optimizer state", tensors, shapes)
+    # state_dict numbers the parameters group by group; load_state_dict moves each tensor to the device of its parameter
     saved: dict[str, Any] = optimizer.state_dict()
     names = {parameter: name for name, parameter in optimized.items()}
     in_order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     saved["state"] = {
-        number: {key: tensors[f"{names[parameter]}.{key}"] for key in STATE_KEYS}
-        for number, parameter in enumerate(in_order)
+        index: {key: tensors[f"{names[parameter]}.{key}"] for key in STATE_KEYS}
+        for index, parameter in enumerate(in_order)
     }
     optimizer.load_state_dict(saved)
 
 
-def _optimized(
+def _optimized_parameters(
     optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, nn.Parameter]]
 ) -> dict[str, nn.Parameter]:
-    """The named parameters that the optimizer updates."""
+    """Returns the named parameters that the optimizer updates."""
     members = {parameter for group in optimizer.param_groups for parameter in group["params"]}
     optimized = {name: parameter for name, parameter in named_parameters if parameter in members}
     if len(optimized) != len(members):
@@ -191,38 +190,38 @@ def _optimized(
     return optimized
 
 
-def _check_fit(what: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
-    """Raise a UserError that names every kind of mismatch between tensors and the shapes expected."""
-    faults = [f"missing {_some(shapes.keys() - tensors.keys())}"] if shapes.keys() - tensors.keys() else []
+def _check_shapes(what: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    """Raises a UserError that names every kind of mismatch between tensors and expected shapes."""
+    problems = [f"missing {_first_three(shapes.keys() - tensors.keys())}"] if shapes.keys() - tensors.keys() else []
     if tensors.keys() - shapes.keys():
-        faults.append(f"unknown {_some(tensors.keys() - shapes.keys())}")
-    faults += [
+        problems.append(f"unknown {_first_three(tensors.keys() - shapes.keys())}")
+    problems += [
         f"{name} has shape {list(tensors[name].shape)}, not {list(shape)}"
         for name, shape in shapes.items()
         if name in tensors and tensors[name].shape != shape
     ][:3]
-    if faults:
-        raise UserError(f"{what} does not fit the model: {'; '.join(faults)}")
+    if problems:
+        raise UserError(f"{what} does not fit the model: {'; '.join(problems)}")
 
 
-def _some(names: Iterable[str]) -> str:
-    """The first three names in order and how many more there are."""
+def _first_three(names: Iterable[str]) -> str:
+    """Returns the first three names in order, and how many more there are."""
     ordered = sorted(names)
     rest = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
     return ", ".join(ordered[:3]) + rest
 
 
 class ExponentialMovingAverage:
-    """A moving average of a model's parameters, which often scores better than the last of them.
+    """An exponential moving average of the parameters of a model, which often scores better than the last weights.
 
     Averaging the iterates is due to Polyak & Juditsky 1992 (doi:10.1137/0330046). After update n the average
     moves by 1 - min(decay, (1 + n) / (10 + n)) towards the weights: the warm-up of
-    tf.train.ExponentialMovingAverage, without which the random start would linger for 1 / (1 - decay)
-    updates.
+    tf.train.ExponentialMovingAverage, without which the random initial weights would linger for
+    1 / (1 - decay) updates.
 
     Attributes:
-        decay: the limit of the decay, from 0 to below 1.
-        updates: n, how often `update` has been called.
+        decay: limit of the decay, from 0 to below 1.
+        updates: n, the number of calls of `update`.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -232,46 +231,46 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take the model's present weights into the average; call it once after each optimizer update."""
+        """Moves the average towards the current weights of the model; call it once after each optimizer update."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         weights = dict(model.named_parameters())
-        present = [weights[name].detach() for name in self._average]
-        torch._foreach_lerp_(list(self._average.values()), present, 1 - decay)
+        current = [weights[name].detach() for name in self._average]
+        torch._foreach_lerp_(list(self._average.values()), current, 1 - decay)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Within the block the model holds the average; after it, exactly the weights it had."""
-        own = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        """Within the context, the model holds the average; afterwards, exactly the weights it had."""
+        original = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         self.copy_to(model)
         try:
             yield
         finally:
-            _write(model, own)
+            _copy_weights(model, original)
 
     def copy_to(self, model: nn.Module) -> None:
-        """Overwrite the model's parameters with the average."""
-        _write(model, self._average)
+        """Overwrites the parameters of the model with the average."""
+        _copy_weights(model, self._average)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The average by parameter name and the scalar `updates`, for `restore`; live tensors, not copies."""
+        """Returns the average by parameter name and the scalar `updates`, for `restore`; live tensors, not copies."""
         return {**self._average, "updates": torch.tensor(self.updates)}
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `tensors` gave.
+        """Loads what `tensors` returned.
 
         Raises:
             UserError: a name is missing or unknown, or a shape differs.
         """
         shapes = {name: average.shape for name, average in self._average.items()}
-        _check_fit("the moving average", tensors, {**shapes, "updates": torch.Size()})
+        _check_shapes("the moving average", tensors, {**shapes, "updates": torch.Size()})
         for name, average in self._average.items():
             average.copy_(tensors[name])
         self.updates = int(tensors["updates"])
 
 
 @torch.no_grad()
-def _write(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def _copy_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, parameter in model.named_parameters():
         parameter.copy_(weights[name])

@@ -8,14 +8,14 @@ from seq2seq.errors import UserError
 
 
 class OptimizerName(str, Enum):
-    """The optimizers on offer; they differ in what weight decay means."""
+    """The optimizers; they differ in what weight decay means."""
 
     adam = "adam"
     adamw = "adamw"
 
 
 class Schedule(str, Enum):
-    """How the learning rate moves once the warm-up is over."""
+    """The schedule of the learning rate after the warm-up."""
 
     inverse_sqrt = "inverse_sqrt"
     cosine = "cosine"
@@ -33,18 +33,19 @@ class OptimConfig:
             `adamw` (Loshchilov & Hutter 2019, arXiv:1711.05101; weight decay acts on the weights).
         lr: peak learning rate, reached at the end of the warm-up.
         betas: decay rates of the two moments. The second is 0.98 as in Vaswani et al. 2017 (section 5.3,
-            arXiv:1706.03762): a memory of some 50 steps, where 0.999 would still carry the warm-up's
-            gradients.
-        eps: 1e-9 as there. Rare embedding rows have tiny second moments, which a larger value would drown.
-        weight_decay: on matrices only, see `build_optimizer`.
-        schedule: what follows the warm-up, see `learning_rate`.
+            arXiv:1706.03762): it averages over about 50 steps, where 0.999 would still include the gradients of
+            the warm-up.
+        eps: 1e-9 as in Vaswani et al. Rare embedding rows have tiny second moments, which a larger value would
+            dominate.
+        weight_decay: for matrices only, see `build_optimizer`.
+        schedule: learning rate after the warm-up, see `learning_rate`.
         warmup_steps: updates of linear warm-up; 0 starts at the peak.
-        horizon_steps: update at which `cosine` and `linear` arrive at their floor; null is trainer.max_steps.
-        min_lr_ratio: floor of every schedule after the warm-up, as a share of `lr`, 0 to 1.
+        horizon_steps: update at which `cosine` and `linear` reach their floor; null is trainer.max_steps.
+        min_lr_ratio: floor of every schedule after the warm-up, as a fraction of `lr`, 0 to 1.
         clip_norm: largest global norm of the gradient (Pascanu et al. 2013, algorithm 1, arXiv:1211.5063);
             0 is off.
-        plateau_factor: what `plateau` multiplies the learning rate by, above 0 and below 1.
-        plateau_patience: evaluations in a row without gain after which it does so.
+        plateau_factor: factor by which `plateau` multiplies the learning rate, above 0 and below 1.
+        plateau_patience: evaluations in a row without improvement after which it does so.
         ema_decay: decay of the moving average of the weights, below 1; 0 is off.
     """
 
@@ -63,7 +64,7 @@ class OptimConfig:
     ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the ranges; written so that NaN fails each of them."""
+        """Checks the ranges; NaN fails each check."""
         _require(0 < self.lr < math.inf, "lr", self.lr, "a finite number above 0")
         _require(
             len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
@@ -74,7 +75,7 @@ class OptimConfig:
         _require(0 < self.eps < math.inf, "eps", self.eps, "a finite number above 0")
         _require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a finite number >= 0")
         _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "a number of updates, 0 for none")
-        _require(0 <= self.min_lr_ratio <= 1, "min_lr_ratio", self.min_lr_ratio, "a share from 0 to 1")
+        _require(0 <= self.min_lr_ratio <= 1, "min_lr_ratio", self.min_lr_ratio, "a fraction from 0 to 1")
         _require(0 <= self.clip_norm < math.inf, "clip_norm", self.clip_norm, "a finite number >= 0, 0 for off")
         _require(0 < self.plateau_factor < 1, "plateau_factor", self.plateau_factor, "above 0 and below 1")
         _require(self.plateau_patience >= 1, "plateau_patience", self.plateau_patience, "at least 1")
@@ -88,13 +89,13 @@ class OptimConfig:
             )
 
 
-def _require(holds: bool, key: str, value: object, rule: str) -> None:
-    if not holds:
+def _require(condition: bool, key: str, value: object, rule: str) -> None:
+    if not condition:
         raise UserError(f"optim.{key}={value}: give {rule}")
 
 
 def resolve_horizon(config: OptimConfig, *, max_steps: int | None) -> int | None:
-    """The update at which the schedule ends: `optim.horizon_steps`, or the run's `trainer.max_steps`.
+    """Returns the update at which the schedule ends: `optim.horizon_steps`, or `trainer.max_steps` of the run.
 
     Raises:
         UserError: `cosine` or `linear` has no horizon, or the warm-up is longer than the run.
@@ -107,7 +108,7 @@ def resolve_horizon(config: OptimConfig, *, max_steps: int | None) -> int | None
     horizon = config.horizon_steps if config.horizon_steps is not None else max_steps
     if horizon is None and config.schedule in (Schedule.cosine, Schedule.linear):
         raise UserError(
-            f"optim.schedule={config.schedule.value} falls towards a last step: "
+            f"optim.schedule={config.schedule.value} needs a last step to decay to: "
             "set optim.horizon_steps or trainer.max_steps"
         )
     return horizon

@@ -1,4 +1,4 @@
-"""Progress on a terminal: a bar with rate and remaining time; silent elsewhere."""
+"""Progress bar on a terminal, with rate and remaining time; silent elsewhere."""
 
 import os
 import sys
@@ -9,17 +9,17 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Follows the optimizer steps of a run.
+    """Progress bar over the optimizer steps of a run.
 
     Args:
-        step: Steps that are behind.
+        step: Steps already done.
         total: Steps of the run; None if something else ends it.
-        enabled: False on ranks that stay silent; a standard error that is no terminal, or one that cannot go
-            back to the start of a line, gets no bar either.
+        enabled: False on ranks that stay silent. There is no bar either if standard error is not a terminal, or one
+            that cannot return to the start of a line.
     """
 
     def __init__(self, step: int, total: int | None, *, enabled: bool):
-        self._first, self._began, self._total = step, time.perf_counter(), total
+        self._first_step, self._start, self._total = step, time.perf_counter(), total
         self._bar = tqdm(
             total=total,
             initial=step,
@@ -31,15 +31,15 @@ class Progress:
         )
 
     def update(self, step: int) -> None:
-        """Moves to a step."""
+        """Moves the bar to a step."""
         self._bar.update(step - self._bar.n)
 
     def remaining(self, step: int) -> str:
-        """The time left as "  1:02:03 left"; empty where the end is not known."""
-        done = step - self._first
+        """Returns the time left as "  1:02:03 left"; empty if it is not known."""
+        done = step - self._first_step
         if self._total is None or done <= 0:
             return ""
-        seconds = (time.perf_counter() - self._began) / done * max(self._total - step, 0)
+        seconds = (time.perf_counter() - self._start) / done * max(self._total - step, 0)
         minutes, second = divmod(round(seconds), 60)
         hour, minute = divmod(minutes, 60)
         return f"  {hour}:{minute:02}:{second:02} left" if hour else f"  {minute}:{second:02} left"

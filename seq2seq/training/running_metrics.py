@@ -1,4 +1,4 @@
-"""Figures of the training steps since the last log: summed on the device, read when they are logged."""
+"""Running metrics of training: summed on the device over the steps since the last log, read when they are logged."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,76 +12,78 @@ from seq2seq.system.distributed import World
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What a window shows, over all ranks; only updates that were made count, but for `skipped`.
+class TrainingMetrics:
+    """Metrics since the last log, over all ranks; skipped updates count for `skipped` only.
 
     Attributes:
-        loss: Sum over target tokens, and so are the next four; see ``LossSums``.
-        grad_norm: Mean norm of the gradient; 0 if no update was made.
-        skipped: Updates that were skipped.
+        loss: Sum over target tokens, as are the next four; see ``LossSums``.
+        grad_norm: Mean norm of the gradient; 0 if every update was skipped.
+        skipped: Number of skipped updates.
     """
 
     loss: float
     nll: float
     correct: float
     tokens: float
-    repetition: float
+    coverage_loss: float
     grad_norm: float
     skipped: int
 
 
 class RunningMetrics:
-    """Sums over steps. They travel in checkpoints, so that a resumed run logs what an uninterrupted one does.
+    """Sums over steps. Checkpoints store them, so that a resumed run logs the same values as an uninterrupted one.
 
     Args:
-        device: Where the figures come up.
+        device: Device of the model, on which the sums are kept.
 
     Attributes:
-        steps: How many.
-        seconds: Spent in them.
-        padding: Sum of their shares of padding.
+        steps: Number of steps.
+        seconds: Time spent in them.
+        padding: Sum of the padding shares of the steps.
     """
 
     def __init__(self, device: torch.device):
         self.steps = 0
         self.seconds = 0.0
         self.padding = 0.0
-        self._sums = torch.zeros(len(LossSums._fields) + 1, device=device)  # the losses' and the norm's
-        self._skipped = torch.zeros(2, device=device)  # in the window, and in a row up to now
+        self._sums = torch.zeros(len(LossSums._fields) + 1, device=device)  # the fields of LossSums, the gradient norm
+        self._skipped = torch.zeros(2, device=device)  # skipped updates: since the last log, and in a row up to now
 
-    def add(self, losses: Tensor, norm: Tensor, skip: Tensor) -> None:
-        """Takes in a step.
+    def update(self, losses: Tensor, grad_norm: Tensor, skip: Tensor) -> None:
+        """Adds a step.
 
         Args:
             losses: [5] float32, the fields of ``LossSums`` in their order.
-            norm: [] float32, of the gradient.
+            grad_norm: [] float32.
             skip: [] bool, whether the update was skipped.
         """
-        self._sums += torch.cat([losses, norm[None]]).masked_fill(skip, 0.0)
+        self._sums += torch.cat([losses, grad_norm[None]]).masked_fill(skip, 0.0)
         self._skipped[0] += skip
         self._skipped[1] = (self._skipped[1] + 1) * skip
         self.steps += 1
 
-    def read(self, world: World) -> Figures:
-        """The figures so far; waits for the device."""
+    def compute(self, world: World) -> TrainingMetrics:
+        """Returns the metrics so far; synchronizes with the device."""
         sums = world.sum(self._sums.detach().to("cpu", torch.float64)).tolist()
-        loss, nll, correct, tokens, repetition, norm = sums
-        skipped = int(self._skipped[0])  # gradients are equal on all ranks, and so is what was skipped
-        made = (self.steps - skipped) * world.size
-        return Figures(loss, nll, correct, tokens, repetition, norm / made if made else 0.0, skipped)
+        loss, nll, correct, tokens, coverage_loss, grad_norm = sums
+        skipped = int(self._skipped[0])  # the same on all ranks, because gradients are
+        num_updates = (self.steps - skipped) * world.size
+        return TrainingMetrics(
+            loss, nll, correct, tokens, coverage_loss, grad_norm / num_updates if num_updates else 0.0, skipped
+        )
 
-    def skipped_in_a_row(self) -> int:
-        """How many of the latest updates were skipped, one behind the other; waits for the device."""
+    def consecutive_skips(self) -> int:
+        """Returns how many updates in a row were skipped up to now; synchronizes with the device."""
         return int(self._skipped[1])
 
-    def clear(self) -> None:
-        """Begins anew after a log; updates skipped in a row are counted on."""
+    def reset(self) -> None:
+        """Zeroes the sums after a log; the count of consecutive skips continues."""
         self.steps, self.seconds, self.padding = 0, 0.0, 0.0
         self._sums.zero_()
         self._skipped[0] = 0
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as numbers."""
+        """Returns the sums as values that JSON can hold, for `restore`."""
         return {
             "steps": self.steps,
             "seconds": self.seconds,
@@ -91,16 +93,14 @@ class RunningMetrics:
         }
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Goes on from what ``to_json`` gave.
+        """Loads what ``to_json`` returned.
 
         Raises:
-            UserError: If these are other figures.
+            UserError: If the values are of another version.
         """
         try:
             self.steps, self.seconds, self.padding = values["steps"], values["seconds"], values["padding"]
             self._sums.copy_(torch.tensor(values["sums"]))
             self._skipped.copy_(torch.tensor(values["skipped"]))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"state.json holds other figures of training, another version's perhaps: {error}"
-            ) from error
+            raise UserError(f"state.json holds other running metrics, perhaps of another version: {error}") from error

@@ -1,4 +1,4 @@
-"""One optimizer step: gradients of its micro-batches, clipping, the update. What to skip is decided on the device."""
+"""One optimizer step: gradients of its micro-batches, clipping, update. Whether to skip it is decided on the device."""
 
 import logging
 import math
@@ -29,23 +29,23 @@ LOGGER = logging.getLogger("seq2seq")
 
 
 class TrainStep:
-    """Makes updates of a model, and holds all that changes with them.
+    """Updates a model, and holds the state that changes with the updates.
 
-    A loss that is not a finite number gives no gradient that is one, on any rank, so the gradient's norm tells
-    whether to skip an update; nobody waits for the device to know.
+    A non-finite loss makes the gradients of all ranks non-finite, so the gradient norm alone tells whether to skip the
+    update, without synchronizing with the device.
 
     Args:
-        model: On its device, with its first weights.
+        model: The model on its device, with its initial weights.
         config: The trainer's section.
         optim_config: The optimizer's section.
         runtime: Device and precision.
         world: The processes of the run.
-        seed: The run's seed.
+        seed: Seed of the run.
 
     Attributes:
-        model: The model, with the weights that training goes on with.
-        window: Figures since the last log.
-        splits: Micro-batches that did not fit into memory and were halved, in this process.
+        model: The model, with the weights of the last update.
+        metrics: Running metrics since the last log.
+        num_splits: Number of micro-batches of this process that did not fit into memory and were halved.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class TrainStep:
         seed: int,
     ):
         self.model = model
-        self.window = RunningMetrics(runtime.device)
-        self.splits = 0
+        self.metrics = RunningMetrics(runtime.device)
+        self.num_splits = 0
         self._config = config
         self._optim = optim_config
         self._runtime, self._world, self._seed = runtime, world, seed
@@ -84,102 +84,107 @@ class TrainStep:
 
     @property
     def lr(self) -> float:
-        """Learning rate of the last update."""
+        """The learning rate of the last update."""
         return float(self._optimizer.param_groups[0]["lr"])
 
     @property
     def loss_scale(self) -> float | None:
-        """The scale of losses in fp16; None in other precisions."""
+        """The loss scale in fp16; None in other precisions."""
         return self._scaler.get_scale() if self._scaler.is_enabled() else None
 
     def run(self, batches: StepBatches, *, step: int, lr: float) -> None:
-        """Makes one update, or skips it: the gradient of the summed loss over the step's global count of target tokens.
+        """Makes one update, or skips it. The loss is a sum divided by the number of target tokens on all ranks.
 
         Args:
-            batches: This rank's share.
-            step: Number of updates behind, skipped ones counted.
+            batches: The micro-batches of this rank.
+            step: Number of updates before this one, including skipped ones.
             lr: Learning rate of this update.
         """
-        began = time.perf_counter()
-        covering = self._config.coverage_loss_weight if step >= self._config.coverage_loss_start else 0.0
+        start = time.perf_counter()
+        coverage_weight = self._config.coverage_loss_weight if step >= self._config.coverage_loss_start else 0.0
         scale = self._world.size / batches.target_tokens  # DistributedDataParallel divides by the number of ranks
-        losses = self._gradients(batches.micro_batches, step=step, scale=scale, covering=covering)
+        losses = self._compute_gradients(batches.micro_batches, step=step, scale=scale, coverage_weight=coverage_weight)
         self._scaler.unscale_(self._optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._optim.clip_norm or math.inf).detach()
+        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._optim.clip_norm or math.inf).detach()
         optim.set_learning_rate(self._optimizer, lr)
-        skip = ~norm.isfinite()
+        skip = ~grad_norm.isfinite()
         if self._scaler.is_enabled():
-            self._scaler.step(self._optimizer)  # looks at each gradient itself
+            self._scaler.step(self._optimizer)  # checks every gradient itself
             self._scaler.update()
         else:
             optim.update(self._optimizer, skip=skip)
         self._optimizer.zero_grad()
         if self._ema is not None:
             self._ema.update(self.model)
-        self.window.add(losses, norm, skip)
-        self.window.padding += batches.padding_share
-        self.window.seconds += time.perf_counter() - began
+        self.metrics.update(losses, grad_norm, skip)
+        self.metrics.padding += batches.padding_share
+        self.metrics.seconds += time.perf_counter() - start
 
     def warm_up_memory(self, micro_batches: Sequence[MicroBatch]) -> None:
-        """Computes the gradients of micro-batches and drops them: what does not fit into memory shows now.
+        """Computes the gradients of micro-batches and drops them, so that running out of memory shows at the start.
 
         Raises:
-            TrainingError: If one example alone does not fit.
+            TrainingError: If a single example does not fit.
         """
         for micro in micro_batches:
             with self._no_sync():
-                self._gradients([micro], step=-1, scale=1.0, covering=self._config.coverage_loss_weight)
+                self._compute_gradients([micro], step=-1, scale=1.0, coverage_weight=self._config.coverage_loss_weight)
             self._optimizer.zero_grad()
 
-    def _gradients(self, micro_batches: Sequence[MicroBatch], *, step: int, scale: float, covering: float) -> Tensor:
+    def _compute_gradients(
+        self, micro_batches: Sequence[MicroBatch], *, step: int, scale: float, coverage_weight: float
+    ) -> Tensor:
         """Accumulates gradients and returns the sums [5] of the losses.
 
-        Where memory runs out, one process halves the micro-batch and begins the step anew: the gradient is the same
-        sum. Several ranks cannot, for each waits for the others' gradients.
+        When memory runs out, a single process halves the micro-batch and restarts the step: the gradient is the same
+        sum. Several ranks cannot, because each waits for the gradients of the others.
         """
-        parts = list(micro_batches)
+        pending = list(micro_batches)
         while True:
             seed_step(self._seed, step, self._world.rank)
             losses = torch.zeros(len(LossSums._fields), device=self._runtime.device)
-            for number, micro in enumerate(parts):
+            for index, micro in enumerate(pending):
                 try:
-                    losses += self._accumulate(micro, scale=scale, covering=covering, last=number == len(parts) - 1)
+                    losses += self._forward_backward(
+                        micro, scale=scale, coverage_weight=coverage_weight, is_last=index == len(pending) - 1
+                    )
                 except (RuntimeError, MemoryError) as error:
                     if self._world.size > 1 or not is_out_of_memory(error):
                         raise
-                    parts[number : number + 1] = self._halves(micro)
+                    pending[index : index + 1] = self._split(micro)
                     break
             else:
                 return losses
             self._optimizer.zero_grad()
             free_memory(self._runtime.device)
 
-    def _accumulate(self, micro: MicroBatch, *, scale: float, covering: float, last: bool) -> Tensor:
-        """Forward and backward of one micro-batch; returns the sums [5] of its losses."""
+    def _forward_backward(self, micro: MicroBatch, *, scale: float, coverage_weight: float, is_last: bool) -> Tensor:
+        """Runs forward and backward of one micro-batch; returns the sums [5] of its losses."""
         batch = micro.batch.to(self._runtime.device, non_blocking=self._runtime.pinned)
-        with nullcontext() if last else self._no_sync():
+        with nullcontext() if is_last else self._no_sync():
             with self._runtime.autocast():
                 sums = self._objective(batch.src, batch.tgt_in, batch.rows, batch.labels, self._config.label_smoothing)
-            loss = sums.loss + covering * sums.repetition if sums.repetition.requires_grad else sums.loss
-            spoilt = 1 + 0 * loss.detach()  # 1, and NaN where the loss is not finite: all gradients become NaN with it
-            self._scaler.scale(loss * spoilt * (scale * micro.weight)).backward()
+            loss = sums.loss + coverage_weight * sums.coverage_loss if sums.coverage_loss.requires_grad else sums.loss
+            one_or_nan = 1 + 0 * loss.detach()  # NaN if the loss is not finite, so that all gradients become NaN
+            self._scaler.scale(loss * one_or_nan * (scale * micro.weight)).backward()
         return torch.stack(list(sums)).detach() * micro.weight
 
-    def _halves(self, micro: MicroBatch) -> list[MicroBatch]:
-        examples, batch = len(micro.batch.indices), micro.batch
-        if examples == 1:
+    def _split(self, micro: MicroBatch) -> list[MicroBatch]:
+        """Halves a micro-batch that did not fit into memory; warns the first time."""
+        num_examples, batch = len(micro.batch.indices), micro.batch
+        if num_examples == 1:
             raise TrainingError(
                 f"out of memory with a single example of {batch.src.size(1)} source and {batch.tgt_in.size(1)} target "
-                "tokens: lower data.max_source_length and data.max_target_length, take a smaller model, or set "
+                "tokens: lower data.max_source_length and data.max_target_length, use a smaller model, or set "
                 "trainer.checkpoint_activations=true"
             )
-        self.splits += 1
-        if self.splits == 1:
+        self.num_splits += 1
+        if self.num_splits == 1:
             LOGGER.warning(
                 "out of memory: a batch of %d examples (at most %d source and %d target tokens) is computed in halves, "
-                "and so is each that does not fit from now on (perf/split_batches); it would be faster to lower "
-                "trainer.batch_tokens=%d and to raise trainer.accumulate by as much",
-                examples, batch.src.size(1), batch.tgt_in.size(1), self._config.batch_tokens,
+                "as is every later one that does not fit (perf/split_batches). It would be faster to lower "
+                "trainer.batch_tokens=%d and to raise trainer.accumulate by the same factor",
+                num_examples, batch.src.size(1), batch.tgt_in.size(1), self._config.batch_tokens,
             )  # fmt: skip
         return [MicroBatch(half, micro.weight) for half in batch.halves()]
 
@@ -187,29 +192,29 @@ class TrainStep:
         wrapped = self._objective
         return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
-    # -- what a checkpoint holds of it -------------------------------------------------------------------------
+    # -- saving and restoring ----------------------------------------------------------------------------------
 
-    def weights_for_use(self) -> Any:
-        """Within the context the model holds the weights to evaluate and keep: the moving average if there is one."""
+    def eval_weights(self) -> Any:
+        """Within the context, the model holds the weights to evaluate and save: the moving average if there is one."""
         return self._ema.applied(self.model) if self._ema is not None else nullcontext()
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Copies of all tensors that a checkpoint holds, by its files."""
+        """Returns copies of all tensors of a checkpoint, by file and name."""
         live: dict[str, dict[str, Tensor]] = {
             "optimizer": optim.optimizer_tensors(self._optimizer, self.model.named_parameters())
         }
         if self._ema is not None:
             live |= {"training": dict(self.model.state_dict()), "ema": self._ema.tensors()}
         copies = snapshot(live)
-        with self.weights_for_use():
+        with self.eval_weights():
             return copies | snapshot({"model": dict(self.model.state_dict())})
 
     def scaler_state(self) -> dict[str, Any]:
-        """State of the fp16 scaler; empty in other precisions."""
+        """Returns the state of the fp16 gradient scaler; empty in other precisions."""
         return self._scaler.state_dict()
 
     def restore(self, checkpoint: Checkpoint, scaler: Mapping[str, Any]) -> None:
-        """Goes on from what ``tensors`` and ``scaler_state`` gave.
+        """Loads what ``tensors`` and ``scaler_state`` returned.
 
         Raises:
             UserError: If the checkpoint is of another model.
@@ -229,7 +234,7 @@ class TrainStep:
             self._scaler.load_state_dict(dict(scaler))
 
     def require_finite_weights(self) -> None:
-        """Raises a TrainingError if a weight is not a finite number; waits for the device."""
-        largest = torch.stack(torch._foreach_norm([p.detach() for p in self.model.parameters()], math.inf))
-        if not bool(largest.isfinite().all()):
+        """Raises a TrainingError if a weight is not a finite number; synchronizes with the device."""
+        max_norms = torch.stack(torch._foreach_norm([p.detach() for p in self.model.parameters()], math.inf))
+        if not bool(max_norms.isfinite().all()):
             raise TrainingError("a weight is no longer a finite number; the last checkpoint is good. Lower optim.lr")

@@ -77,7 +77,7 @@ def test_named_sizes_are_those_of_the_papers() -> None:
         ({"trainer": {"max_step": 3}}, "did you mean trainer.max_steps"),
         ({"optimm": {}}, "did you mean optim"),
         ({"data": {"test": {"news": {"sorce": "a"}}}}, "did you mean data.test.news.source"),
-        ({"model": {"_target_": "os.system"}}, "model._target_ is no configuration key"),
+        ({"model": {"_target_": "os.system"}}, "model._target_ is not a configuration key"),
         ({"model": {"family": "rnn"}}, "model.family=rnn"),
         ({"trainer": {"max_steps": "many"}}, "trainer.max_steps"),
         ({"model": {"family": "transformer", "d_model": 250, "num_heads": 8}}, "model.d_model=250"),

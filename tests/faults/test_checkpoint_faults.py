@@ -126,7 +126,7 @@ def test_a_run_without_checkpoints_says_so(
     shutil.rmtree(run / "checkpoints")
     valid = [f"+{key.replace('valid', 'test.again')}" for key in files if key.startswith("data.valid.")]
     assert run_command(command, [f"run={run}", *(valid if command == "evaluate" else [])]) == 2
-    assert "there is none yet" in capsys.readouterr().err
+    assert "available: none yet" in capsys.readouterr().err
 
 
 # --- kills and limits ------------------------------------------------------------------------------------------

@@ -70,8 +70,8 @@ def run(home: Path) -> Path:
     size = tokenizers.source.vocab_size
     weights = build_model(config.model, Vocabulary(size, size, joint=True)).state_dict()
     store = CheckpointStore(folder / "checkpoints")
-    belongs_to = {"tokenizer": tokenizers.fingerprint()}
-    store.save(2, {"model": weights}, TrainState(step=2, history=[(2, 1.0)]).to_json(), belongs_to=belongs_to)
+    fingerprints = {"tokenizer": tokenizers.fingerprint()}
+    store.save(2, {"model": weights}, TrainState(step=2, history=[(2, 1.0)]).to_json(), fingerprints=fingerprints)
     store.link("last", 2)
     store.link("best", 2)
     (folder / "config.yaml").write_text(saved.to_yaml(config), encoding="utf-8")
@@ -219,7 +219,7 @@ def test_a_link_out_of_the_run_folder_is_refused(run: Path, capsys: pytest.Captu
     (run / link).symlink_to(secret)
     for command, more in COMMANDS.items():
         message = refused(capsys, command, f"run={run}", *(argument.format(run=run) for argument in more))
-        assert f"{run / link} is a link that leads out of the run folder, to {secret}" in message
+        assert f"{run / link} is a link that points outside the run folder, to {secret}" in message
     assert secret.read_text() == "mine"
 
 
@@ -259,7 +259,7 @@ def test_a_test_set_cannot_be_named_out_of_the_run_folder(
     config["data"]["test"] = {name: {"source": "text", "target": "text"}}
     (run / "config.yaml").write_text(json.dumps(config))  # which is YAML too
     before = sorted(run.parent.iterdir())
-    assert "a test set's name is a file's too" in refused(capsys, "evaluate", f"run={run}")
+    assert "a test set's name is also a file name" in refused(capsys, "evaluate", f"run={run}")
     assert sorted(run.parent.iterdir()) == before
 
 

@@ -42,18 +42,18 @@ def test_the_loss_is_of_all_examples_whatever_fits(outcome: dict[str, Any]) -> N
 
 
 @pytest.mark.slow
-def test_a_shrunken_batch_is_said_once(outcome: dict[str, Any]) -> None:
-    for work in ("decoding", "computing the loss of"):
-        lines = [line for line in outcome["log"] if f"out of memory {work}" in line]
+def test_a_split_batch_is_logged_once(outcome: dict[str, Any]) -> None:
+    for action in ("decoding", "computing the loss of"):
+        lines = [line for line in outcome["log"] if f"out of memory {action}" in line]
         assert lines == [
-            f"out of memory {work} 1500 examples at once; continuing with 750, or fewer if that is still too many"
+            f"out of memory {action} 1500 examples at once; continuing with 750, or fewer if that is still too many"
         ]
 
 
 @pytest.mark.slow
 def test_one_source_that_does_not_fit_alone_names_the_keys(outcome: dict[str, Any]) -> None:
     assert outcome["long"]["error"] == (
-        "out of memory decoding one example alone; lower search.beam_size=2, "
+        "out of memory decoding a single example; lower search.beam_size=2, "
         "search.max_length=3 or data.max_source_length=50000"
     )
 
@@ -62,15 +62,15 @@ def test_one_source_that_does_not_fit_alone_names_the_keys(outcome: dict[str, An
 def test_a_gpus_memory_that_runs_out_is_freed_before_the_next_try() -> None:
     device = torch.device("cuda")
     _, whole = torch.cuda.mem_get_info(device)
-    portions = BatchSplitter(device, work="filling")
+    splitter = BatchSplitter(device, action="filling")
     item = whole // 6  # eight of them do not fit, nor do four that are held twice
 
-    def fill(numbers: list[int]) -> int:
-        first = torch.empty(len(numbers) * item, dtype=torch.uint8, device=device)
-        return int(torch.empty_like(first).numel() > 0) * len(numbers)
+    def fill(indices: list[int]) -> int:
+        first = torch.empty(len(indices) * item, dtype=torch.uint8, device=device)
+        return int(torch.empty_like(first).numel() > 0) * len(indices)
 
-    sizes = [size for _, size in portions.each(list(range(8)), fill, fix="")]
+    sizes = [size for _, size in splitter.map(list(range(8)), fill, fix="")]
     assert sizes == [2, 2, 2, 2]
-    assert portions.failures == 2
-    assert [size for _, size in portions.each(list(range(8)), fill, fix="")] == sizes
-    assert portions.failures == 2
+    assert splitter.failures == 2
+    assert [size for _, size in splitter.map(list(range(8)), fill, fix="")] == sizes
+    assert splitter.failures == 2

@@ -15,7 +15,7 @@ import pytest
 
 from seq2seq.cli.main import run_command
 from seq2seq.data.corpus import CorpusConfig, DataConfig
-from seq2seq.data.prepare import Prepared, open_corpus, prepare
+from seq2seq.data.prepare import PreparedData, open_corpus, prepare
 from seq2seq.data.report import SideReport
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import TrainingError, UserError
@@ -33,7 +33,7 @@ def joined(lines: list[str], end: str = "\n") -> bytes:
 
 def prepared(
     folder: Path, source: bytes, target: bytes, *, data: dict[str, Any] | None = None, **words: Any
-) -> Prepared:
+) -> PreparedData:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "s").write_bytes(source)
     (folder / "t").write_bytes(target)
@@ -229,7 +229,7 @@ def test_lone_surrogates_are_refused(tmp_path: Path, kind: TokenizerKind) -> Non
         with pytest.raises(ValueError, match=r"lone surrogate \(U\+D800 at character 2\)"):
             encode("ab\ud800")
     (tmp_path / "x.jsonl").write_text('{"source": "a", "target": "b"}\n{"source": "a\\udfff", "target": "b"}\n')
-    with pytest.raises(UserError, match=r"x\.jsonl:2: field 'source' holds half of a surrogate pair"):
+    with pytest.raises(UserError, match=r"x\.jsonl:2: field 'source' contains half of a surrogate pair"):
         open_corpus(
             CorpusConfig(path="x.jsonl"), prepared(tmp_path, joined(LINES), joined(LINES)).tokenizers,
             DataConfig(root=str(tmp_path)), key="data.test.x",
@@ -243,8 +243,8 @@ def test_lone_surrogates_are_refused(tmp_path: Path, kind: TokenizerKind) -> Non
         ("folder", "is a folder, not a file"),
         ("pipe", "a pipe or device"),
         ("/dev/null", "a pipe or device"),
-        ("empty", "empty, not one example in it"),
-        ("mark", "empty, not one example in it"),
+        ("empty", "empty, without a single example"),
+        ("mark", "empty, without a single example"),
         ("dangling", "a link to nowhere, where there is no file"),
         ("loop", "a link to loop, where there is no file"),
         ("x" * 300, "cannot be read"),
@@ -282,7 +282,7 @@ def test_a_tiny_corpus_is_prepared_or_told_the_size_that_works(tmp_path: Path, k
         made = prepared(tmp_path, content, content, kind=kind, vocab_size=default)
     else:
         message = refusal(tmp_path, content, content, kind=kind, vocab_size=default)
-        assert f"tokenizer.vocab_size={default} is too large for the training corpus, which gives at most" in message
+        assert f"tokenizer.vocab_size={default} is too large for the training corpus, which yields at most" in message
         most = int(message.rpartition("set tokenizer.vocab_size=")[2].split()[0])
         made = prepared(tmp_path, content, content, kind=kind, vocab_size=most)
         assert made.tokenizers.source.vocab_size == most

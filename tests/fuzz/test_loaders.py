@@ -29,9 +29,9 @@ from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUConfig
 from seq2seq.pipeline.build import copy_weights
-from seq2seq.runs.checkpoint import CheckpointError, CheckpointStore, load
+from seq2seq.runs.checkpoint import CheckpointError, CheckpointStore, load_checkpoint
 from seq2seq.runs.folder import RunFolder
-from seq2seq.runs.report import sweep_table
+from seq2seq.runs.tables import sweep_table
 from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
 from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers, train_tokenizers
 from seq2seq.tokenizers.word_vectors import load_vectors
@@ -126,7 +126,7 @@ def checkpoint(place: Path) -> dict[str, bytes]:
     """The files of a sound one."""
     state = TrainState(step=7, history=[(5, 2.5), (7, 2.25)], scaler={"scale": 2.0})
     folder = CheckpointStore(place / "sound").save(
-        7, {"model": small_model().state_dict()}, state.to_json(), belongs_to={"tokenizer": "ab"}, name="sound"
+        7, {"model": small_model().state_dict()}, state.to_json(), fingerprints={"tokenizer": "ab"}, name="sound"
     )
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
@@ -149,12 +149,12 @@ def test_a_damaged_checkpoint_is_refused_or_the_same(
     place: Path, checkpoint: dict[str, bytes], number: int, edit: Edit
 ) -> None:
     name = sorted(checkpoint)[number % len(checkpoint)]
-    sound = load(fresh(place / "sound copy", checkpoint))
+    sound = load_checkpoint(fresh(place / "sound copy", checkpoint))
     try:
-        found = load(fresh(place / "damaged", checkpoint | {name: edit(checkpoint[name])}))
+        found = load_checkpoint(fresh(place / "damaged", checkpoint | {name: edit(checkpoint[name])}))
     except CheckpointError:
         return
-    assert (found.step, found.state, found.belongs_to) == (sound.step, sound.state, sound.belongs_to)
+    assert (found.step, found.state, found.fingerprints) == (sound.step, sound.state, sound.fingerprints)
     for key, tensor in sound.tensors["model"].items():
         assert torch.equal(found.tensors["model"][key], tensor)
 
@@ -166,7 +166,7 @@ def test_weights_with_a_fitting_checksum_are_used_or_refused(
 ) -> None:
     files = checkpoint | {"model.safetensors": edit(checkpoint["model.safetensors"])}
     try:
-        found = load(fresh(place / "forged", sealed(files, json.loads(checkpoint["manifest.json"]))))
+        found = load_checkpoint(fresh(place / "forged", sealed(files, json.loads(checkpoint["manifest.json"]))))
         copy_weights(found.tensors["model"], small_model(), origin="forged")
     except UserError:
         return
@@ -178,7 +178,7 @@ def test_a_forged_manifest_is_followed_or_refused(
 ) -> None:
     forged = replaced(json.loads(checkpoint["manifest.json"]), places, value)
     try:
-        load(fresh(place / "forged", sealed(checkpoint, forged)))
+        load_checkpoint(fresh(place / "forged", sealed(checkpoint, forged)))
     except CheckpointError:
         return
 
@@ -190,7 +190,7 @@ def test_a_forged_state_is_used_or_refused(
 ) -> None:
     files = checkpoint | {"state.json": dumped(replaced(json.loads(checkpoint["state.json"]), places, value))}
     try:
-        found = load(fresh(place / "forged", sealed(files, json.loads(checkpoint["manifest.json"]))))
+        found = load_checkpoint(fresh(place / "forged", sealed(files, json.loads(checkpoint["manifest.json"]))))
         state = TrainState.from_json(found.state)
     except UserError:
         return

@@ -48,4 +48,4 @@ def test_a_mistake_ends_with_code_2_and_names_it(
 
 def test_a_folder_that_is_no_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("evaluate", [f"run={folder}"]) == 2
-    assert "is no run folder" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err

@@ -4,8 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from argparse import Namespace
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,19 +14,24 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
-import benchmark_commands  # noqa: E402
-import benchmark_decoding  # noqa: E402
-import benchmark_training  # noqa: E402
 import matrix_products  # noqa: E402
 import peers  # noqa: E402
-from bare_loop import BareLoop, Problem, build_batch  # noqa: E402
+from bare_loop import BareLoop, TrainingTask, build_batch  # noqa: E402
 from benchmark_commands import Command, SentencePieceEncoder  # noqa: E402
-from benchmark_corpus import composed, corpus_overrides  # noqa: E402
-from benchmark_decoding import OurSearch, summary  # noqa: E402
-from benchmark_training import OurLoop, prepared_data, problem_of, require_equal_work  # noqa: E402
-from benchmark_turns import Contender, Measured, take_turns, timed  # noqa: E402
+from benchmark_corpus import compose_config, corpus_overrides  # noqa: E402
+from benchmark_decoding import OurSearch, summarize  # noqa: E402
+from benchmark_training import OurLoop, prepare_data, require_equal_work, training_task  # noqa: E402
+from benchmark_turns import Contender, Timings, take_turns, time_turn  # noqa: E402
 from matrix_products import MatrixProducts  # noqa: E402
-from peers import CTranslate2Search, HuggingFaceSearch, Task, best_weights, comparable, convert, unmovable  # noqa: E402
+from peers import (  # noqa: E402
+    CTranslate2Search,
+    HuggingFaceSearch,
+    SearchTask,
+    best_weights,
+    convert_to_ctranslate2,
+    supported_contenders,
+    unsupported_key,
+)
 
 from seq2seq.config import saved  # noqa: E402
 from seq2seq.config.rules import flatten  # noqa: E402
@@ -60,15 +64,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("benchmark")
 
 
-def measured(name: str, *seconds: float) -> Measured:
-    return Measured(name, list(seconds), [2 * second for second in seconds])
+def measured(name: str, *seconds: float) -> Timings:
+    return Timings(name, list(seconds), [2 * second for second in seconds])
 
 
 def test_ratios_are_those_of_the_rounds() -> None:
     """A disturbance that slows a whole round down leaves them alone."""
     ours, theirs = measured("ours", 1.0, 10.0, 2.0), measured("theirs", 2.0, 20.0, 8.0)
-    assert ours.times_faster(theirs) == 2.0
-    assert theirs.times_less_cpu(ours) == 0.5
+    assert ours.speedup_over(theirs) == 2.0
+    assert theirs.cpu_speedup_over(ours) == 0.5
     assert (ours.median(), ours.spread()) == (2.0, 4.5)
 
 
@@ -99,42 +103,42 @@ def overrides(folder: Path) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def problems(overrides: dict[str, list[str]]) -> dict[str, Problem]:
+def tasks(overrides: dict[str, list[str]]) -> dict[str, TrainingTask]:
     """One step's work for each of them."""
-    return {name: problem_of(keys, 1) for name, keys in overrides.items()}
+    return {name: training_task(keys, 1) for name, keys in overrides.items()}
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_bare_loop_trains_the_same_model_on_the_same_tokens(
-    name: str, overrides: dict[str, list[str]], problems: dict[str, Problem]
+    name: str, overrides: dict[str, list[str]], tasks: dict[str, TrainingTask]
 ) -> None:
-    loops = {"ours": OurLoop(overrides[name], "fp32", 1), "bare": BareLoop(problems[name], "fp32")}
-    taken = [Measured(name, facts=loop.facts()) for name, loop in loops.items()]
+    loops = {"ours": OurLoop(overrides[name], "fp32", 1), "bare": BareLoop(tasks[name], "fp32")}
+    taken = [Timings(name, stats=loop.stats()) for name, loop in loops.items()]
     require_equal_work(taken)
-    assert taken[0].facts["parameters"] == taken[1].facts["parameters"]
+    assert taken[0].stats["parameters"] == taken[1].stats["parameters"]
     for loop in loops.values():
         losses = [loop.turn() for _ in range(6)]
         assert losses[-1] < losses[0]
     with pytest.raises(SystemExit, match="tokens ours"):
-        require_equal_work([taken[0], Measured("other", facts={**taken[1].facts, "tokens": 1})])
+        require_equal_work([taken[0], Timings("other", stats={**taken[1].stats, "tokens": 1})])
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_bare_loop_attends_to_no_padding(name: str, problems: dict[str, Problem]) -> None:
+def test_the_bare_loop_attends_to_no_padding(name: str, tasks: dict[str, TrainingTask]) -> None:
     """Examples of two lengths in one batch have the losses that they have alone."""
-    problem = replace(problems[name], model={**problems[name].model, "dropout": 0.0})
-    loop, examples = BareLoop(problem, "fp32"), sorted(problem.batches[0], key=lambda pair: len(pair[0]))
+    task = replace(tasks[name], model={**tasks[name].model, "dropout": 0.0})
+    loop, examples = BareLoop(task, "fp32"), sorted(task.batches[0], key=lambda pair: len(pair[0]))
     pair = [examples[0], ([*examples[-1][0], 7, 8, 9], examples[-1][1])]
     alone = [loop.loss(build_batch([one])) * len(one[1]) for one in pair]
     together = loop.loss(build_batch(pair)) * sum(len(target) for _, target in pair)
     torch.testing.assert_close(together, alone[0] + alone[1])
 
 
-def test_products_are_counted(problems: dict[str, Problem], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_are_counted(tasks: dict[str, TrainingTask], monkeypatch: pytest.MonkeyPatch) -> None:
     """6 operations a weight and position, 2 forward and 4 backward; the products within attention come on top."""
     monkeypatch.setattr(matrix_products, "_SECONDS", 0.01)
-    problem = problems["transformer"]
-    loop, products = BareLoop(problem, "fp32"), MatrixProducts(problem, "fp32")
+    task = tasks["transformer"]
+    loop, products = BareLoop(task, "fp32"), MatrixProducts(task, "fp32")
     batch = loop.batches[0]
     positions = {"encoder": batch.src.numel(), "decoder": batch.tgt_in.numel()}
     expected = 6 * batch.labels.numel() * loop.model.embedding.weight.numel()
@@ -142,7 +146,7 @@ def test_products_are_counted(problems: dict[str, Problem], monkeypatch: pytest.
         if parameter.ndim == 2 and name.startswith(("encoder", "decoder")):
             read = "encoder" if "source_attention.kv" in name else name.partition(".")[0]
             expected += 6 * positions[read] * parameter.numel()
-    assert expected < products.facts()["flops"] < 1.2 * expected
+    assert expected < products.stats()["flops"] < 1.2 * expected
     assert products.turn() > 1e6
 
 
@@ -150,8 +154,8 @@ def test_products_are_counted(problems: dict[str, Problem], monkeypatch: pytest.
 def run(folder: Path) -> Path:
     """A run folder with a Transformer of random weights, large enough that its outputs differ."""
     keys = [*SHARED, *TRANSFORMER, *OWN_SEARCH, "model.dropout=0", "tokenizer.vocab_size=400"]
-    config = composed(corpus_overrides(folder, 60, keys, tokenizer="unigram"))
-    data = prepared_data(config)
+    config = compose_config(corpus_overrides(folder, 60, keys, tokenizer="unigram"))
+    data = prepare_data(config)
     path = folder / "run"
     path.mkdir()
     (path / "config.yaml").write_text(saved.to_yaml(config), encoding="utf-8")
@@ -163,7 +167,7 @@ def run(folder: Path) -> Path:
             parameter.mul_(4.0 if parameter.ndim == 2 and "embedding" not in name else 1.0)
     store = CheckpointStore(path / "checkpoints")
     made_with = {"tokenizer": data.tokenizers.fingerprint()}
-    store.link("best", store.save(1, {"model": dict(model.state_dict())}, {}, belongs_to=made_with))
+    store.link("best", store.save(1, {"model": dict(model.state_dict())}, {}, fingerprints=made_with))
     return path
 
 
@@ -175,19 +179,19 @@ def test_others_find_the_same_with_a_runs_weights(who: str, beam_size: int, run:
     pytest.importorskip({"ct2": "ctranslate2", "hf": "transformers"}[who])
     config = saved.load(run / "config.yaml")
     model = asdict(config.model)
-    assert unmovable(model) is None
+    assert unsupported_key(model) is None
     texts = Path(config.data.train.source).read_text(encoding="utf-8").split("\n")[:12]
-    task = Task(run, texts, beam_size, max_length=9, max_source_length=15, threads=1)
+    task = SearchTask(run, texts, beam_size, max_length=9, max_source_length=15, threads=1)
     if who == "ct2":
-        convert(best_weights(run), model, folder / "ct2")
+        convert_to_ctranslate2(best_weights(run), model, folder / "ct2")
         search = CTranslate2Search(task, folder / "ct2", "fp32")
     else:
         search = HuggingFaceSearch(task, model, "fp32")
-    taken = {"ours": Measured("ours"), who: Measured(who)}
+    taken = {"ours": Timings("ours"), who: Timings(who)}
     for name, work in {"ours": OurSearch(task, [], "fp32"), who: search}.items():
-        seconds, cpu_seconds, outputs = timed(work)
+        seconds, cpu_seconds, outputs = time_turn(work)
         taken[name].seconds, taken[name].cpu_seconds, taken[name].results = [seconds], [cpu_seconds], [outputs]
-    rows = summary(taken, sentences=len(texts))
+    rows = summarize(taken, sentences=len(texts))
     assert rows[who]["equal"] == 1.0
     assert len(set(taken["ours"].results[0])) > 6  # not one answer to everything
     assert rows[who]["first_times"] == pytest.approx(rows["ours"]["sentences_per_sec"] / rows[who]["sentences_per_sec"])
@@ -195,21 +199,21 @@ def test_others_find_the_same_with_a_runs_weights(who: str, beam_size: int, run:
 
 def test_what_others_lack_is_named(run: Path) -> None:
     model = asdict(saved.load(run / "config.yaml").model)
-    assert unmovable({**model, "norm": "pre"}) == "model.norm=pre"
-    assert unmovable({"family": "gru"}) == "model.family=gru"
-    assert unmovable({**model, "activation": "gelu"}) is None
-    assert unmovable({**model, "activation": "gelu"}, "bare") == "model.activation=gelu"
+    assert unsupported_key({**model, "norm": "pre"}) == "model.norm=pre"
+    assert unsupported_key({"family": "gru"}) == "model.family=gru"
+    assert unsupported_key({**model, "activation": "gelu"}) is None
+    assert unsupported_key({**model, "activation": "gelu"}, "bare") == "model.activation=gelu"
 
 
 def test_the_bare_loop_is_left_out_where_its_model_is_another(
-    problems: dict[str, Problem], capsys: pytest.CaptureFixture[str]
+    tasks: dict[str, TrainingTask], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert all(unmovable(problem.model, "bare") is None for problem in problems.values())
-    deeper = {**problems["gru"].model, "encoder_layers": 2}
-    assert comparable(["ours-fp32", "bare-fp32", "bare-bf16"], deeper) == ["ours-fp32"]
-    assert "without bare-bf16: it has no counterpart of model.encoder_layers=2" in capsys.readouterr().err
+    assert all(unsupported_key(task.model, "bare") is None for task in tasks.values())
+    deeper = {**tasks["gru"].model, "encoder_layers": 2}
+    assert supported_contenders(["ours-fp32", "bare-fp32", "bare-bf16"], deeper) == ["ours-fp32"]
+    assert "skipping bare-bf16: it does not support model.encoder_layers=2" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="no contender is left"):
-        comparable(["bare-fp32"], deeper)
+        supported_contenders(["bare-fp32"], deeper)
 
 
 def test_a_loop_does_what_is_fixed_for_all_whatever_an_experiment_says(
@@ -242,7 +246,7 @@ class Recorder(torch.nn.Module):
         return [SimpleNamespace(hypotheses=[tokens]) for tokens in tokens]
 
 
-def asked_of_ours(task: Task, precision: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def asked_of_ours(task: SearchTask, precision: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     torch.set_num_threads(3 - task.threads)
     search = OurSearch(task, [], precision)
     generator = search._generator
@@ -261,12 +265,12 @@ def asked_of_ours(task: Task, precision: str, monkeypatch: pytest.MonkeyPatch) -
     return {**asked, "threads": torch.get_num_threads()}
 
 
-def asked_of_hugging_face(task: Task, precision: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def asked_of_hugging_face(task: SearchTask, precision: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """`generate` divides by length ^ length_penalty; coverage and lengths relative to the source are unknown to it."""
     torch.set_num_threads(3 - task.threads)
     model = Recorder()
-    monkeypatch.setattr(peers, "marian", lambda *_: model)
-    monkeypatch.setattr(peers, "fill_marian", lambda *_: None)
+    monkeypatch.setattr(peers, "build_marian", lambda *_: model)
+    monkeypatch.setattr(peers, "load_marian_weights", lambda *_: None)
     HuggingFaceSearch(task, {}, precision).turn()
     names = {"num_beams": "beam_size", "max_new_tokens": "max_length", "min_new_tokens": "min_length", "do_sample":
              "sampling", "num_return_sequences": "n_best", "no_repeat_ngram_size": "no_repeat_ngram"}  # fmt: skip
@@ -277,7 +281,7 @@ def asked_of_hugging_face(task: Task, precision: str, monkeypatch: pytest.Monkey
             "threads": torch.get_num_threads()}  # fmt: skip
 
 
-def asked_of_ctranslate2(task: Task, precision: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def asked_of_ctranslate2(task: SearchTask, precision: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """`translate_batch` divides by length ^ length_penalty; it samples from the `sampling_topk` best tokens."""
     model, made = Recorder(), {}
 
@@ -307,7 +311,7 @@ def test_all_are_asked_for_the_same_search(
     """Whatever search the run was configured with."""
     config = saved.load(run / "config.yaml")
     text = " ".join(Path(config.data.train.source).read_text(encoding="utf-8").split()[:20])
-    task = Task(run, [text], beam_size, max_length=17, max_source_length=11, threads=2)
+    task = SearchTask(run, [text], beam_size, max_length=17, max_source_length=11, threads=2)
     ours, *others = [
         ask(task, precision, monkeypatch) for ask in (asked_of_ours, asked_of_hugging_face, asked_of_ctranslate2)
     ]
@@ -316,70 +320,6 @@ def test_all_are_asked_for_the_same_search(
     asked_for = {"beam_size": beam_size, "max_length": 17, "precision": precision, "threads": 2}
     assert ours.items() >= asked_for.items()
     assert len(ours["source"]) == 11
-
-
-def test_no_override_changes_what_a_search_finds() -> None:
-    """Each key of the search is refused, except those that decide how it is computed."""
-    keys = {f"search.{entry.name}" for entry in fields(SearchConfig)}
-    assert keys - set(benchmark_decoding.COMPUTING) <= set(benchmark_decoding.SETTLED)
-    assert not keys & set(benchmark_decoding.COMPUTING) & set(benchmark_decoding.SETTLED)
-
-
-COMPARE = {
-    "train": benchmark_training.compare,
-    "generate": benchmark_decoding.compare,
-    "data": benchmark_commands.compare_preparing,
-    "startup": benchmark_commands.compare_starts,
-}
-
-
-@pytest.mark.parametrize(
-    ("verb", "override", "message"),
-    [
-        *(("generate", override, "search.beam_size is the same for all contenders: give --beams")
-          for override in ("search.beam_size=1", "+search.beam_size=1", "++search.beam_size=1", "search={beam_size: 1}",
-                           "search={batch_size: 8, beam_size: 1}", "search=greedy", "~search.beam_size", "~search",
-                           "search.beam_size=1,5", "search.beam_size='1'", "+search@_global_=greedy")),
-        ("generate", "search.max_length=9", "give --max-length"),
-        ("generate", "search.precision=bf16", "give --contenders"),
-        ("generate", "search.length_penalty=0", "fixed at 1.0"),
-        ("generate", "search.length_normalization=wu", "fixed at average"),
-        ("generate", "search.n_best=2", "fixed at 1"),
-        ("generate", "search=sampling", "give --beams"),
-        ("generate", "search.temperature=0.5", "none of them draws"),
-        ("generate", "search.no_repeat_ngram=3", "fixed at 0"),
-        ("generate", "trainer.device=cuda", "fixed at cpu"),
-        ("generate", "trainer.threads=1", "give --threads"),
-        ("generate", "data.max_source_length=9", "that of the run"),
-        ("generate", "model.attention=dot", "only search.batch_size and search.batch_tokens can be changed"),
-        ("generate", "search[beam_size]=1", "cannot read"),
-        ("train", "trainer.precision=bf16", "give --contenders"),
-        ("train", "+trainer={precision: bf16}", "give --contenders"),
-        ("train", "trainer.batch_tokens=9", "give --batch-tokens"),
-        ("train", "++trainer.device=cuda", "fixed at cpu"),
-        ("train", "trainer.threads=1", "give --threads"),
-        ("train", "optim=adam", "optim.name is the same for all contenders: it is fixed at adamw"),
-        ("train", "optim.ema_decay=0.9", "fixed at 0.0"),
-        ("data", "trainer.threads=1", "give --threads"),
-        ("startup", "~trainer", "give --threads"),
-    ],
-)  # fmt: skip
-def test_what_would_change_one_contender_is_refused(verb: str, override: str, message: str) -> None:
-    with pytest.raises(SystemExit, match=message) as refused:
-        COMPARE[verb](Namespace(overrides=["search.batch_size=64", override]))
-    assert str(refused.value).startswith((f"{override}: ", "cannot read"))
-
-
-def test_what_all_follow_is_allowed() -> None:
-    benchmark_decoding.refuse(
-        ["search.batch_size=64", "search={batch_tokens: 9}"], benchmark_decoding.SETTLED,
-        allowed=benchmark_decoding.COMPUTING,
-    )  # fmt: skip
-    benchmark_training.refuse(
-        ["experiment=multi30k_gru", "model=gru_base", "optim.lr=1", "trainer=cpu_short", "seed=3",
-         "trainer.label_smoothing=0", "trainer.compile=true", "data={max_source_length: 9}"],
-        benchmark_training.SETTLED,
-    )  # fmt: skip
 
 
 def test_sentencepiece_alone_makes_the_tokens_that_a_store_holds(run: Path) -> None:

@@ -50,13 +50,13 @@ def test_a_clean_run_is_ready_and_nothing_is_left_but_the_cache(
     assert values["data"]["train"]["kept"] == values["quality"]["train"]["pairs"] == 4500
     speed, memory = values["dry_run"]["speed"], values["dry_run"]["memory"]
     assert all(examples * max(source, target) <= 256 for examples, source, target in memory["batches"])
-    assert 100 * 2**20 < memory["needed"] < 4 * 2**30
+    assert 100 * 2**20 < memory["needed_bytes"] < 4 * 2**30
     parameters = values["dry_run"]["parameters"]
     assert speed["checkpoint_bytes"] == pytest.approx(3 * 4 * parameters, rel=0.01)  # weights and Adam's two moments
     assert values["budget"]["epochs"] == pytest.approx(1000 / speed["steps_per_epoch"])
 
 
-def test_all_errors_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_errors_are_reported_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "short.de").write_text("eine Zeile\n")
     (tmp_path / "file").touch()
     values, message = checked(
@@ -75,7 +75,7 @@ def test_all_errors_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert values["dry_run"] is None
     assert message is not None
     assert message.startswith("not ready to train: output_root: ")
-    assert message.endswith("(and 4 errors more)")
+    assert message.endswith("(and 4 more errors)")
 
 
 def test_an_empty_training_set_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +88,7 @@ def test_an_empty_training_set_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     )  # fmt: skip
     (diagnostic,) = values["diagnostics"]
     assert diagnostic["key"] == "data.train"
-    assert "not one example in it" in diagnostic["message"]
+    assert "without a single example" in diagnostic["message"]
     assert not (tmp_path / "x").exists()
 
 
@@ -115,7 +115,7 @@ def test_what_is_in_the_run_folder_is_told(tmp_path: Path) -> None:
     assert "would delete" in folder_state(replace(other, overwrite=True), folder)[0]
     folder.config.unlink()
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match=r"no run folder \(it has thesis.tex"):
+    with pytest.raises(UserError, match=r"not a run folder \(it has thesis.tex"):
         folder_state(replace(other, overwrite=True), folder)
     folder.checkpoints.mkdir()
     (folder.checkpoints / "step-00000001").mkdir()
@@ -149,13 +149,13 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_that_training_would_refuse_to_go_on_with(
+def test_a_run_that_training_would_refuse_to_resume(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], small: tuple[str, ...]
 ) -> None:
     with pytest.raises(Interrupted):
         train([*small, "trainer.stop_after_minutes=1e-9"])
     values, _ = checked(capsys, *small)
-    assert "would go on" in values["folder"]
+    assert "would resume" in values["folder"]
     text = (tmp_path / "source").read_text(encoding="utf-8")
     (tmp_path / "source").write_text(text.replace("source 3", "source 4", 1), encoding="utf-8")
     assert "on other content: data.train.source, data.valid.source, tokenizer" in error_of(capsys, *small)
@@ -204,7 +204,7 @@ def test_a_model_that_does_not_fit_into_memory_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_large_corpus_is_thinned_and_its_figures_are_of_the_whole(
+def test_a_large_corpus_is_subsampled_and_its_counts_are_of_the_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for side in ("en", "de"):

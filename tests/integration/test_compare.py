@@ -153,7 +153,7 @@ def test_outputs_that_changed_since_are_reported(compare: Compare, home: Path) -
     write(home / "runs" / "b" / "generations" / "news.txt", FIRST)
     code, _, err = compare("run=runs/a", "other=runs/b")
     assert code == 0
-    assert "runs/b: rouge1 of the outputs in generations for news is" in err
+    assert "runs/b: the outputs in generations have a rouge1 of" in err
     assert "runs/a" not in err
     assert compare("run=runs/a", "other=runs/b", "metrics.rouge_stemmer=false", "metrics.names=[rouge1]")[2] == ""
 
@@ -215,8 +215,8 @@ def test_runs_that_cannot_be_compared(compare: Compare, home: Path, how: str, pa
         (["run=runs/a", "hyp=x", "other=y"], ["both set"]),
         (["run=runs/a"], ["other= is missing", "run=runs/a"]),
         (["run=[runs/a,runs/b]", "other=runs/b"], ["run=[runs/a,runs/b]", "other=[...]"]),
-        (["run=runs/a", "other=nowhere"], ["other=nowhere is no run folder"]),
-        (["run=runs/a", "other=runs/b", "ref=x"], ["ref goes with hyp="]),
+        (["run=runs/a", "other=nowhere"], ["other=nowhere is not a run folder"]),
+        (["run=runs/a", "other=runs/b", "ref=x"], ["ref needs hyp="]),
         (["run=runs/a", "other=runs/b", "metrics.bootstrap=50"], ["resamples=N"]),
         (["run=runs/a", "other=runs/b", "~data.test.news"], ["no test set to compare on"]),
         (["hyp=corpus/news.de", "other=corpus/news.de"], ["ref= is missing"]),
@@ -224,7 +224,7 @@ def test_runs_that_cannot_be_compared(compare: Compare, home: Path, how: str, pa
         (["hyp=corpus/news.de", "other=corpus/short.de", "ref=corpus/news.de"], ["other=corpus/short.de has 3"]),
         (["hyp=corpus/news.de", "other=corpus/news.de", "ref=[corpus/news.de,corpus/short.de]"], ["short.de has 3"]),
         (["hyp=corpus/news.de", "other=corpus/news.de", "ref=corpus/news.de", "source=corpus/short.de"], ["3 lines"]),
-        (["hyp=corpus/news.de", "other=corpus/news.de", "ref=corpus/news.de", "data.root=x"], ["goes with run="]),
+        (["hyp=corpus/news.de", "other=corpus/news.de", "ref=corpus/news.de", "data.root=x"], ["needs run="]),
         (["hyp=corpus/news.de", "other=corpus/news.de", "ref=corpus/news.de", "target_field=x"], ["ref=FILE.jsonl"]),
         (["hyp=corpus/news.de", "other=corpus/news.de", "ref=[dev.jsonl,corpus/news.de]"], ["ref=dev.jsonl", "one"]),
         (

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from seq2seq.config.parse import configs_folder, parse, register_schema
 from seq2seq.config.schema import Config
-from seq2seq.data.prepare import Prepared
+from seq2seq.data.prepare import PreparedData
 from seq2seq.pipeline.prepare import prepare_data
 
 SAID = "The dogs were barking, loudly. Two cats slept!"
@@ -23,11 +23,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prepare(cache: Path) -> Callable[..., Prepared]:
+def prepare(cache: Path) -> Callable[..., PreparedData]:
     """Prepares data for overrides as the command does."""
     register_schema("prepare", Config)
 
-    def prepared(*overrides: str) -> Prepared:
+    def prepared(*overrides: str) -> PreparedData:
         fixed = ["name=keys", f"cache_root={cache}", "model.tie_embeddings=decoder"]
         with initialize_config_dir(str(configs_folder()), version_base="1.3"):
             values = compose("prepare", overrides=[*fixed, *overrides])

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from seq2seq.data.prepare import Prepared
+from seq2seq.data.prepare import PreparedData
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
 
-Prepare = Callable[..., Prepared]
+Prepare = Callable[..., PreparedData]
 Evaluate = Callable[..., dict[str, Any]]
 
 WORDS = ("tokenizer=word", "tokenizer.word_tokenizer=whitespace")  # as many tokens as words, and the end of sentence
@@ -48,7 +48,7 @@ def typed(folder: Path, name: str) -> list[str]:
     return [f"+data.test.{name}.source={folder}/{name}.src", f"+data.test.{name}.target={folder}/{name}.tgt"]
 
 
-def stores(prepared: Prepared) -> dict[str, TokenStore]:
+def stores(prepared: PreparedData) -> dict[str, TokenStore]:
     return {"train": prepared.train, "valid": prepared.valid, **prepared.test}
 
 
@@ -58,7 +58,7 @@ def texts(store: TokenStore) -> list[tuple[str, str]]:
 
 def kept(store: TokenStore) -> list[int]:
     """Line numbers of the examples, from 0."""
-    return [store.positions(i) for i in range(len(store))]
+    return [store.corpus_index(i) for i in range(len(store))]
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,8 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def plain(prepare: Prepare, corpora: list[str]) -> Prepared:
-    """Prepared with defaults, before all others."""
+def plain(prepare: Prepare, corpora: list[str]) -> PreparedData:
+    """The data prepared with the defaults, before all others."""
     return prepare(*corpora)
 
 
@@ -94,7 +94,7 @@ def records(prepare: Prepare, tmp_path_factory: pytest.TempPathFactory) -> list[
     return overrides
 
 
-def test_each_corpus_is_read_from_its_two_files(plain: Prepared) -> None:
+def test_each_corpus_is_read_from_its_two_files(plain: PreparedData) -> None:
     assert {name: texts(store) for name, store in stores(plain).items()} == {
         "train": TRAIN, "valid": VALID, "extra": TEST,
     }  # fmt: skip
@@ -177,7 +177,7 @@ def test_a_test_set_typed_for_evaluate_is_read_as_named(evaluate: Evaluate, sayi
     ],
 )
 def test_filters_drop_their_training_examples_only(
-    prepare: Prepare, corpora: list[str], plain: Prepared, filter: str, dropped: int
+    prepare: Prepare, corpora: list[str], plain: PreparedData, filter: str, dropped: int
 ) -> None:
     assert kept(plain.train) == [0, 1, 2, 3, 4, 5]
     prepared = prepare(*corpora, filter)

@@ -62,9 +62,9 @@ OPTIM: dict[str, str] = {
 }
 MODEL: dict[str, str] = {
     "model.activation": "keys/test_model.py::test_the_transformer_computes_what_torch_does",
-    "model.activation_dropout": "keys/test_model.py::test_dropout_in_its_place",
+    "model.activation_dropout": "keys/test_dropout.py::test_dropout_in_its_place",
     "model.attention": "keys/test_model.py::test_attention",
-    "model.attention_dropout": "keys/test_model.py::test_dropout_in_its_place",
+    "model.attention_dropout": "keys/test_dropout.py::test_dropout_in_its_place",
     "model.attention_size": "keys/test_model.py::test_sizes",
     "model.copy": "keys/test_model.py::test_copy",
     "model.copy_attention": "keys/test_model.py::test_copy_attention",
@@ -72,7 +72,7 @@ MODEL: dict[str, str] = {
     "model.d_ff": "keys/test_model.py::test_sizes",
     "model.d_model": "keys/test_model.py::test_sizes",
     "model.decoder_layers": "keys/test_model.py::test_sizes",
-    "model.dropout": "keys/test_model.py::test_dropout_in_its_place",
+    "model.dropout": "keys/test_dropout.py::test_dropout_in_its_place",
     "model.embedding_size": "keys/test_model.py::test_sizes",
     "model.encoder_layers": "keys/test_model.py::test_sizes",
     "model.encoder_size": "keys/test_model.py::test_sizes",

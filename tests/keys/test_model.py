@@ -1,4 +1,4 @@
-"""Every key of the model section: sizes by formula, functions against torch.nn with the same weights, dropout by place.
+"""Every key of the model section: sizes by formula, functions against torch.nn with the same weights.
 
 A model is compared both as training reads it (`decode`) and as search does (`start` and `step`).
 """
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from small_models import FAMILIES, LIMITS, SMALL, SRC, TGT, V, built
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -21,34 +22,6 @@ from seq2seq.models.base import DecoderOutput, Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.objective import Objective
 from seq2seq.pipeline.load import load
-
-V = 20
-FAMILIES = ("gru", "transformer")
-SMALL: dict[str, dict[str, Any]] = {
-    "gru": {
-        "d_model": 8, "embedding_size": 6, "encoder_size": 5, "attention_size": 7, "encoder_layers": 1,
-        "decoder_layers": 1, "dropout": 0.0,
-    },
-    "transformer": {
-        "d_model": 8, "d_ff": 12, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.0,
-        "max_positions": 8,
-    },
-}  # fmt: skip
-LIMITS = {"data": {"max_source_length": 5, "max_target_length": 5}, "search": {"max_length": 5}}
-SRC = torch.tensor([[5, 6, 7, 5, 3], [8, 9, 3, 0, 0]])
-TGT = torch.tensor([[2, 6, 4, 9], [2, 8, 11, 5]])
-
-
-def built(family: str, **settings: Any) -> Seq2Seq:
-    """The small model of the family but for `settings`, all its weights random, biases and normalisations too."""
-    section = {"family": family, **SMALL[family], **settings}
-    config = parse({"model": section, **LIMITS})
-    model = build_model(config.model, Vocabulary(V, V, joint=True)).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.5, generator=generator)
-    return model
 
 
 @torch.no_grad()
@@ -202,7 +175,7 @@ def test_the_transformer_computes_what_torch_does(key: str, value: Any) -> None:
 def torch_gru(
     model: Any, *, attention: str = "additive", input_feeding: bool = True, coverage: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Features [B, T, D], attention [B, T, S] and its repetition [B, T], position by position with torch.nn's GRU."""
+    """Features [B, T, D], attention [B, T, S] and coverage loss [B, T], position by position with torch.nn's GRU."""
     lengths = (SRC > 0).sum(1)
     packed = pack_padded_sequence(model.source_embedding(SRC), lengths, batch_first=True)
     states, _ = pad_packed_sequence(model.encoder(packed)[0], batch_first=True)
@@ -227,8 +200,8 @@ def torch_gru(
         feed = torch.tanh(model.context_proj(context) + model.state_proj(y[0]))
         found.append((feed, weights, torch.minimum(weights, had).sum(1)))
         had = had + weights
-    features, attended, repetition = (torch.stack(each, dim=1) for each in zip(*found, strict=True))
-    return features, attended, repetition
+    features, attended, coverage_loss = (torch.stack(each, dim=1) for each in zip(*found, strict=True))
+    return features, attended, coverage_loss
 
 
 @pytest.mark.parametrize(
@@ -261,14 +234,14 @@ def test_input_feeding(value: bool) -> None:
 @pytest.mark.parametrize("feeding", [True, False])
 def test_coverage(feeding: bool) -> None:
     model = built("gru", coverage=True, input_feeding=feeding)
-    features, weights, repetition = torch_gru(model, coverage=True, input_feeding=feeding)
+    features, weights, coverage_loss = torch_gru(model, coverage=True, input_feeding=feeding)
     hidden = read(model)
     close(hidden.features, features)
     close(hidden.attention, weights)
-    close(hidden.repetition, repetition)
+    close(hidden.coverage_loss, coverage_loss)
     plain = built("gru", input_feeding=feeding)
     assert count(model) - count(plain) == 7  # attention_size
-    assert read(plain).repetition is None
+    assert read(plain).coverage_loss is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -336,84 +309,6 @@ def test_max_positions() -> None:
         built("transformer", positions="learned", max_positions=4)
     fixed = built("transformer", positions="sinusoidal", max_positions=4)
     assert fixed.encode(longer, longer > 0).states.isfinite().all()
-
-
-RATE, ROWS = 0.25, 2000  # the standard deviation of a share is 0.01
-
-
-@torch.no_grad()
-def zeros_in_transformer(model: Any) -> dict[str, float]:
-    """Shares of zeros where nothing but dropout makes any, in single positions: attention has one weight, and it is 1.
-
-    A pre-norm model hands each state of its stream to a normalisation, so what a block added is a difference of two.
-    """
-    shares: dict[str, float] = {}
-    stream: list[Tensor] = []
-
-    def share(name: str, x: Tensor) -> None:
-        shares[name] = (x == 0).double().mean().item()
-
-    for name, module in model.named_modules():
-        if isinstance(module, nn.LayerNorm):
-            module.register_forward_pre_hook(lambda _, args: stream.append(args[0]))
-        elif name.endswith(("out_proj", "fc2")):
-            module.register_forward_pre_hook(lambda _, args, name=name: share(name, args[0]))
-    ids = torch.full((ROWS, 1), 5)
-    model.decode(ids, model.encode(ids, ids > 0))
-    for side, states in (("encoder", stream[:3]), ("decoder", stream[3:])):
-        share(f"{side} embedding", states[0])
-        for block, (before, after) in enumerate(itertools.pairwise(states)):
-            share(f"{side} block {block}", after - before)
-    return shares
-
-
-@torch.no_grad()
-def zeros_in_gru(model: Any) -> dict[str, float]:
-    """Shares of dropped inputs of the last layers, and of zeros among the features.
-
-    Of the inputs of these layers only the first counts, those of other layers do not. Then the encoder's state at a
-    single position, and the decoder's attention at its first one, are either as without any input or something else.
-    """
-    ids, many = torch.full((ROWS, 1), 5), SRC[:1].repeat(ROWS, 1)
-    memory = model.encode(many, many > 0)
-    results = {
-        "encoder": lambda: model.encode(ids, ids > 0).states,
-        "decoder": lambda: model.decode(ids, memory, need_attention=True).attention,
-    }
-    shares = {}
-    for name, result in results.items():
-        stack = getattr(model, name)
-        weights = {key: weight for key, weight in stack.named_parameters() if key.startswith("weight_ih")}
-        for weight in weights.values():
-            weight.zero_()
-        without = result()
-        for key, weight in weights.items():
-            weight[:, 0] = float(f"_l{stack.num_layers - 1}" in key)
-        shares[name] = ((result() - without).abs().amax(-1) < 1e-6).double().mean().item()
-    return shares | {"features": (model.decode(ids, memory).features == 0).double().mean().item()}
-
-
-@pytest.mark.parametrize(
-    ("family", "settings", "place"),
-    [
-        ("gru", {"dropout": RATE}, ""),
-        ("gru", {"dropout": RATE, "encoder_layers": 2, "decoder_layers": 2}, ""),
-        ("gru", {"dropout": RATE, "encoder_layers": 2, "decoder_layers": 2, "input_feeding": False}, ""),
-        ("transformer", {"dropout": RATE}, "coder "),
-        ("transformer", {"attention_dropout": RATE}, "out_proj"),
-        ("transformer", {"activation_dropout": RATE}, "fc2"),
-    ],
-)
-def test_dropout_in_its_place(family: str, settings: dict[str, Any], place: str) -> None:
-    torch.manual_seed(0)
-    for training in (True, False):
-        if family == "gru":
-            shares = zeros_in_gru(built(family, **settings).train(training))
-        else:
-            shares = zeros_in_transformer(built(family, norm="pre", activation="gelu", **settings).train(training))
-        assert len(shares) == (3 if family == "gru" else 12)
-        expected = {name: RATE if training and place in name else 0.0 for name in shares}
-        assert shares == pytest.approx(expected, abs=0.05)
 
 
 # Every key of each family, none at its default but those that exclude one another.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seq2seq.runs.checkpoint import load
+from seq2seq.runs.checkpoint import load_checkpoint
 
 LR, BETAS, EPS, DECAY, CLIP, EMA = 0.004, (0.8, 0.95), 1e-3, 0.3, 0.5, 0.3
 STEPS, WARMUP, HORIZON, FLOOR = 6, 2, 4, 0.25
@@ -36,7 +36,7 @@ Trained = Callable[[str], Any]
 
 
 def tensors(run: Any, step: int) -> dict[str, dict[str, Tensor]]:
-    return load(Path(run.folder) / f"checkpoints/step-{step:08d}").tensors
+    return load_checkpoint(Path(run.folder) / f"checkpoints/step-{step:08d}").tensors
 
 
 def is_decayed(name: str, weight: Tensor) -> bool:

@@ -221,13 +221,13 @@ def test_the_same_command_resumes_a_run_whose_defaults_have_changed(
     shutil.copytree(interrupted / "run", tmp_path / "run", symlinks=True)
     changed_default = partial(TrainerConfig, label_smoothing=0.3)
     monkeypatch.setattr(Config.__dataclass_fields__["trainer"], "default_factory", changed_default)
-    parse_module._types.cache_clear()
+    parse_module._schema_node.cache_clear()
     try:
         changed = train_run(tmp_path / "new", *FAST, "trainer.max_steps=6")
         resumed = train_run(tmp_path, *FAST, "trainer.max_steps=6")
     finally:
         monkeypatch.undo()
-        parse_module._types.cache_clear()
+        parse_module._schema_node.cache_clear()
     assert "resuming from step 1" in resumed.log
     weights, expected = resumed.weights(), whole.weights()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights.items())

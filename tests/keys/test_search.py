@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seq2seq.inference.generator import Generator, Output
+from seq2seq.inference.generator import GenerationOutput, Generator
 from seq2seq.pipeline.load import load
 
 PAD, BOS, EOS = 0, 2, 3
@@ -105,7 +105,7 @@ def repeats(tokens: Sequence[str], order: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def by_default(opened: Open) -> list[list[Output]]:
+def by_default(opened: Open) -> list[list[GenerationOutput]]:
     return opened(*WIDE).generate_nbest(TEXTS)
 
 
@@ -129,7 +129,7 @@ def normalized(one: Possible) -> float:
     ],
 )
 def test_a_wide_beam_finds_the_best_of_all(
-    opened: Open, possible: Lists, by_default: list[list[Output]], settings: str, score: Any, allowed: Any
+    opened: Open, possible: Lists, by_default: list[list[GenerationOutput]], settings: str, score: Any, allowed: Any
 ) -> None:
     found = opened(*WIDE, *(f"search.{setting}" for setting in settings.split())).generate_nbest(TEXTS)
     for text, outputs in zip(TEXTS, found, strict=True):
@@ -142,7 +142,7 @@ def test_a_wide_beam_finds_the_best_of_all(
     assert (tokens(found) != tokens(by_default)) == bool(settings)
 
 
-def tokens(found: list[list[Output]]) -> list[list[list[str]]]:
+def tokens(found: list[list[GenerationOutput]]) -> list[list[list[str]]]:
     return [[output.tokens for output in outputs] for outputs in found]
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import sentencepiece
 
-from seq2seq.data.prepare import Prepared
+from seq2seq.data.prepare import PreparedData
 from seq2seq.data.store import TokenStore
 from seq2seq.tokenizers.base import Tokenizer
 
-Prepare = Callable[..., Prepared]
+Prepare = Callable[..., PreparedData]
 
 RANDOM = random.Random(3)
 SOURCE_WORDS = ["".join(RANDOM.choices("abcdefgh", k=RANDOM.randint(2, 6))) for _ in range(40)]
@@ -179,7 +179,7 @@ def test_min_frequency_leaves_rarer_words_unknown(prepare: Prepare, words: list[
     assert vocabulary(tokenizer)[4:] == ["the"]  # three times; cat, dog, a and the comma come twice
 
 
-def sides(prepared: Prepared, store: TokenStore) -> list[tuple[list[int], str]]:
+def sides(prepared: PreparedData, store: TokenStore) -> list[tuple[list[int], str]]:
     """Ids and text of each source and target."""
     numbers = range(len(store))
     return [(store.source(i).tolist(), store.source_text(i)) for i in numbers] + [

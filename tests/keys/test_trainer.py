@@ -80,7 +80,7 @@ def ranked(curve: dict[int, float], *, largest_first: bool) -> list[int]:
 
 def weights(run: Any, name: str) -> dict[str, Any]:
     """Those of a checkpoint, each under all its names."""
-    return checkpoint.load(run.folder / "checkpoints" / name).tensors["model"]
+    return checkpoint.load_checkpoint(run.folder / "checkpoints" / name).tensors["model"]
 
 
 def assert_mean(run: Any, steps: list[int]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from seq2seq.models.base import Vocabulary
 from seq2seq.search.beam import BeamSearch
 from seq2seq.search.config import LengthNormalization, SearchConfig
-from seq2seq.search.coverage_penalty import Coverage
+from seq2seq.search.coverage_penalty import CoveragePenalty
 from seq2seq.search.decoder import Prediction
 from seq2seq.search.hypothesis import Hypothesis
 
@@ -79,7 +79,7 @@ def normalizer(length: int, config: SearchConfig) -> float:
     return base[config.length_normalization.value] ** config.length_penalty
 
 
-# Of four sources: words, the end of sentence, padding.
+# Four sources: words, end of sentence, padding.
 SRC = torch.tensor([[4, 5, 6, 4, 3], [5, 3, 0, 0, 0], [6, 6, 5, 3, 0], [3, 0, 0, 0, 0]])
 
 
@@ -163,7 +163,7 @@ def test_early_stop_changes_nothing() -> None:
 
 def search_covered(config: SearchConfig, limits: Tensor) -> list[list[Hypothesis]]:
     decoder = Table(tables(4, seed=2), attention_tables(SRC))
-    coverage = Coverage(config.coverage_penalty, SRC, VOCABULARY)
+    coverage = CoveragePenalty(config.coverage_penalty, SRC, VOCABULARY)
     return BeamSearch(decoder, config, VOCABULARY, coverage=coverage).run(limits)
 
 
@@ -175,9 +175,9 @@ def test_wide_beam_equals_enumeration_with_a_coverage_penalty(weight: float, pen
     )
     limits = torch.tensor([LIMIT, LIMIT, LIMIT - 1, LIMIT])
     decided = []
-    for number, hypotheses in enumerate(search_covered(config, limits)):
-        table, limit, source = tables(4, seed=2)[number], int(limits[number]), SRC[number].tolist()
-        best = enumerate_all(table, config, limit, attention=attention_tables(SRC)[number], source=source)[:6]
+    for index, hypotheses in enumerate(search_covered(config, limits)):
+        table, limit, source = tables(4, seed=2)[index], int(limits[index]), SRC[index].tolist()
+        best = enumerate_all(table, config, limit, attention=attention_tables(SRC)[index], source=source)[:6]
         decided.append([ids for _, _, ids in best] != [ids for _, _, ids in enumerate_all(table, config, limit)[:6]])
         assert [h.ids for h in hypotheses] == [ids for _, _, ids in best]
         for hypothesis, (score, log_prob, _) in zip(hypotheses, best, strict=True):

@@ -13,7 +13,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.scoring import BootstrapAggregator
 
 from seq2seq.metrics import ROUGE_METRICS, MetricsConfig, score, statistics
-from seq2seq.metrics.baselines import match
+from seq2seq.metrics.baselines import rouge_1_2_f1
 from seq2seq.metrics.rouge import DefaultTokenizer
 
 TEXT = "The a man Woman rides bikes, horse's over (quickly) green-red 3.5 hills; and then STOPS. Straße für"
@@ -25,13 +25,13 @@ def corpus():
     """Noisy copies: words dropped, swapped and replaced; some lines empty; two references."""
     rng = random.Random(5)
     hyps, refs = [], []
-    for number in range(60):
+    for index in range(60):
         reference = rng.choices(WORDS, k=rng.randint(3, 20))
         other = [word if rng.random() < 0.7 else rng.choice(WORDS) for word in reference]
         hyp = [word if rng.random() < 0.8 else rng.choice(WORDS) for word in reference if rng.random() < 0.9]
-        if number % 7 == 0:
+        if index % 7 == 0:
             rng.shuffle(hyp)
-        hyps.append("" if number == 11 else " ".join(hyp))
+        hyps.append("" if index == 11 else " ".join(hyp))
         refs.append([" ".join(reference), " ".join(other)])
     return hyps, refs
 
@@ -108,13 +108,13 @@ def test_rouge_package(thousand, stem):
     hyps, refs = thousand
     ours = statistics(hyps, refs, MetricsConfig(names=list(ROUGE_METRICS), rouge_stemmer=stem), target_language="en")
     scorer = RougeScorer(list(ROUGE_METRICS), use_stemmer=stem)
-    for number, (hyp, references) in enumerate(zip(hyps, refs, strict=True)):
+    for index, (hyp, references) in enumerate(zip(hyps, refs, strict=True)):
         best = scorer.score_multi(references, hyp)
         each = [scorer.score(reference, hyp) for reference in references]
         for name in ROUGE_METRICS:
             mean = sum(scores[name].fmeasure for scores in each) / len(each)
-            assert ours[name].rows[number] == pytest.approx([100 * best[name].fmeasure, 1], abs=1e-9)
-            assert ours[f"{name}_mean"].rows[number] == pytest.approx([100 * mean, 1], abs=1e-9)
+            assert ours[name].rows[index] == pytest.approx([100 * best[name].fmeasure, 1], abs=1e-9)
+            assert ours[f"{name}_mean"].rows[index] == pytest.approx([100 * mean, 1], abs=1e-9)
     for one in ours.values():
         assert one.score(one.rows.sum(axis=0)) == pytest.approx(one.rows[:, 0].mean(), abs=1e-9)
 
@@ -157,5 +157,5 @@ def test_oracle_maximises_what_the_package_counts(thousand):
     scorer = RougeScorer(["rouge1", "rouge2"], use_stemmer=True)
     for hyp, references in zip(thousand[0][:100], thousand[1][:100], strict=True):
         scores = scorer.score(references[0], hyp)
-        ours = match(tokenizer.tokenize(hyp), tokenizer.tokenize(references[0]))
+        ours = rouge_1_2_f1(tokenizer.tokenize(hyp), tokenizer.tokenize(references[0]))
         assert ours == pytest.approx(scores["rouge1"].fmeasure + scores["rouge2"].fmeasure, abs=1e-12)

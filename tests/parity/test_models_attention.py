@@ -61,7 +61,7 @@ def test_self_attention_equals_torch(causal):
 
 
 @pytest.mark.parametrize("times", [1, 120], ids=["short", "long"])  # the long ones go through the fused kernel
-def test_attention_is_that_of_its_definition_in_value_and_gradient(times):
+def test_attention_matches_its_definition_in_value_and_gradient(times):
     torch.manual_seed(2)
     q, k, v = tensors = [torch.randn(B, H, times * n, 8, requires_grad=True) for n in (T, S, S)]
     assert (q.size(2) * k.size(2) > 512 * 512) == (times > 1)
@@ -70,14 +70,14 @@ def test_attention_is_that_of_its_definition_in_value_and_gradient(times):
     scores = (0.3 * q @ k.transpose(2, 3)).masked_fill(~mask.unsqueeze(1), float("-inf"))
     expected = scores.softmax(-1) @ v
     torch.testing.assert_close(y, expected, atol=1e-6, rtol=1e-5)
-    of_ours, of_theirs = (torch.autograd.grad(each.square().sum(), tensors) for each in (y, expected))
-    for ours, theirs in zip(of_ours, of_theirs, strict=True):
+    our_grads, their_grads = (torch.autograd.grad(each.square().sum(), tensors) for each in (y, expected))
+    for ours, theirs in zip(our_grads, their_grads, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_gradients_of_short_attention_are_those_of_its_values(rate):
-    """By finite differences, in float64; each evaluation drops the same weights."""
+def test_gradients_of_unfused_attention_match_its_values(rate):
+    """Finite differences in float64; each evaluation drops the same weights."""
     torch.manual_seed(3)
     tensors = [torch.randn(2, 2, n, 3, dtype=torch.float64, requires_grad=True) for n in (T, S, S)]
     mask = padding_mask()[:2].unsqueeze(1)

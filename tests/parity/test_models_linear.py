@@ -1,4 +1,4 @@
-"""Linear layers with a backward pass of their own against torch.nn.functional."""
+"""Linear layers with a hand-written backward pass against torch.nn.functional."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_values_and_gradients_equal_torch_under_autocast(relu, dtype):
         assert (ours - theirs).norm() <= 0.01 * theirs.norm()
 
 
-def test_no_gradient_is_computed_for_what_needs_none():
+def test_no_gradient_is_computed_for_inputs_that_need_none():
     x, weight, bias = torch.randn(5, 8), torch.randn(4, 8, requires_grad=True), torch.randn(4)
     with torch.autocast("cpu", torch.bfloat16):
         y = linear(x, weight, bias)
@@ -36,7 +36,7 @@ def test_no_gradient_is_computed_for_what_needs_none():
     assert x.grad is None
 
 
-def test_numbers_of_rows_are_few_and_hardly_above_what_is_needed():
+def test_rounded_row_counts_are_few_and_close_to_the_requested_ones():
     rows = range(1, 20_000)
     rounded = [round_up(count) for count in rows]
     assert all(more >= count and round_up(more) == more for count, more in zip(rows, rounded, strict=True))

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seq2seq.models.output import DecoderOutput, Output
+from seq2seq.models.output import DecoderOutput, OutputLayer
 
 M, D, V = 50, 8, 21
 
@@ -15,7 +15,7 @@ M, D, V = 50, 8, 21
 def test_sums_and_gradients_equal_cross_entropy(smoothing, chunk_rows, projected):
     torch.manual_seed(1)
     tied = torch.nn.Parameter(torch.randn(V, 5)) if projected else None
-    output = Output(D, vocab_size=V, tied=tied)
+    output = OutputLayer(D, vocab_size=V, tied=tied)
     features = torch.randn(M, D, requires_grad=True)
     labels = torch.randint(V, (M,))
     sums = output.loss(DecoderOutput(features), labels, smoothing, chunk_rows=chunk_rows)
@@ -32,7 +32,7 @@ def test_sums_and_gradients_equal_cross_entropy(smoothing, chunk_rows, projected
 
 
 def test_extreme_logits_stay_finite():
-    output = Output(2, vocab_size=3, tied=torch.nn.Parameter(torch.tensor([[3e4, 0.0], [-3e4, 0.0], [0.0, 1.0]])))
+    output = OutputLayer(2, vocab_size=3, tied=torch.nn.Parameter(torch.tensor([[3e4, 0.0], [-3e4, 0.0], [0.0, 1.0]])))
     features = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
     sums = output.loss(DecoderOutput(features), torch.tensor([0, 1]), 0.1)
     sums.loss.backward()
@@ -44,7 +44,7 @@ def test_extreme_logits_stay_finite():
 def test_under_autocast_gradients_follow_the_bfloat16_logits():
     torch.manual_seed(2)
     output, features, labels = (
-        Output(D, vocab_size=V),
+        OutputLayer(D, vocab_size=V),
         torch.randn(M, D, requires_grad=True),
         torch.randint(V, (M,)),
     )
@@ -59,13 +59,13 @@ def test_under_autocast_gradients_follow_the_bfloat16_logits():
 
 
 @pytest.mark.parametrize(("smoothing", "error"), [(0.0, 0.025), (0.1, 0.01)])
-def test_gradients_of_confident_predictions_are_as_good_as_others_in_bfloat16(smoothing, error):
-    """What a probability near one lacks must not be lost in rounding it."""
+def test_bfloat16_gradients_of_confident_predictions_are_accurate(smoothing, error):
+    """1 - p must not be lost in rounding when the probability p is near one."""
     torch.manual_seed(0)
     weight = (torch.randn(2000, 256) * 0.06).bfloat16().float().requires_grad_()
     labels = torch.randint(2000, (500,))
     features = (torch.randn(500, 256) + weight.detach()[labels] / 0.06).bfloat16().float().requires_grad_()
-    output = Output(256, vocab_size=2000, tied=torch.nn.Parameter(weight.detach().clone()))
+    output = OutputLayer(256, vocab_size=2000, tied=torch.nn.Parameter(weight.detach().clone()))
     with torch.autocast("cpu", torch.bfloat16):
         sums = output.loss(DecoderOutput(features), labels, smoothing)
     expected = F.cross_entropy(F.linear(features, weight), labels, label_smoothing=smoothing, reduction="sum")
@@ -75,7 +75,7 @@ def test_gradients_of_confident_predictions_are_as_good_as_others_in_bfloat16(sm
 
 
 def test_no_graph_is_kept_without_gradients():
-    output = Output(D, vocab_size=V)
+    output = OutputLayer(D, vocab_size=V)
     with torch.no_grad():
         sums = output.loss(DecoderOutput(torch.randn(M, D)), torch.randint(V, (M,)), 0.1)
     assert not sums.loss.requires_grad
@@ -85,7 +85,7 @@ def test_no_graph_is_kept_without_gradients():
 def test_no_gradient_is_computed_where_none_is_wanted(monkeypatch, mode):
     products = []
     monkeypatch.setattr(torch, "mm", lambda *args, mm=torch.mm, **kw: products.append(1) or mm(*args, **kw))
-    output, features, labels = Output(D, vocab_size=V), torch.randn(M, D), torch.randint(V, (M,))
+    output, features, labels = OutputLayer(D, vocab_size=V), torch.randn(M, D), torch.randint(V, (M,))
     with mode():
         output.loss(DecoderOutput(features), labels, 0.1)
     assert len(products) == 1  # the logits; gradients would take two more
@@ -94,10 +94,10 @@ def test_no_gradient_is_computed_where_none_is_wanted(monkeypatch, mode):
 
 
 @pytest.mark.parametrize("loss_scale", [2.0**-4, 1.0, 2.0**16])
-def test_under_float16_the_loss_scale_meets_gradients_that_are_whole(loss_scale):
+def test_float16_gradients_neither_underflow_nor_overflow_under_a_loss_scale(loss_scale):
     torch.manual_seed(3)
     rows, vocabulary = 3000, 4000  # smoothing / V and most probabilities are below float16's normal numbers
-    output = Output(D, vocab_size=vocabulary)
+    output = OutputLayer(D, vocab_size=vocabulary)
     features, labels = torch.randn(rows, D, requires_grad=True), torch.randint(vocabulary, (rows,))
     with torch.autocast("cpu", torch.float16):
         loss = output.loss(DecoderOutput(features), labels, 0.1).loss / rows * loss_scale
@@ -109,9 +109,9 @@ def test_under_float16_the_loss_scale_meets_gradients_that_are_whole(loss_scale)
 
 
 def test_a_frequent_label_does_not_overflow_float16():
-    """The gradient of its row is a sum over all rows, made before a loss scale could make it smaller."""
+    """The gradient of its row of the weight is a sum over all rows, computed before a loss scale could shrink it."""
     rows = 40_000
-    output = Output(D, vocab_size=V)
+    output = OutputLayer(D, vocab_size=V)
     features, labels = torch.full((rows, D), 3.0), torch.zeros(rows, dtype=torch.int64)
     features.requires_grad_()
     with torch.no_grad():

@@ -14,7 +14,7 @@ from sacrebleu.significance import PairedTest
 
 from seq2seq.cli.main import run_command
 from seq2seq.metrics import MetricsConfig, statistics
-from seq2seq.metrics.significance import Sampling, paired_tests
+from seq2seq.metrics.significance import ResamplingConfig, paired_tests
 
 TEXT = "The a man Woman rides bikes, horse's over (quickly) green-red 3.5 hills; and then STOPS. Straße für"
 WORDS = TEXT.split()
@@ -34,10 +34,10 @@ def corpus():
     return [noisy(words, 0.30) for words in references], [noisy(words, 0.26) for words in references], refs
 
 
-def run_tests(corpus, config, sampling, references):
+def run_tests(corpus, config, resampling, references):
     *systems, refs = corpus
     refs = [several[:references] for several in refs]
-    return paired_tests([statistics(hyps, refs, config, target_language="en") for hyps in systems], sampling)
+    return paired_tests([statistics(hyps, refs, config, target_language="en") for hyps in systems], resampling)
 
 
 @pytest.mark.parametrize("references", [1, 2])
@@ -49,7 +49,7 @@ def test_sacrebleu_paired_tests(corpus, monkeypatch, references):
         "bleu": BLEU(), "bleu_lc": BLEU(lowercase=True), "chrf": CHRF(word_order=2), "ter": TER()
     }  # fmt: skip
     config = MetricsConfig(names=list(metrics))
-    ours = run_tests(corpus, config, Sampling(resamples=300, trials=500, seed=SEED), references)
+    ours = run_tests(corpus, config, ResamplingConfig(resamples=300, trials=500, seed=SEED), references)
     for name, metric in metrics.items():
         found = {}
         for kind, samples in (("bs", 300), ("ar", 500)):
@@ -95,8 +95,8 @@ def test_rouge_by_a_plain_loop(corpus):
     names = ["rouge1", "rouge2", "rougeL"]
     first, second, refs = corpus
     scorer = RougeScorer(names, use_stemmer=True)
-    sampling = Sampling(resamples=200, trials=300, seed=4)
-    ours = run_tests(corpus, MetricsConfig(names=names), sampling, 1)
+    resampling = ResamplingConfig(resamples=200, trials=300, seed=4)
+    ours = run_tests(corpus, MetricsConfig(names=names), resampling, 1)
     for name in names:
         values = [
             [100 * scorer.score(several[0], hyp)[name].fmeasure for hyp, several in zip(hyps, refs, strict=True)]

@@ -69,7 +69,7 @@ def batches(count: int) -> list[Batch]:
 
 
 def inverse_sqrt(update: int) -> float:
-    """Of the peak, at update number `update` from 1: Vaswani et al. (2017, equation 3)."""
+    """Learning rate relative to its peak at update `update`, counted from 1: Vaswani et al. (2017, equation 3)."""
     return min(update / WARMUP, math.sqrt(WARMUP / update))
 
 
@@ -87,8 +87,8 @@ def plain_loop(model: nn.Module, steps: list[list[list[Batch]]], optim: OptimCon
         for rank, micro_batches in enumerate(ranks):
             seed_step(SEED, step, rank)
             for batch in micro_batches:
-                hidden = model.decode(batch.tgt_in, model.encode(batch.src, batch.src != 0))
-                features = hidden.features.flatten(0, 1)[batch.rows]
+                decoded = model.decode(batch.tgt_in, model.encode(batch.src, batch.src != 0))
+                features = decoded.features.flatten(0, 1)[batch.rows]
                 if model.output.projection is not None:
                     features = model.output.projection(features)
                 logits = features @ model.output.weight.t()
@@ -104,20 +104,20 @@ def plain_loop(model: nn.Module, steps: list[list[list[Batch]]], optim: OptimCon
 def real_steps(
     model: Seq2Seq, steps: list[list[list[Batch]]], optim: OptimConfig, world: World | None = None
 ) -> tuple[dict[str, Tensor], list[float]]:
-    """The same with `TrainStep`, as the trainer calls it."""
+    """`plain_loop` with `TrainStep`, called as the trainer calls it."""
     from seq2seq.training import optim as schedules
 
     world = world or World()
     runtime = Runtime(CPU, Precision.fp32)
     step = TrainStep(model, TrainerConfig(label_smoothing=SMOOTHING), optim, runtime=runtime, world=world, seed=SEED)
     norms = []
-    for number, ranks in enumerate(steps):
+    for index, ranks in enumerate(steps):
         tokens = sum(len(batch.labels) for micro_batches in ranks for batch in micro_batches)
         own = [MicroBatch(batch, 1.0) for batch in ranks[world.rank]]
-        rate = schedules.learning_rate(number + 1, optim, horizon=resolve_horizon(optim, max_steps=STEPS))
-        step.run(StepBatches(own, tokens, 0.0, epoch=0, position=1, epoch_size=STEPS), step=number, lr=rate)
-        norms.append(step.window.read(World()).grad_norm)
-        step.window.clear()
+        rate = schedules.learning_rate(index + 1, optim, horizon=resolve_horizon(optim, max_steps=STEPS))
+        step.run(StepBatches(own, tokens, 0.0, epoch=0, position=1, epoch_size=STEPS), step=index, lr=rate)
+        norms.append(step.metrics.compute(World()).grad_norm)
+        step.metrics.reset()
     return dict(model.state_dict()), norms
 
 

@@ -35,7 +35,7 @@ SEARCHES = {
     "sampling": {"sampling": True, "n_best": 2, "top_k": 5, "top_p": 0.8},
 }
 # Functions that make tensors on the CPU, wherever the model is: for the host, or to be copied in one piece.
-ON_THE_HOST = {"dropout.keep_scale", "beam._advance", "explanation._explain", "search.search"}
+ON_THE_HOST = {"dropout.scaled_dropout_mask", "beam._step", "explanation._explain", "search.search"}
 
 
 class Makers(TorchFunctionMode):
@@ -86,5 +86,5 @@ def test_training_makes_tensors_where_the_model_is() -> None:
     with Makers() as makers:
         for model in models:
             sums = Objective(model)(src, tgt, rows, tgt.flatten(), 0.1)
-            (sums.loss + sums.repetition).backward()
-    assert makers.found == {"dropout.keep_scale"}
+            (sums.loss + sums.coverage_loss).backward()
+    assert makers.found == {"dropout.scaled_dropout_mask"}

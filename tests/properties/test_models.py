@@ -204,15 +204,15 @@ def test_the_coverage_loss_is_attention_to_what_was_attended_to(name):
     """Against the definition, one number at a time, on the attention of the steps."""
     model, tgt = build(name), targets()
     memory = encode(model, sources())
-    repetition = model.decode(tgt, memory).repetition
+    coverage_loss = model.decode(tgt, memory).coverage_loss
     state, steps = model.start(memory), []
     for t in range(tgt.size(1)):
         steps.append(model.step(tgt[:, t], state, need_attention=True).attention.tolist())
     for b, t in itertools.product(range(tgt.size(0)), range(tgt.size(1))):
         before = [sum(steps[u][b][i] for u in range(t)) for i in range(max(LENGTHS))]
         expected = sum(min(now, then) for now, then in zip(steps[t][b], before, strict=True))
-        assert repetition[b, t].item() == pytest.approx(expected, abs=1e-5)
-    assert repetition[0].max() > 0.1
+        assert coverage_loss[b, t].item() == pytest.approx(expected, abs=1e-5)
+    assert coverage_loss[0].max() > 0.1
 
 
 @pytest.mark.parametrize("kind", ["copy-coverage", "coverage"])
@@ -236,7 +236,7 @@ def test_activations_computed_anew_give_the_same_gradients(name):
     for model.checkpoint_activations in (False, True):
         torch.manual_seed(9)  # dropout draws the same masks, in the second forward pass too
         sums = Objective(model)(sources(), targets(), torch.arange(24), labels, 0.1)
-        found.append([sums.loss, *torch.autograd.grad(sums.loss + sums.repetition, list(model.parameters()))])
+        found.append([sums.loss, *torch.autograd.grad(sums.loss + sums.coverage_loss, list(model.parameters()))])
     for kept, anew in zip(*found, strict=True):
         assert torch.equal(kept, anew)
 

@@ -126,12 +126,13 @@ def assert_alone_as_together(model: Seq2Seq, config: SearchConfig) -> None:
     texts = sources()
     together = search([model], pad(texts), config, seed=3)
     alone = [
-        search([model], pad([ids]), config, seed=3, numbers=torch.tensor([number]))[0]
-        for number, ids in enumerate(texts)
+        search([model], pad([ids]), config, seed=3, sentence_indices=torch.tensor([index]))[0]
+        for index, ids in enumerate(texts)
     ]
     assert_same(together, alone)
     order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(5))
-    shuffled = search([model], pad([texts[i] for i in order.tolist()], width=20), config, seed=3, numbers=order)
+    src = pad([texts[i] for i in order.tolist()], width=20)
+    shuffled = search([model], src, config, seed=3, sentence_indices=order)
     assert_same([together[i] for i in order.tolist()], shuffled)
 
 

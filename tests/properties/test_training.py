@@ -106,8 +106,8 @@ def test_every_example_is_seen_once_an_epoch_across_ranks(corpus: Path, tmp_path
     seen: list[int] = []
     tokens = 0
     for rank in range(3):
-        stream = BatchLoader(lambda epoch: prepared.train, LoaderConfig(200, 2, 256, 256, seed=1, rank=rank, size=3))
-        steps = stream.steps(0, 0)
+        config = LoaderConfig(200, 2, 256, 256, seed=1, rank=rank, world_size=3)
+        steps = BatchLoader(lambda epoch: prepared.train, config).steps(0, 0)
         for step in islice(steps, 1000):
             if step.epoch > 0:
                 break
@@ -203,7 +203,7 @@ def test_a_corpus_with_nothing_left_is_refused(train_run: Any, tmp_path: Path) -
 def test_damaged_data_too_large_to_be_read_first_end_the_run_before_a_save(
     train_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte: int, bit: int
 ) -> None:
-    monkeypatch.setattr(TokenStore, "READ_AT_ONCE", 0)
+    monkeypatch.setattr(TokenStore, "VERIFY_ON_OPEN_BYTES", 0)
     command = (tmp_path, "trainer.max_steps=4", "overwrite=true")
     run = train_run(*command)
     sound = run.weights()
@@ -211,7 +211,7 @@ def test_damaged_data_too_large_to_be_read_first_end_the_run_before_a_save(
     content = bytearray(ids.read_bytes())
     content[byte] ^= bit
     ids.write_bytes(content)
-    with pytest.raises(TrainingError, match=r"changed on the disk.*the same command prepares them anew"):
+    with pytest.raises(TrainingError, match=r"changed on disk.*Run the same command again to rebuild it"):
         train_run(*command)
     assert not list((run.folder / "checkpoints").glob("*"))
     train_run(*command)

@@ -1,4 +1,4 @@
-"""The layout: who may import whom is said once, in pyproject.toml."""
+"""The layout: pyproject.toml lists the layers; few entries, short files."""
 
 import os
 import shutil
@@ -29,3 +29,12 @@ def test_an_import_that_climbs_is_noticed_even_inside_a_function(tmp_path: Path)
     done = lint_imports(tmp_path)
     assert done.returncode == 1
     assert "seq2seq.search.beam -> seq2seq.inference.generator" in done.stdout
+
+
+def test_the_package_has_few_entries_and_short_files() -> None:
+    special = {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
+    entries = {path.name for path in (ROOT / "seq2seq").iterdir()} - special
+    assert len(entries) <= 14, sorted(entries)
+    files = [path for folder in ("seq2seq", "scripts", "tests") for path in (ROOT / folder).rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {path: length for path, length in lengths.items() if length > 400} == {}

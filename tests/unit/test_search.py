@@ -11,13 +11,13 @@ from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.search.beam import BeamSearch
+from seq2seq.search.compaction import sentences_to_keep
 from seq2seq.search.config import LengthNormalization, SearchConfig, SearchPrecision
 from seq2seq.search.constraints import Constraints
 from seq2seq.search.decoder import ModelDecoder, Prediction
 from seq2seq.search.greedy import greedy_search
 from seq2seq.search.lengths import length_limits
 from seq2seq.search.sampling import draw, uniforms
-from seq2seq.search.schedule import rows_to_keep
 from seq2seq.search.search import search
 from seq2seq.search.topk import best_candidates, best_token
 
@@ -136,17 +136,17 @@ def test_the_best_token_is_that_of_the_whole_row(vocabulary: int) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 7, 20])
-def test_those_who_stay_keep_their_places_but_for_the_last(count: int) -> None:
+def test_sentences_keep_their_rows_except_the_last_ones(count: int) -> None:
     generator = torch.Generator().manual_seed(count)
     for _ in range(20):
         done = torch.rand(20, generator=generator) < 1 - count / 20
-        rows = rows_to_keep(done, 1)
-        staying = (~done).nonzero().squeeze(1).tolist()
+        rows = sentences_to_keep(done, 1)
+        active = (~done).nonzero().squeeze(1).tolist()
         if rows is None:
-            assert len(staying) > 18
+            assert len(active) > 18
             continue
-        assert sorted(rows.tolist()) == staying
-        assert all(row == place or row >= len(staying) for place, row in enumerate(rows.tolist()))
+        assert sorted(rows.tolist()) == active
+        assert all(row == i or row >= len(active) for i, row in enumerate(rows.tolist()))
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -191,7 +191,7 @@ def test_uniforms_are_those_of_splitmix64() -> None:
         return bits ^ (bits >> 31)
 
     assert [output(1234567, number) for number in (1, 2)] == [6457827717110365317, 3203168211198807973]
-    drawn = uniforms(11, 4, numbers=torch.tensor([41, 7]), samples=3)
+    drawn = uniforms(11, 4, sentence_indices=torch.tensor([41, 7]), num_samples=3)
     for row, sentence in enumerate((41, 7)):
         of_samples = [output(output(11 + sentence, 1), sample + 1) for sample in range(3)]
         expected = [(output(state, 4) >> 41) / 2**23 for state in of_samples]
@@ -199,7 +199,7 @@ def test_uniforms_are_those_of_splitmix64() -> None:
 
 
 def test_uniforms_are_uniform_and_distinct() -> None:
-    drawn = torch.stack([uniforms(11, step, numbers=torch.arange(100), samples=5) for step in range(100)])
+    drawn = torch.stack([uniforms(11, step, sentence_indices=torch.arange(100), num_samples=5) for step in range(100)])
     assert drawn.min() >= 0
     assert drawn.max() < 1
     # 50,000 draws: standard error of the mean 0.0013; of each tenth's share also 0.0013.
@@ -209,8 +209,8 @@ def test_uniforms_are_uniform_and_distinct() -> None:
     for table in (steps, samples, drawn.transpose(0, 1).flatten(1)):
         correlation = torch.corrcoef(table[:5]).fill_diagonal_(0)
         assert correlation.abs().max() < 0.15
-    assert not torch.equal(drawn[0], uniforms(12, 0, numbers=torch.arange(100), samples=5))
-    few = uniforms(11, 4, numbers=torch.tensor([41, 7]), samples=5)
+    assert not torch.equal(drawn[0], uniforms(12, 0, sentence_indices=torch.arange(100), num_samples=5))
+    few = uniforms(11, 4, sentence_indices=torch.tensor([41, 7]), num_samples=5)
     assert torch.equal(few, drawn[4][[41, 7]])
 
 
@@ -355,7 +355,7 @@ def test_not_a_number_is_said_so(config: SearchConfig) -> None:
     with torch.no_grad():
         model.output.weight.fill_(math.nan)
     config.max_length = 4
-    with pytest.raises(UserError, match="not numbers"):
+    with pytest.raises(UserError, match="not finite"):
         search([model], SRC, config)
 
 

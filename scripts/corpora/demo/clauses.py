@@ -1,4 +1,4 @@
-"""Random phrases and clauses of the demonstration grammar, well-formed in both languages."""
+"""Random phrases and clauses of the demo grammar, well-formed in both languages."""
 
 from __future__ import annotations
 
@@ -45,18 +45,8 @@ _HABIT = _adverbials(
     "every day|jeden Tag;every morning|jeden Morgen;in the evening|am Abend;in summer|im Sommer;"
     "on Sundays|sonntags;in winter|im Winter"
 )
-_LASTING = (
-    "buy",
-    "sell",
-    "build",
-    "visit",
-    "travel",
-    "write",
-    "lose",
-    "give",
-    "stay",
-    "work",
-)  # what takes a year
+# Verbs that go with last year and next year
+_LASTING = ("buy", "sell", "build", "visit", "travel", "write", "lose", "give", "stay", "work")
 _FREQUENCY = _adverbials("often|oft;always|immer;never|nie;sometimes|manchmal;rarely|selten")
 _ALREADY = Adverbial("already", "schon")
 _TENSES = ("progressive", "progressive", "present", "past", "past", "perfect", "future", "modal")
@@ -64,14 +54,14 @@ _QUANTITIES = [number_words(n) for n in range(2, 13)]
 
 
 class Grammar:
-    """The random choices: phrases, clauses and their settings, all drawn from one generator."""
+    """Draws phrases, clauses and their adverbials from one random generator."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.choice = self.random.choice
 
     def chance(self, probability: float) -> bool:
-        """True with the given probability."""
+        """Returns True with the given probability."""
         return self.random.random() < probability
 
     @property
@@ -82,18 +72,18 @@ class Grammar:
     # Phrases
 
     def person_name(self) -> Phrase:
-        """A first name."""
+        """Draws a first name."""
         text = self.choice(MALE + FEMALE)
         return name(text, "he" if text in MALE else "she")
 
     def noun(self, *kinds: str) -> Noun:
-        """A noun of one of the kinds, all nouns alike."""
+        """Draws a noun of the given kinds, uniformly."""
         return self.choice([noun for kind in kinds for noun in _BY_KIND[kind]])
 
     def described(
         self, noun: Noun, *, determiners: str = "the a my", negated: bool = False, plain: float = 0.6
     ) -> Phrase:
-        """A noun phrase with a random determiner, number and perhaps an adjective."""
+        """Draws a noun phrase with determiner and number, without adjective with probability `plain`."""
         adjectives = ADJECTIVES[ADJECTIVE_KIND.get(noun.kind, "thing")]
         adjective = None if self.chance(plain) else self.choice(adjectives)
         if noun.kind == "drink":
@@ -108,17 +98,17 @@ class Grammar:
         return noun_phrase(noun, determiner, adjective, plural=plural, negated=negated)
 
     def person(self, *, names: float = 0.45) -> Phrase:
-        """Someone: a name, or a described person."""
+        """Draws a person: a name with probability `names`, or a described person."""
         if self.chance(names):
             return self.person_name()
         return self.someone(self.noun(*PEOPLE))
 
     def someone(self, noun: Noun) -> Phrase:
-        """A person described: my uncle, the policeman."""
+        """Draws the description of a person: my uncle, the policeman."""
         return self.described(noun, determiners="the my my my this" if noun.english in RELATED else "the the this")
 
     def subject(self) -> Phrase:
-        """A subject that can act: a name, a person or a pronoun; now and then two."""
+        """Draws a subject that can act: a name, a person or a pronoun; occasionally two names."""
         if self.chance(0.25):
             return pronoun(self.choice(("I", "we", "he", "she", "they")))
         if self.chance(0.06):
@@ -127,7 +117,7 @@ class Grammar:
         return self.person()
 
     def object(self, verb: Verb, *, negated: bool = False) -> Phrase:
-        """An object that the verb can govern."""
+        """Draws an object that the verb can govern."""
         noun = self.noun(*verb.objects)
         if noun.kind in PEOPLE:
             if self.chance(0.2):
@@ -143,7 +133,7 @@ class Grammar:
     # Adverbials
 
     def clock(self) -> Adverbial:
-        """A time of day: on the hour, half past, a quarter past, or in digits."""
+        """Draws a time of day: on the hour, half past, a quarter past, or in digits."""
         hour = self.random.randint(1, 12)
         english, german = number_words(hour)
         style = self.random.random()
@@ -157,30 +147,30 @@ class Grammar:
         return Adverbial(f"at {digits}", f"um {digits} Uhr")
 
     def day(self) -> Adverbial:
-        """A day of the week."""
+        """Draws a day of the week."""
         english, german = self.choice(DAYS)
         return Adverbial(f"on {english}", f"am {german}")
 
     def date(self, *, year: bool) -> Adverbial:
-        """A date in digits, such as on 12 May 1987."""
+        """Draws a date in digits, such as on 12 May 1987."""
         day, (english, german) = self.random.randint(1, 28), self.choice(MONTHS)
         tail = f" {self.random.randint(1940, 2024)}" if year else ""
         return Adverbial(f"on {day} {english}{tail}", f"am {day}. {german}{tail}")
 
     def company(self) -> Adverbial:
-        """With someone."""
+        """Draws a companion: with someone."""
         other = self.person(names=0.3)
         return Adverbial(f"with {other.object}", f"mit {other.german['dat']}")
 
     # Clauses
 
     def tensed(self, clause: Clause, tenses: tuple[str, ...] = _TENSES) -> Clause:
-        """The clause with a tense, and with a time or frequency that goes with the tense."""
+        """Adds a tense, and a time or frequency that fits the tense."""
         verb, tense, modal = clause.verb, self.choice(tenses), None
         if verb.stative and tense in ("progressive", "modal", "future", "perfect"):
             tense = "present"
         if tense == "past" and verb.past == verb.base and clause.subject.number != "3sg":
-            tense = "perfect"  # "they read" would be present or past
+            tense = "perfect"  # "they read" could be present or past
         if tense == "progressive" and verb.punctual:
             tense = "past"
         if tense == "modal":
@@ -189,7 +179,7 @@ class Grammar:
         return self.timed(clause)
 
     def timed(self, clause: Clause) -> Clause:
-        """The clause with a time that its tense allows."""
+        """Adds a time or frequency that fits the tense."""
         tense, verb = clause.tense, clause.verb
         if tense == "present" and not verb.stative:
             if clause.negated or self.chance(0.4):
@@ -272,7 +262,7 @@ class Grammar:
         return self.timed(Clause(it, self.choice((RAIN, SNOW)), tense))
 
     def action(self, *, subject: Phrase | None = None, negated: bool | None = None) -> Clause:
-        """Any clause with a person as its subject."""
+        """Draws any clause with a person as its subject."""
         subject = subject or self.subject()
         negated = self.chance(0.2) if negated is None else negated
         pick = self.random.random()
@@ -285,7 +275,7 @@ class Grammar:
         return self.motion(subject, negated=negated)
 
     def reason(self, subject: Phrase, main: Clause) -> Clause:
-        """A clause that can follow because after the main clause: no fronted time, and no second one."""
+        """Draws a clause to follow because: without a fronted time, or a second one."""
         if self.chance(0.5):
             tense = "past" if main.tense == "past" else "present"
             return replace(self.state(subject, negated=self.chance(0.2)), tense=tense)

@@ -1,8 +1,8 @@
-"""Noun phrases and clauses that know how to say themselves in English and in German.
+"""Noun phrases and clauses with their English and German surface forms.
 
-A clause holds one meaning. English is read off with do-support and subject-verb-object order; German with the
-finite verb second, first (questions) or last (subordinate clauses), separable prefixes, and the middle field
-ordered as pronouns, time, noun objects, company, place. Each clause has exactly one German rendering.
+A clause represents one meaning. English is generated with do-support and subject-verb-object order; German with the
+finite verb second, first (questions) or last (subordinate clauses), separable prefixes, and the middle field ordered
+as pronouns, time, noun objects, company, place. Each clause has exactly one German rendering.
 """
 
 from __future__ import annotations
@@ -55,24 +55,24 @@ class Phrase:
     refers: str = ""  # he, she or they for a person of known sex or several
 
     def modified(self, english: str, german: str) -> Phrase:
-        """The phrase with a modifier behind it, such as a genitive or a relative clause."""
+        """Returns the phrase followed by a modifier, such as a genitive or a relative clause."""
         forms = {case: f"{form} {german}" for case, form in self.german.items()}
         return replace(self, subject=f"{self.subject} {english}", object=f"{self.object} {english}", german=forms)
 
 
 def name(text: str, refers: str) -> Phrase:
-    """A first name: the same in all cases; `refers` is its pronoun, he or she."""
+    """Builds the phrase of a first name, the same in all cases; `refers` is its pronoun, he or she."""
     return Phrase(text, text, dict.fromkeys(("nom", "acc", "dat"), text), refers=refers)
 
 
 def pronoun(word: str) -> Phrase:
-    """A personal pronoun other than it: I, we, he, she, they."""
+    """Builds a personal pronoun other than it: I, we, he, she, they."""
     subject, obj, nom, acc, dat, number = _PRONOUNS[word]
     return Phrase(subject, obj, {"nom": nom, "acc": acc, "dat": dat}, number, pronoun=True)
 
 
 def pronoun_for(phrase: Phrase) -> Phrase:
-    """It or they, agreeing with the gender and number of a thing named before."""
+    """Returns it or they, agreeing with the gender and number of a thing mentioned before."""
     if phrase.gender == "p":
         return pronoun("they")
     forms = dict(zip(("nom", "acc", "dat"), _IT[phrase.gender], strict=True))
@@ -80,7 +80,7 @@ def pronoun_for(phrase: Phrase) -> Phrase:
 
 
 def relative_pronoun(phrase: Phrase, *, person: bool) -> Phrase:
-    """Who, whom or that, with the German relative pronoun of the phrase's gender and number."""
+    """Returns who, whom or that, with the German relative pronoun of the phrase's gender and number."""
     forms = {case: _DEFINITE[case][phrase.gender] for case in ("nom", "acc", "dat")}
     if phrase.gender == "p":
         forms["dat"] = "denen"
@@ -120,7 +120,7 @@ def noun_phrase(
     noun: Noun, determiner: str, adjective: Adjective | None = None, *, plural: bool = False,
     quantity: tuple[str, str] | None = None, negated: bool = False,
 ) -> Phrase:  # fmt: skip
-    """A noun with determiner, adjective and number.
+    """Builds a noun phrase with determiner, adjective and number.
 
     `determiner` is the English word, "" for none; `quantity` a number in both languages. `negated` turns an
     indefinite phrase into the object of a negated verb: English a or nothing, German kein.
@@ -148,7 +148,7 @@ def noun_phrase(
 
 
 def both(first: Phrase, second: Phrase) -> Phrase:
-    """Two phrases joined by and: a plural subject or object."""
+    """Joins two phrases by and: a plural subject or object."""
     forms = {case: f"{first.german[case]} und {second.german[case]}" for case in ("nom", "acc", "dat")}
     return Phrase(
         f"{first.subject} and {second.subject}",
@@ -170,7 +170,7 @@ class Clause:
     objects: tuple[tuple[Phrase, str], ...] = ()  # with their German cases
     modal: Modal | None = None
     time: Adverbial | None = None
-    fronted: bool = False  # the time comes first
+    fronted: bool = False  # whether the time comes first
     frequency: Adverbial | None = None
     company: Adverbial | None = None  # "with my friend"
     place: Adverbial | None = None
@@ -180,7 +180,7 @@ class Clause:
     # English
 
     def _english_auxiliary(self) -> tuple[str, str]:
-        """The auxiliary (may be empty) and the form of the verb after it."""
+        """Returns the auxiliary (may be empty) and the form of the verb after it."""
         verb, number = self.verb, self.subject.number
         third = number == "3sg"
         is_ = {"1sg": "am", "3sg": "is", "pl": "are"}[number]
@@ -200,7 +200,7 @@ class Clause:
         return "", verb.third if third else verb.base
 
     def _english_verb(self, *, support: bool) -> tuple[str, str]:
-        """As above, with do, does or did where a negation or question needs an auxiliary."""
+        """Like `_english_auxiliary`, with do, does or did where a negation or question needs an auxiliary."""
         auxiliary, main = self._english_auxiliary()
         third = self.subject.number == "3sg"
         if self.modal and not self.modal.auxiliary:
@@ -223,30 +223,30 @@ class Clause:
         parts += [a.english for a in (self.complement, self.place, self.company) if a]
         if self.time and not self.fronted:
             parts.append(self.time.english)
-        return _joined(parts)
+        return _join(parts)
 
     def english(self) -> str:
-        """The statement, without capital and full stop."""
+        """Returns the statement, without capital and full stop."""
         auxiliary, main = self._english_verb(support=self.negated)
         negation = "not" if self.negated else ""
         if auxiliary == "can" and negation:
             auxiliary, negation = "cannot", ""
         often = self.frequency.english if self.frequency else ""
         front = self.time.english if self.time and self.fronted else ""
-        return _joined([front, self.subject.subject, auxiliary, negation, often, self._english_rest(main)])
+        return _join([front, self.subject.subject, auxiliary, negation, often, self._english_rest(main)])
 
     def english_question(self, word: str = "", *, subject_asked: bool = False) -> str:
-        """The question, with or without a question word; `subject_asked` keeps the statement's order."""
+        """Returns the question, optionally with a question word; `subject_asked` keeps the statement's order."""
         auxiliary, main = self._english_verb(support=not subject_asked)
         often = self.frequency.english if self.frequency else ""
         if subject_asked:
-            return _joined([word, auxiliary, often, self._english_rest(main)])
-        return _joined([word, auxiliary, self.subject.subject, often, self._english_rest(main)])
+            return _join([word, auxiliary, often, self._english_rest(main)])
+        return _join([word, auxiliary, self.subject.subject, often, self._english_rest(main)])
 
     # German
 
     def _german_verb(self) -> tuple[str, str, str]:
-        """The finite verb, what stands at the end of a main clause, and the ending of a verb-final clause."""
+        """Returns the finite verb, the end of a main clause, and the end of a verb-final clause."""
         verb, number = self.verb, self.subject.number
         if self.modal:
             finite, last = self.modal.finite(number), verb.infinitive
@@ -263,7 +263,7 @@ class Clause:
         return finite, last, f"{last} {finite}"
 
     def middle(self) -> list[str]:
-        """The German middle field without the subject."""
+        """Returns the German middle field without the subject."""
         pronouns = [p.german[case] for p, case in self.objects if p.pronoun]
         nouns = [p.german[case] for p, case in self.objects if not p.pronoun]
         definite = all(p.definite for p, _ in self.objects)
@@ -271,38 +271,38 @@ class Clause:
         if self.time and not self.fronted:
             adverbs.append(self.time)
         times = [a.german for a in adverbs]
-        # schon and nicht follow the definite object that they do not single out
+        # schon and nicht follow a definite object
         late = definite and (self.negated or (self.frequency is not None and self.frequency.german == "schon"))
         parts = [*pronouns, *nouns, *times] if late else [*pronouns, *times, *nouns]
-        # kein has negated the clause already when there is an indefinite object
+        # with an indefinite object, kein already negates the clause
         if self.negated and definite:
             parts.append("nicht")
         return parts + [a.german for a in (self.complement, self.company, self.place) if a]
 
     def german(self) -> str:
-        """The statement: finite verb second."""
+        """Returns the statement: finite verb second."""
         finite, last, _ = self._german_verb()
         subject = self.subject.german["nom"]
         if self.time and self.fronted:
-            return _joined([self.time.german, finite, subject, *self.middle(), last])
-        return _joined([subject, finite, *self.middle(), last])
+            return _join([self.time.german, finite, subject, *self.middle(), last])
+        return _join([subject, finite, *self.middle(), last])
 
     def german_question(self, word: str = "", *, subject_asked: bool = False) -> str:
-        """The question: finite verb first, or second after a question word."""
+        """Returns the question: finite verb first, or second after a question word."""
         finite, last, _ = self._german_verb()
         subject = "" if subject_asked else self.subject.german["nom"]
-        return _joined([word, finite, subject, *self.middle(), last])
+        return _join([word, finite, subject, *self.middle(), last])
 
     def german_inverted(self) -> str:
-        """The statement after something that fills the first place."""
+        """Returns the statement after a constituent that fills the first position."""
         return self.german_question()
 
     def german_final(self) -> str:
-        """The subordinate clause after its conjunction: finite verb last."""
-        return _joined([self.subject.german["nom"], *self.middle(), self._german_verb()[2]])
+        """Returns the subordinate clause after its conjunction: finite verb last."""
+        return _join([self.subject.german["nom"], *self.middle(), self._german_verb()[2]])
 
     def relative(self, gap: Phrase, case: str) -> tuple[str, str]:
-        """A relative clause in which `gap` is the subject (nom) or an added object, in both languages."""
+        """Returns, in both languages, a relative clause in which `gap` is the subject (nom) or an added object."""
         if case == "nom":
             clause = replace(self, subject=gap)
             return clause.english(), f", {clause.german_final()},"
@@ -310,11 +310,11 @@ class Clause:
         return f"{gap.object} {english}", f", {gap.german[case]} {finite},"
 
 
-def _joined(parts: list[str]) -> str:
+def _join(parts: list[str]) -> str:
     return " ".join(part for part in parts if part)
 
 
 def finish(text: str, mark: str = ".") -> str:
-    """A sentence: capital first, punctuation in order, closing mark."""
+    """Turns a text into a sentence: capital letter, cleaned-up punctuation, closing mark."""
     text = (text + mark).replace(" ,", ",").replace(",,", ",").replace("," + mark, mark)
     return text[0].upper() + text[1:]

@@ -1,6 +1,6 @@
-"""The English-German word list of the demonstration grammar, with its inflection.
+"""The English-German lexicon of the demo grammar, with inflection.
 
-Regular forms are derived by rule; what is irregular is written out in the tables.
+Regular forms are derived by rule; irregular ones are listed in the tables.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ CASES = ("nom", "acc", "dat", "gen")
 
 @dataclass(frozen=True)
 class Noun:
-    """A noun in both languages; `kind` says what it can do, `gender` is German (m, f, n)."""
+    """A noun in both languages; `kind` is its semantic class, `gender` is German (m, f, n)."""
 
     kind: str
     english: str
@@ -24,10 +24,10 @@ class Noun:
     weak: bool
 
     def decline(self, case: str, *, plural: bool) -> str:
-        """The German form in a case and number."""
+        """Returns the German form in a case and number."""
         if plural:
-            ends_ready = self.german_plural.endswith(("n", "s"))
-            return self.german_plural + ("n" if case == "dat" and not ends_ready else "")
+            no_dative_n = self.german_plural.endswith(("n", "s"))
+            return self.german_plural + ("n" if case == "dat" and not no_dative_n else "")
         if self.weak and case != "nom":
             return self.german_plural
         return self.genitive if case == "gen" else self.german
@@ -45,7 +45,7 @@ def _nouns(kind: str, table: str, *, weak: bool = False) -> list[Noun]:
 
 
 def english_s(word: str) -> str:
-    """An English noun's regular plural, which is a verb's third person as well."""
+    """Returns the regular plural of an English noun, or third person of a verb."""
     if word.endswith(("s", "x", "ch", "sh", "tomato", "potato")):
         return word + "es"
     if word.endswith("y") and word[-2] not in "aeiou":
@@ -206,8 +206,8 @@ NOUNS: list[Noun] = [
     *_nouns("building", _BUILDINGS),
 ]
 PEOPLE = ("man", "woman", "child")
-# Nouns that someone has: my uncle, but not my policeman
 UNIQUE = ("father", "mother")  # no plural: one has one
+# Nouns that take a possessive: my uncle, but not my policeman
 RELATED = (
     "teacher", "doctor", "friend", "uncle", "father", "brother", "son", "neighbour", "colleague", "aunt",
     "mother", "sister", "daughter", "grandmother", "child", "guest",
@@ -216,7 +216,7 @@ THINGS = ("text", "paper", "clothes", "small", "device", "luggage")
 EDIBLE = ("dish", "food", "baked")
 BUYABLE = (*THINGS, "food", "baked", "furniture", "vehicle")
 
-# Adjectives: english, german, and how the German one looks before an ending.
+# Adjectives: English, German, and the German stem before an ending if it differs.
 _ADJECTIVES = {
     "person": "old:alt young:jung friendly:freundlich tall:groß famous:berühmt happy:glücklich sad:traurig",
     "state": "tired:müde ill:krank hungry:hungrig happy:glücklich sad:traurig busy:beschäftigt",
@@ -233,7 +233,7 @@ _ADJECTIVES = {
 
 @dataclass(frozen=True)
 class Adjective:
-    """An adjective; `stem` is the German form that endings are put on."""
+    """An adjective; `stem` is the German form that endings are added to."""
 
     english: str
     german: str

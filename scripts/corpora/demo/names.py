@@ -1,7 +1,7 @@
-"""Made-up names and numbers of the demonstration reports: so many that a report's are almost all new.
+"""Made-up names and numbers of the demo reports: so many that nearly all are new in each report.
 
-Names are put together from 51 onsets, 21 vowels, some accented, and 33 codas of a syllable: two syllables make
-over a thousand million names, so that no model can guess how one goes on. None is meant to be anyone's.
+Names are composed of syllables from 51 onsets, 21 vowels, some accented, and 33 codas: two syllables give over a
+billion names, so that no model can guess how a name continues. Any resemblance to real names is a coincidence.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class FactSource:
         self._random = rng
 
     def draw(self, pattern: str) -> str:
-        """A new name or number.
+        """Draws a name or number.
 
         Args:
-            pattern: `person`, `town`, `code`, ...: a method of this class, or a range of numbers.
+            pattern: `person`, `town`, `code`, ...: a method of this class, or a key of `_RANGES`.
 
         Raises:
-            AttributeError: There is no such pattern.
+            AttributeError: The pattern does not exist.
         """
         if pattern not in _RANGES:
             return str(getattr(self, f"_{pattern}")())
@@ -47,7 +47,7 @@ class FactSource:
         return self._random.choice(table.split())
 
     def _root(self, syllables: int) -> str:
-        """A capitalised name; inner syllables mostly end in their vowel, the last one mostly does not."""
+        """Draws a capitalized name; inner syllables mostly end in a vowel, the last one mostly in a coda."""
         rng = self._random
         text = "" if rng.random() < 0.1 else self._pick(_ONSETS)
         for left in reversed(range(syllables)):
@@ -74,7 +74,7 @@ class FactSource:
         return self._random.choice(_CLUB_FORMS).format(self._root(2))
 
     def _brand(self) -> str:
-        """A product, ship or horse."""
+        """Draws the name of a product, ship or horse."""
         return self._root(self._random.choice((2, 2, 3)))
 
     def _code(self) -> str:

@@ -1,4 +1,4 @@
-"""Places, names, days and numbers of the demonstration grammar in both languages."""
+"""Places, names, days and numbers of the demo grammar in both languages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Adverbial:
 
 @dataclass(frozen=True)
 class Place:
-    """A place: where one is, and where one goes to."""
+    """A place as location (`at`) and as destination (`to`)."""
 
     at: Adverbial
     to: Adverbial
@@ -69,7 +69,7 @@ ninety:neunzig
 
 
 def _word_pairs(table: str) -> list[tuple[str, str]]:
-    """The words of a table as (English, German); a word without a colon is the same in both."""
+    """Parses a table into (English, German) words; a word without a colon is the same in both."""
     return [(e, g or e) for e, _, g in (word.partition(":") for word in table.split())]
 
 
@@ -86,7 +86,7 @@ _ROUND = _word_pairs(_TENS)
 
 
 def number_words(value: int) -> tuple[str, str]:
-    """A number from 0 to 99 in English and German words: 25 -> (twenty-five, fünfundzwanzig)."""
+    """Returns a number from 0 to 99 in English and German words: 25 -> (twenty-five, fünfundzwanzig)."""
     if value < 20:
         return _SMALL[value]
     tens, ones = divmod(value, 10)

@@ -1,16 +1,16 @@
-"""What a kind of report is made of."""
+"""Building blocks of a kind of report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-Sentence = tuple[str, ...]  # the wordings of one sentence
+Sentence = tuple[str, ...]  # alternative wordings of one sentence
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One way a report of a topic can end: its summary, and the words that depend on it."""
+    """A possible outcome of a topic: its summary, and the words that depend on it."""
 
     summary: str
     words: Mapping[str, str] = field(default_factory=dict)
@@ -20,10 +20,10 @@ class Outcome:
 class Topic:
     """One kind of report.
 
-    Its key sentences carry the facts that the summary needs, its side sentences other names and numbers of
-    the same sort. In both texts a paragraph is a sentence and each of its lines a wording of it. `{name}`
-    stands for a word of the outcome, a word drawn from `choices`, or else a fact, drawn by its pattern (person,
-    town, percent, ...). `choices` are separated by `|`.
+    Key sentences (`keys`) contain the facts that the summary needs; side sentences (`sides`) contain other names and
+    numbers of the same kinds. In both, a paragraph is a sentence and each of its lines an alternative wording.
+    `{name}` is replaced by a word of the outcome, a word drawn from `choices` (separated by `|`), or else by a fact
+    drawn by its pattern (person, town, percent, ...).
     """
 
     outcomes: tuple[Outcome, ...]
@@ -33,5 +33,5 @@ class Topic:
 
 
 def sentences(text: str) -> tuple[Sentence, ...]:
-    """The paragraphs of a text, each as its lines."""
+    """Splits a text into paragraphs, and each into lines."""
     return tuple(tuple(paragraph.splitlines()) for paragraph in text.strip().split("\n\n"))

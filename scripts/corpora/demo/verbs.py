@@ -1,4 +1,4 @@
-"""The verbs and modal verbs of the demonstration grammar, with their inflection in both languages."""
+"""Verbs and modal verbs of the demo grammar, with their inflection in both languages."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from demo.lexicon import BUYABLE, EDIBLE, PEOPLE, THINGS, english_s
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb in both languages, with the cases and kinds of what it governs."""
+    """A verb in both languages, with the case and kinds of its objects."""
 
     base: str
     third: str
     past: str
     participle: str
     gerund: str
-    particle: str  # "up" in "picks the child up": moves behind a pronoun
+    particle: str  # "up" in "picks it up": follows a pronoun object
     tail: str  # "for" in "looks for": never moves
     prefix: str  # separable German prefix
     german: str  # infinitive without the prefix
@@ -32,16 +32,16 @@ class Verb:
 
     @property
     def infinitive(self) -> str:
-        """The whole German infinitive."""
+        """The German infinitive, with prefix."""
         return self.prefix + self.german
 
     @property
     def zu_infinitive(self) -> str:
-        """The infinitive with zu: inside a separable verb, before any other."""
+        """The infinitive with zu: inserted into a separable verb, before any other."""
         return f"{self.prefix}zu{self.german}" if self.prefix else f"zu {self.german}"
 
     def finite(self, *, past: bool, number: str) -> str:
-        """The German finite form for a number: "1sg", "3sg" or "pl", without the prefix."""
+        """Returns the German finite form for a number ("1sg", "3sg" or "pl"), without the prefix."""
         if past:
             plural = "n" if self.german_past.endswith("e") else "en"
             return self.german_past + (plural if number == "pl" else "")
@@ -62,7 +62,7 @@ class Modal:
     may_be_negated: bool = True
 
     def finite(self, number: str) -> str:
-        """The German finite form."""
+        """Returns the German finite form."""
         return self.plural if number == "pl" else self.singular
 
 

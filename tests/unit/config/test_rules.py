@@ -91,8 +91,11 @@ def test_a_number_that_makes_no_sense_is_refused_by_name(family: str, key: str, 
         ({"data": {"train": {"source": ""}}}, r"data\.train\.source= is empty"),
         ({"data": {"root": "a\0b"}}, r"data\.root='a\\x00b': holds a NUL"),
         ({"data": {"root": "a\udcffb"}}, r"data\.root='a\\udcffb': is not UTF-8"),
-        ({"data": {"test": {"../../x": {"path": "a.tsv"}}}}, r"data\.test\.\.\./\.\./x: a test set's name is a file's"),
-        ({"data": {"test": {"": {"path": "a.tsv"}}}}, r"data\.test\.: a test set's name is a file's"),
+        (
+            {"data": {"test": {"../../x": {"path": "a.tsv"}}}},
+            r"data\.test\.\.\./\.\./x: a test set's name is also a file name",
+        ),
+        ({"data": {"test": {"": {"path": "a.tsv"}}}}, r"data\.test\.: a test set's name is also a file name"),
         ({"data": {"test": {"x" * 201: {"path": "a.tsv"}}}}, "at most 200 bytes"),
         ({"data": {"test": ["a"]}}, r"data\.test=\['a'\]: is a section"),
         ({"trainer": 3}, "trainer=3: is a section"),
@@ -125,20 +128,20 @@ def unused_keys(values: dict[str, Any]) -> list[str]:
     [
         (
             {"trainer": {"coverage_loss_weight": 0.5}},
-            "trainer.coverage_loss_weight=0.5 is ignored because this model has no model.coverage; it goes with "
+            "trainer.coverage_loss_weight=0.5 is ignored because this model has no model.coverage; it needs "
             "model.coverage=true",
         ),
         (
             {"model": {"copy_attention": "mean"}},
-            "model.copy_attention=mean is ignored because model.copy=false; it goes with model.copy=true",
+            "model.copy_attention=mean is ignored because model.copy=false; it needs model.copy=true",
         ),
         (
             {"search": {"top_k": 5}},
-            "search.top_k=5 is ignored because search.sampling=false; it goes with search.sampling=true",
+            "search.top_k=5 is ignored because search.sampling=false; it needs search.sampling=true",
         ),
         (
             {"metrics": {"names": ["chrf"], "bleu_tokenize": "none"}},
-            "metrics.bleu_tokenize=none is ignored because metrics.names=[chrf]; it goes with metrics.names=bleu",
+            "metrics.bleu_tokenize=none is ignored because metrics.names=[chrf]; it needs metrics.names=bleu",
         ),
     ],
 )
@@ -199,9 +202,9 @@ def test_keys_that_are_read_are_not_named() -> None:
 
 def test_every_rule_is_about_keys_that_there_are() -> None:
     keys = set(known_keys())
-    for key, (condition, _) in config_rules.READ_WHERE.items():
+    for key, (condition, _) in config_rules.USED_ONLY_IF.items():
         assert {key, condition} <= keys
-    assert [case[0].partition("=")[0] for case in CONDITIONS] == list(config_rules.READ_WHERE)
+    assert [case[0].partition("=")[0] for case in CONDITIONS] == list(config_rules.USED_ONLY_IF)
 
 
 @pytest.mark.parametrize("experiment", sorted(p.stem for p in (configs_folder() / "experiment").iterdir()))

@@ -3,34 +3,34 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq.data.alignment import describe_mismatch, first_odd_line
+from seq2seq.data.alignment import describe_mismatch, find_unpaired_line
 
 
 def corpus(count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Lengths of aligned lines: the sides go together as those of translations do."""
+    """Lengths of aligned lines, correlated as those of translations are."""
     rng = random.Random(seed)
     source = [rng.randint(15, 150) for _ in range(count)]
     return source, [max(1, round(length * rng.gauss(1.1, 0.12))) for length in source]
 
 
 @pytest.mark.parametrize("gap", [1, 3])
-@pytest.mark.parametrize("place", [1, 200, 450])
-def test_lost_lines_are_found_by_their_lengths(gap: int, place: int) -> None:
-    source, target = corpus(500, seed=place)
-    del source[place - 1 : place - 1 + gap]
-    found = first_odd_line(iter(source), iter(target), gap)
+@pytest.mark.parametrize("line", [1, 200, 450])
+def test_lost_lines_are_found_by_their_lengths(gap: int, line: int) -> None:
+    source, target = corpus(500, seed=line)
+    del source[line - 1 : line - 1 + gap]
+    found = find_unpaired_line(iter(source), iter(target), gap)
     assert found is not None
-    assert abs(found - place) <= 2
+    assert abs(found - line) <= 2
 
 
 def test_nothing_is_claimed_without_evidence() -> None:
-    """Of 8 nats: each of these lines is a surprise of log(1083 / 1000) = 0.0797 beside the one before it."""
+    """Evidence of 8 nats: pairing a line with the one before it costs log(1083 / 1000) = 0.0797 nats."""
     lines = [999, 1082] * 51
-    for count, place in ((100, None), (101, 1)):  # 7.97 and 8.05 nats
+    for count, line in ((100, None), (101, 1)):  # 7.97 and 8.05 nats
         aligned = lines[:count]
-        assert first_odd_line(iter(aligned), iter([1082, *aligned]), 1) == place
-        assert first_odd_line(iter(aligned), iter([*aligned, 1082]), 1) is None, "the last line is the odd one"
-    assert first_odd_line(iter([20] * 50), iter([20] * 51), 1) is None, "any of them may be"
+        assert find_unpaired_line(iter(aligned), iter([1082, *aligned]), 1) == line
+        assert find_unpaired_line(iter(aligned), iter([*aligned, 1082]), 1) is None, "the last line is the odd one"
+    assert find_unpaired_line(iter([20] * 50), iter([20] * 51), 1) is None, "any of them may be"
 
 
 def describe(folder: Path, source: list[str], target: list[str]) -> str:
@@ -46,13 +46,13 @@ def test_message_names_the_line(tmp_path: Path) -> None:
     message = describe(tmp_path, source, target)
     assert "has 300 lines" in message
     assert "has 299" in message
-    assert any(f"line {place} of a.txt" in message for place in (119, 120, 121, 122, 123)), message
+    assert any(f"line {line} of a.txt" in message for line in (119, 120, 121, 122, 123)), message
 
 
 @pytest.mark.parametrize(("char", "name"), [("\r", "carriage return"), ("\u2028", "U\\+2028"), ("\x85", "U\\+0085")])
 def test_what_looks_like_a_line_end_is_named(tmp_path: Path, char: str, name: str) -> None:
     message = describe(tmp_path, ["a", f"b{char}c"], ["a", "b", "c"])
-    assert f"{tmp_path / 'a.txt'}:2 holds" in message
+    assert f"{tmp_path / 'a.txt'}:2 contains" in message
     assert name.replace("\\", "") in message
 
 

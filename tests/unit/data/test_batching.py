@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from seq2seq.data.batching import Batch, EpochPlan, by_length, collate, evaluation_batches, plan_epoch
+from seq2seq.data.batching import Batch, EpochPlan, argsort_by_length, collate, evaluation_batches, plan_epoch
 from seq2seq.data.corpus import CorpusConfig, DataConfig, Example
 from seq2seq.data.encode import write_store
 from seq2seq.data.prepare import prepare
@@ -28,9 +28,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     return TokenStore(folder)
 
 
-def whole(store: TokenStore, numbers: list[int], **settings) -> Batch:
+def whole(store: TokenStore, indices: list[int], **settings) -> Batch:
     settings = {"max_source_length": 100, "max_target_length": 100, **settings}
-    return collate(store, np.array(numbers), **settings)
+    return collate(store, np.array(indices), **settings)
 
 
 def test_collate_row_by_row(store: TokenStore) -> None:
@@ -40,11 +40,11 @@ def test_collate_row_by_row(store: TokenStore) -> None:
     assert batch.tgt_in.shape == (4, 7)
     labels: list[int] = []
     rows: list[int] = []
-    for row, number in enumerate(batch.indices.tolist()):
-        source, target = store.source(number).tolist(), store.target(number).tolist()
+    for row, index in enumerate(batch.indices.tolist()):
+        source, target = store.source(index).tolist(), store.target(index).tolist()
         assert batch.src[row].tolist() == [*source, EOS_ID] + [PAD_ID] * (6 - len(source))
         assert batch.tgt_in[row].tolist() == [BOS_ID, *target] + [PAD_ID] * (6 - len(target))
-        rows += [row * 7 + place for place in range(len(target) + 1)]
+        rows += [row * 7 + position for position in range(len(target) + 1)]
         labels += [*target, EOS_ID]
     assert batch.rows.tolist() == rows
     assert batch.labels.tolist() == labels
@@ -97,19 +97,19 @@ def test_plan_is_a_function_of_seed_and_epoch() -> None:
     different = [plan(1, 0), plan(1, 1), plan(2, 0), plan(0, 1)]
     assert all(a != b for i, a in enumerate(different) for b in different[:i])
     together = [{frozenset(batch) for batch in batches} for batches in different]
-    assert len(together[0] & together[1]) < len(together[0]) / 4  # other batches, not only another order
+    assert len(together[0] & together[1]) < len(together[0]) / 4  # different batches, not only a different order
 
 
-def test_alike_lengths_lie_side_by_side() -> None:
-    """Against sorting by three keys in turn."""
+def test_argsort_by_length() -> None:
+    """Agrees with sorting by a tuple of three keys."""
     random = np.random.default_rng(4)
     source, target = random.integers(1, 9, size=(2, 100))
 
-    def keys(place: int) -> tuple[int, int, int]:
-        width, excess = max(source[place], target[place]), source[place] - target[place]
-        return place // 40, width, excess if width % 2 == 0 else -excess
+    def keys(index: int) -> tuple[int, int, int]:
+        width, excess = max(source[index], target[index]), source[index] - target[index]
+        return index // 40, width, excess if width % 2 == 0 else -excess
 
-    assert by_length(source, target, pool=40).tolist() == sorted(range(100), key=keys)
+    assert argsort_by_length(source, target, pool=40).tolist() == sorted(range(100), key=keys)
 
 
 def test_batches_come_in_random_order() -> None:
@@ -119,7 +119,7 @@ def test_batches_come_in_random_order() -> None:
     assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.15
 
 
-def test_plan_agrees_with_what_collate_makes(store: TokenStore) -> None:
+def test_plan_agrees_with_collate(store: TokenStore) -> None:
     plan = plan_epoch(store.source_lengths, store.target_lengths, batch_tokens=14, seed=1, epoch=0)
     for number in range(len(plan)):
         batch = whole(store, plan[number].tolist())
@@ -150,6 +150,6 @@ def test_padding_is_small_on_multi30k(real_data: Path, tmp_path: Path) -> None:
     train = prepare(data, tokenizer, cache_root=tmp_path, seed=1, log=lambda line: None).train
     plan = plan_epoch(train.source_lengths, train.target_lengths, batch_tokens=4096, seed=1, epoch=0)
     batches = [whole(train, plan[i].tolist()) for i in range(len(plan))]
-    places = sum(batch.src.numel() + batch.tgt_in.numel() for batch in batches)
+    positions = sum(batch.src.numel() + batch.tgt_in.numel() for batch in batches)
     padded = sum(batch.padding_share * (batch.src.numel() + batch.tgt_in.numel()) for batch in batches)
-    assert padded / places < 0.06
+    assert padded / positions < 0.06

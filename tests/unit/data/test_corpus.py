@@ -64,13 +64,13 @@ def test_jsonl(tmp_path: Path) -> None:
             r"x\.jsonl:2: no field 'target'; .* source, goal\. Set data\.train\.target_field",
         ),
         ("{}", r"x\.jsonl:2: no field 'target'; the record's fields: none"),
-        ('{"source": "a", "target": 3}', r"x\.jsonl:2: field 'target' holds a JSON number, not a string"),
-        ('{"source": null, "target": "b"}', r"x\.jsonl:2: field 'source' holds a JSON null"),
+        ('{"source": "a", "target": 3}', r"x\.jsonl:2: field 'target' contains a JSON number, not a string"),
+        ('{"source": null, "target": "b"}', r"x\.jsonl:2: field 'source' contains a JSON null"),
         (
             '{"source": "a\\ud800", "target": "b"}',
-            r"x\.jsonl:2: field 'source' holds half of a surrogate pair",
+            r"x\.jsonl:2: field 'source' contains half of a surrogate pair",
         ),
-        ('{"source": "a", "target": "b", "more": [1]}', r"x\.jsonl:2: field 'more' holds a JSON number"),
+        ('{"source": "a", "target": "b", "more": [1]}', r"x\.jsonl:2: field 'more' contains a JSON number"),
     ],
 )
 def test_wrong_jsonl_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
@@ -115,7 +115,7 @@ def test_wrong_tsv(tmp_path: Path) -> None:
             CorpusConfig(source="a", path="x.tsv"),
             r"data\.train\.path=x\.tsv and data\.train\.source=a are both set",
         ),
-        (CorpusConfig(source="a", target="a", source_field="f"), r"data\.train\.source_field=f: goes with"),
+        (CorpusConfig(source="a", target="a", source_field="f"), r"data\.train\.source_field=f: only valid with"),
         (CorpusConfig(path="a"), r"data\.train\.path=a: the name must end in \.jsonl or \.tsv"),
         (CorpusConfig(source="a", target="no"), r"data\.train\.target=no \(.*no\): no such file"),
         (CorpusConfig(source="a", target="."), r"data\.train\.target=\. \(.*\): is a folder"),

@@ -1,4 +1,4 @@
-"""The batches of each step: what the plan of the epoch says, whoever asks and from wherever on."""
+"""The batches of each step follow the plan of the epoch, on each rank and from any position."""
 
 import threading
 import time
@@ -46,8 +46,8 @@ def config(**changes: Any) -> LoaderConfig:
     return LoaderConfig(**{"batch_tokens": BUDGET, "accumulate": 2, "seed": SEED} | CUT | changes)
 
 
-def taken(stream: BatchLoader, count: int, *, epoch: int = 0, position: int = 0) -> list[StepBatches]:
-    steps = stream.steps(epoch, position)
+def taken(loader: BatchLoader, count: int, *, epoch: int = 0, position: int = 0) -> list[StepBatches]:
+    steps = loader.steps(epoch, position)
     try:
         return list(islice(steps, count))
     finally:
@@ -57,7 +57,7 @@ def taken(stream: BatchLoader, count: int, *, epoch: int = 0, position: int = 0)
 def test_each_step_takes_the_next_micro_batches_of_the_epoch_and_then_of_the_next(store: TokenStore) -> None:
     plans = [plan(store, epoch) for epoch in range(3)]
     assert len(plans[0]) % 2 == 1, "the last step of an epoch is a short one"
-    expected = [(epoch, start) for epoch, of_epoch in enumerate(plans) for start in range(0, len(of_epoch), 2)]
+    expected = [(epoch, start) for epoch, epoch_plan in enumerate(plans) for start in range(0, len(epoch_plan), 2)]
     steps = taken(BatchLoader(lambda epoch: store, config()), len(expected))
     for step, (epoch, start) in zip(steps, expected, strict=True):
         end = min(start + 2, len(plans[epoch]))
@@ -71,37 +71,37 @@ def test_each_step_takes_the_next_micro_batches_of_the_epoch_and_then_of_the_nex
         assert step.padding_share == pytest.approx(np.mean([batch.padding_share for batch in batches]))
 
 
-def test_ranks_share_each_step_and_the_last_one_of_an_epoch_is_company(store: TokenStore) -> None:
-    """Rank by rank in turn; where nothing is left for a rank it computes a batch that counts for nothing."""
-    size, of_epoch = 4, plan(store, 0)
-    count = -(-len(of_epoch) // (2 * size))
-    assert len(of_epoch) % (2 * size) in (1, 2, 3), "not even one each in the last step"
-    ranks = [taken(BatchLoader(lambda epoch: store, config(rank=rank, size=size)), count) for rank in range(size)]
+def test_ranks_share_each_step_and_the_last_one_of_an_epoch_has_fillers(store: TokenStore) -> None:
+    """Micro-batches go to the ranks in turn; a rank without one computes a filler batch of weight 0."""
+    size, epoch_plan = 4, plan(store, 0)
+    count = -(-len(epoch_plan) // (2 * size))
+    assert len(epoch_plan) % (2 * size) in (1, 2, 3), "the last step has less than one micro-batch per rank"
+    ranks = [taken(BatchLoader(lambda epoch: store, config(rank=rank, world_size=size)), count) for rank in range(size)]
     for number, steps in enumerate(zip(*ranks, strict=True)):
         start = number * 2 * size
-        end = min(start + 2 * size, len(of_epoch))
-        assert len({len(step.micro_batches) for step in steps}) == 1, "they wait for each other's gradients"
+        end = min(start + 2 * size, len(epoch_plan))
+        assert len({len(step.micro_batches) for step in steps}) == 1, "each rank takes part in each all-reduce"
         assert {step.position for step in steps} == {end}
-        tokens = sum(of_epoch.target_tokens(each) for each in range(start, end))
-        assert {step.target_tokens for step in steps} == {tokens}, "of all ranks"
+        tokens = sum(epoch_plan.target_tokens(each) for each in range(start, end))
+        assert {step.target_tokens for step in steps} == {tokens}, "over all ranks"
         for rank, step in enumerate(steps):
             for turn, micro in enumerate(step.micro_batches):
-                place = start + turn * size + rank
-                assert micro.weight == float(place < end)
-                if place < end:
-                    assert micro.batch.indices.tolist() == of_epoch[place].tolist()
+                index = start + turn * size + rank
+                assert micro.weight == float(index < end)
+                if index < end:
+                    assert micro.batch.indices.tolist() == epoch_plan[index].tolist()
     assert [len(ranks[0][-1].micro_batches), sum(steps[-1].micro_batches[0].weight == 0 for steps in ranks)] == [
-        1, size - len(of_epoch) % (2 * size),
+        1, size - len(epoch_plan) % (2 * size),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("behind", [1, 3, 40])
-def test_a_stream_goes_on_from_any_position(store: TokenStore, behind: int) -> None:
+@pytest.mark.parametrize("consumed", [1, 3, 40])
+def test_a_loader_resumes_from_any_position(store: TokenStore, consumed: int) -> None:
     count = 12  # more than an epoch
-    whole = taken(BatchLoader(lambda epoch: store, config()), behind + count)
-    last = whole[behind - 1]
+    whole = taken(BatchLoader(lambda epoch: store, config()), consumed + count)
+    last = whole[consumed - 1]
     rest = taken(BatchLoader(lambda epoch: store, config()), count, epoch=last.epoch, position=last.position)
-    for one, other in zip(rest, whole[behind:], strict=True):
+    for one, other in zip(rest, whole[consumed:], strict=True):
         assert (one.epoch, one.position) == (other.epoch, other.position)
         pairs = zip(one.micro_batches, other.micro_batches, strict=True)
         assert all(torch.equal(a.batch.src, b.batch.src) and torch.equal(a.batch.indices, b.batch.indices)
@@ -109,11 +109,11 @@ def test_a_stream_goes_on_from_any_position(store: TokenStore, behind: int) -> N
 
 
 def test_each_epoch_asks_once_for_its_examples(store: TokenStore) -> None:
-    """Also where the largest batches were asked for before; and no more than a few steps ahead."""
+    """Even after `largest_batches`; and it prefetches no more than a few steps."""
     asked: list[int] = []
-    stream = BatchLoader(lambda epoch: (asked.append(epoch), store)[1], config(accumulate=1000))
-    stream.largest_batches(0)
-    steps = stream.steps(0, 0)
+    loader = BatchLoader(lambda epoch: (asked.append(epoch), store)[1], config(accumulate=1000))
+    loader.largest_batches(0)
+    steps = loader.steps(0, 0)
     assert next(steps).epoch == 0
     time.sleep(0.3)  # for the thread to get as far as it will
     steps.close()
@@ -121,10 +121,12 @@ def test_each_epoch_asks_once_for_its_examples(store: TokenStore) -> None:
     assert len(asked) <= 1 + BatchLoader.PREFETCH + 1
 
 
-def test_the_heaviest_batches_are_found(store: TokenStore) -> None:
-    """By positions, and by the pairs of them that attention computes: what does not fit shows before the first step."""
-    of_epoch = plan(store, 0)
-    batches = [collate(store, of_epoch[number], **(CUT | {"max_source_length": 50})) for number in range(len(of_epoch))]
+def test_the_largest_batches_are_found(store: TokenStore) -> None:
+    """By positions, and by pairs of positions, as in attention: out of memory shows before the first step."""
+    epoch_plan = plan(store, 0)
+    batches = [
+        collate(store, epoch_plan[number], **(CUT | {"max_source_length": 50})) for number in range(len(epoch_plan))
+    ]
     largest_batches = [
         micro.batch for micro in BatchLoader(lambda epoch: store, config(max_source_length=50)).largest_batches(0)
     ]
@@ -141,7 +143,7 @@ def test_a_corpus_without_examples_is_refused() -> None:
         taken(BatchLoader(lambda epoch: nothing, config()), 1)
 
 
-def test_an_error_in_the_thread_is_raised_with_the_place() -> None:
+def test_an_error_in_the_thread_is_raised_with_its_micro_batch() -> None:
     class Store:
         """Its files are gone once the epoch has been planned."""
 
@@ -157,15 +159,13 @@ def test_an_error_in_the_thread_is_raised_with_the_place() -> None:
     assert caught.value.__notes__ == ["while preparing micro-batch 0 of 3 of epoch 0"]
 
 
-def test_a_thread_that_is_gone_without_a_word_is_not_waited_for(
-    store: TokenStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dead_thread_is_not_waited_for(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading.Thread, "run", lambda self: None)
     with pytest.raises(RuntimeError, match="has ended"):
         taken(BatchLoader(lambda epoch: store, config()), 1)
 
 
-def test_no_thread_outlives_its_stream(store: TokenStore) -> None:
+def test_no_thread_outlives_its_loader(store: TokenStore) -> None:
     before = threading.active_count()
     steps = BatchLoader(lambda epoch: store, config()).steps(0, 0)
     next(steps)

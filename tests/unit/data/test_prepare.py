@@ -14,7 +14,7 @@ import pytest
 from seq2seq.data import prepare as module
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.fingerprints import HashCache
-from seq2seq.data.prepare import Prepared, file_fingerprints, is_prepared, open_corpus, prepare
+from seq2seq.data.prepare import PreparedData, file_fingerprints, is_prepared, open_corpus, prepare
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.tokenizers.base import LINE_BREAK_ID
@@ -39,7 +39,7 @@ def data(tmp_path: Path) -> DataConfig:
     return DataConfig(root=str(root), train=corpus(root, "t", 50), valid=corpus(root, "v", 5), test=sets)
 
 
-def run(data: DataConfig, cache: Path, lines: list[str] | None = None, **changes) -> Prepared:
+def run(data: DataConfig, cache: Path, lines: list[str] | None = None, **changes) -> PreparedData:
     tokenizer = changes.pop("tokenizer", TOKENIZER)
     log = (lines if lines is not None else []).append
     return prepare(data, tokenizer, cache_root=cache, seed=changes.pop("seed", 1), log=log, **changes)
@@ -194,7 +194,7 @@ def test_file_that_changes_meanwhile_is_refused(
 
     original = module.write_store
     monkeypatch.setattr(module, "write_store", change)
-    with pytest.raises(UserError, match=r"t\.en was changed while it was read"):
+    with pytest.raises(UserError, match=r"t\.en was changed while it was being read"):
         run(data, tmp_path / "cache")
 
 
@@ -227,11 +227,11 @@ from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.store import StoreWriter
 from seq2seq.tokenizers.pair import TokenizerConfig, TokenizerKind
 add_texts, lines = StoreWriter.add_texts, []
-def slow(self, examples, positions):
+def slow(self, examples, corpus_indices):
     if lines[-1] == "Encoding data.train.":  # its ids are written
         print("encoding", flush=True)
         time.sleep(60)
-    add_texts(self, examples, positions)
+    add_texts(self, examples, corpus_indices)
 StoreWriter.add_texts = slow
 data = DataConfig(root=sys.argv[1], train=CorpusConfig("t.de", "t.en"), valid=CorpusConfig("v.de", "v.en"))
 tokenizer = TokenizerConfig(kind=TokenizerKind.word, vocab_size=500)
@@ -306,7 +306,7 @@ def test_whether_it_is_prepared_is_known_without_preparing(data: DataConfig, tmp
 def test_a_store_too_large_to_be_read_first_is_verified_later_and_built_again(
     data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TokenStore, "READ_AT_ONCE", 1000)  # bytes: the training set has more, the others have less
+    monkeypatch.setattr(TokenStore, "VERIFY_ON_OPEN_BYTES", 1000)  # only the training set is larger
     made = run(data, tmp_path / "cache")
     made.verify()
     path = made.train.folder / "target.text"
@@ -317,7 +317,7 @@ def test_a_store_too_large_to_be_read_first_is_verified_later_and_built_again(
     assert lines == []
     drawing = {"seed": 1, "epoch": 0, "folder": tmp_path / "epochs"}
     opened.train.resampled(opened.tokenizers, **drawing)
-    with pytest.raises(TrainingError, match="changed on the disk since they were written"):
+    with pytest.raises(TrainingError, match="changed on disk since it was written"):
         opened.verify()
     assert not is_prepared(data, TOKENIZER, cache_root=tmp_path / "cache", seed=1)
     made = run(data, tmp_path / "cache", lines)
@@ -331,10 +331,10 @@ def test_a_store_too_large_to_be_read_first_is_verified_later_and_built_again(
 def test_a_store_too_large_to_be_read_first_that_cannot_be_opened_is_built_again(
     data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TokenStore, "READ_AT_ONCE", 1000)
+    monkeypatch.setattr(TokenStore, "VERIFY_ON_OPEN_BYTES", 1000)
     path = run(data, tmp_path / "cache").train.folder / "source.ids.ends"
     content = path.read_bytes()
-    path.write_bytes(content[:7] + b"\x01" + content[8:])  # the first sequence ends behind all others
+    path.write_bytes(content[:7] + b"\x01" + content[8:])  # the first sequence ends after all others
     lines: list[str] = []
     run(data, tmp_path / "cache", lines)
     assert lines == ["Encoding data.train."]

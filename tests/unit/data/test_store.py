@@ -12,9 +12,9 @@ import pytest
 
 from seq2seq.data.corpus import DataConfig, Example, OnLong
 from seq2seq.data.encode import write_store
-from seq2seq.data.ragged import DamagedStoreError, Sequences
+from seq2seq.data.ragged import DamagedStoreError, RaggedArray
 from seq2seq.data.report import DataReport, SplitReport
-from seq2seq.data.store import Limits, StoreWriter, TokenStore, id_dtype, is_store
+from seq2seq.data.store import LengthLimits, StoreWriter, TokenStore, id_dtype, is_store
 from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
 from seq2seq.tokenizers.pair import Tokenizers, train_tokenizers
 
@@ -50,7 +50,7 @@ def test_evaluation_store_holds_every_example(tmp_path: Path, tokenizers: Tokeni
         assert store.source_text(number) == example.source
         assert store.target_text(number) == example.target
         assert store.references(number) == example.references
-        assert store.positions(number) == number
+        assert store.corpus_index(number) == number
     expected = [len(tokenizers.source.encode(e.source)) + 1 for e in EXAMPLES]
     assert store.source_lengths.tolist() == expected
     assert store.source_lengths.dtype == np.int32
@@ -76,7 +76,7 @@ def test_evaluation_truncates_ids_and_keeps_text(tmp_path: Path, tokenizers: Tok
 def test_training_drops_and_counts(tmp_path: Path, tokenizers: Tokenizers) -> None:
     store = make(tmp_path / "a", tokenizers, training=True, max_target_length=30)
     assert [store.source_text(i) for i in range(len(store))] == [TEXTS[0][0], TEXTS[2][0]]
-    assert [store.positions(i) for i in range(len(store))] == [0, 2]
+    assert [store.corpus_index(i) for i in range(len(store))] == [0, 2]
     assert store.references(1) == EXAMPLES[2].references
     assert store.report.read == 5
     assert store.report.dropped == {"empty on a side": 2, "too long": 1}
@@ -107,7 +107,7 @@ def test_a_corpus_of_several_chunks_is_whole_and_in_order(
     kept = [(number, text) for number, text in enumerate(texts) if text]
     assert len(store) == len(kept)
     for i, (number, text) in enumerate(kept):
-        assert store.positions(i) == number
+        assert store.corpus_index(i) == number
         assert store.source_text(i) == text
         assert store.source(i).tolist() == tokenizers.source.encode(text[:99])[:19]
         assert store.target(i).tolist() == tokenizers.target.encode(text[:-99:-1])[:19]
@@ -177,9 +177,9 @@ def test_gather_is_indexing(tmp_path: Path, tokenizers: Tokenizers) -> None:
     assert found.lengths.tolist() == [len(store.source(n)[:9]) for n in numbers]
 
 
-def test_sequences_select_and_cut() -> None:
-    sequences = Sequences.from_rows([[1, 2, 3], [], [4], [5, 6]], np.dtype("<u2"))
-    chosen = sequences.select(np.array([True, True, False, True])).cut(2)
+def test_ragged_array_select_and_truncate() -> None:
+    sequences = RaggedArray.from_rows([[1, 2, 3], [], [4], [5, 6]], np.dtype("<u2"))
+    chosen = sequences.select(np.array([True, True, False, True])).truncate(2)
     assert chosen.values.tolist() == [1, 2, 5, 6]
     assert chosen.lengths.tolist() == [2, 0, 2]
 
@@ -196,7 +196,7 @@ def test_each_side_takes_as_many_bytes_as_its_own_ids_need(tmp_path: Path, token
     for source, target in ((Many(), tokenizers.target), (tokenizers.source, Many())):
         folder = tmp_path / type(source).__name__
         folder.mkdir()
-        with StoreWriter(folder, Tokenizers(source, target, joint=False), Limits(9, 9)) as writer:
+        with StoreWriter(folder, Tokenizers(source, target, joint=False), LengthLimits(9, 9)) as writer:
             found = writer.source_sequences([[1, 2]]).values.dtype, writer.target_sequences([[1, 2]]).values.dtype
         assert [dtype.itemsize for dtype in found] == [4 if isinstance(side, Many) else 2 for side in (source, target)]
 

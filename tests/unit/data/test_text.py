@@ -104,7 +104,7 @@ def test_missing_file_folder_and_unreadable(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Its folder .* does not exist"):
         list(read_lines(tmp_path / "no" / "x.txt"))
     (tmp_path / "y.txt.gz").write_bytes(gzip.compress(b"a"))
-    with pytest.raises(UserError, match=r"There is y\.txt\.gz beside it"):
+    with pytest.raises(UserError, match=r"Did you mean y\.txt\.gz, in the same folder\?"):
         list(read_lines(tmp_path / "y.txt"))
     with pytest.raises(UserError, match="cannot be read"):
         list(read_lines(tmp_path / ("x" * 300)))

@@ -96,11 +96,11 @@ def test_batches_hold_sources_of_like_lengths_within_both_limits(
 ) -> None:
     shapes = []
 
-    def searched(models: object, src: torch.Tensor, *rest: object, **options: object) -> list[list[Hypothesis]]:
+    def fake_search(models: object, src: torch.Tensor, *rest: object, **options: object) -> list[list[Hypothesis]]:
         shapes.append(tuple(src.shape))
         return [[Hypothesis([], 0.0, 0.0, ended=True)] for _ in src]
 
-    monkeypatch.setattr("seq2seq.inference.generator.search", searched)
+    monkeypatch.setattr("seq2seq.inference.generator.search", fake_search)
     texts = ["a" * length for length in (1, 9, 3, 4, 19, 1, 2, 1, 0)]  # and an end of sentence each
     generator(model, batch_size=3, batch_tokens=15).generate(texts)
     assert shapes == [(1, 20), (1, 10), (3, 5), (3, 2)]

@@ -1,4 +1,4 @@
-"""What runs out of memory is tried anew in halves; the real fault is in tests/faults/test_little_memory.py."""
+"""A batch that runs out of memory is retried in halves; tests/faults/test_little_memory.py has the real fault."""
 
 import numpy as np
 import pytest
@@ -7,44 +7,44 @@ import torch
 from seq2seq.inference.oom import BatchSplitter
 
 
-def portions() -> BatchSplitter:
-    return BatchSplitter(torch.device("cpu"), work="adding")
+def splitter() -> BatchSplitter:
+    return BatchSplitter(torch.device("cpu"), action="adding")
 
 
-def no_room_for_more_than(size: int) -> torch.Tensor:
-    """Asks torch for more memory than any machine has where there are more items."""
-    return torch.empty(1 if size == 0 else 1 << 60, dtype=torch.uint8)
+def allocate(*, excess: int) -> torch.Tensor:
+    """Asks torch for more memory than any machine has if there are `excess` items too many."""
+    return torch.empty(1 if excess == 0 else 1 << 60, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("room", [1, 2, 3, 5, 8, 13])
+@pytest.mark.parametrize("max_items", [1, 2, 3, 5, 8, 13])
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 13])
-def test_each_item_is_worked_on_once_and_in_order(room: int, count: int) -> None:
-    def work(numbers: list[int]) -> list[int]:
-        no_room_for_more_than(max(0, len(numbers) - room))
-        return [-number for number in numbers]
+def test_each_item_is_processed_once_and_in_order(max_items: int, count: int) -> None:
+    def process(indices: list[int]) -> list[int]:
+        allocate(excess=max(0, len(indices) - max_items))
+        return [-i for i in indices]
 
-    parts = portions()
+    parts = splitter()
     for _ in range(2):
-        found = list(parts.each(list(range(count)), work, fix=""))
-        assert [number for numbers, _ in found for number in numbers] == list(range(count))
-        assert all(result == [-number for number in numbers] for numbers, result in found)
+        found = list(parts.map(list(range(count)), process, fix=""))
+        assert [i for indices, _ in found for i in indices] == list(range(count))
+        assert all(result == [-i for i in indices] for indices, result in found)
         failures = parts.failures
-    assert (failures > 0) == (count > room)
-    assert list(parts.each(list(range(count)), work, fix="")) == found
+    assert (failures > 0) == (count > max_items)
+    assert list(parts.map(list(range(count)), process, fix="")) == found
     assert parts.failures == failures  # the second time the size was known
 
 
-def test_arrays_are_cut_as_lists_are() -> None:
-    def work(numbers: np.ndarray) -> int:  # type: ignore[type-arg]
-        no_room_for_more_than(max(0, len(numbers) - 2))
-        return int(numbers.sum())
+def test_arrays_are_split_like_lists() -> None:
+    def process(indices: np.ndarray) -> int:  # type: ignore[type-arg]
+        allocate(excess=max(0, len(indices) - 2))
+        return int(indices.sum())
 
-    assert sum(result for _, result in portions().each(np.arange(10), work, fix="")) == 45
+    assert sum(result for _, result in splitter().map(np.arange(10), process, fix="")) == 45
 
 
-def test_other_errors_are_not_taken_for_it() -> None:
-    def work(numbers: list[int]) -> None:
+def test_other_errors_are_raised() -> None:
+    def process(indices: list[int]) -> None:
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        list(portions().each([1, 2], work, fix=""))
+        list(splitter().map([1, 2], process, fix=""))

@@ -11,7 +11,7 @@ REFS = [[" ".join(rng.choice(WORDS, size=rng.integers(1, 9))) for _ in range(2)]
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf", "ter", "rouge1", "rougeLsum"])
-def test_intervals_are_those_of_texts_drawn_anew_and_scored_anew(name):
+def test_intervals_match_rescoring_resampled_texts(name):
     config = MetricsConfig(names=[name], bootstrap=40)
     found = score(HYPS, REFS, config, target_language="en", seed=9)[name]
     draws = np.random.default_rng(9)
@@ -25,7 +25,7 @@ def test_intervals_are_those_of_texts_drawn_anew_and_scored_anew(name):
     assert found.high == pytest.approx(values[38])
 
 
-def test_every_metric_sees_the_same_draws_whatever_others_there_are():
+def test_all_metrics_use_the_same_draws():
     names = ["bleu", "rouge1", "rouge2"]
     together = score(HYPS, REFS, MetricsConfig(names=names, bootstrap=50), target_language="en", seed=4)
     for name in names:
@@ -48,14 +48,14 @@ def test_ratios():
     assert percentage(np.array([0.0, 0.0])) == 0.0
 
 
-def test_bootstrap_is_named_behind_the_number_of_references():
+def test_the_signature_names_the_bootstrap_after_the_number_of_references():
     one = Statistics("nrefs:1|type:mine", np.array([[1.0, 1.0], [0.0, 1.0]]), percentage)
     assert corpus_scores({"mine": one}, resamples=0, seed=1)["mine"].signature == "nrefs:1|type:mine"
     assert corpus_scores({"mine": one}, resamples=5, seed=1)["mine"].signature == "nrefs:1|bs:5|seed:1|type:mine"
     assert corpus_scores({}, resamples=5, seed=1) == {}
 
 
-def test_statistics_of_a_metric_have_a_row_an_example():
+def test_statistics_have_one_row_per_example():
     for one in statistics(HYPS, REFS, MetricsConfig(), target_language="en").values():
         assert one.rows.shape[0] == 40
         assert one.signature.startswith("nrefs:2|")

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from seq2seq.metrics import Statistics
-from seq2seq.metrics.significance import Sampling, paired_tests
+from seq2seq.metrics.significance import ResamplingConfig, paired_tests
 
 
 def mean_of(values):
-    """The statistics of a metric that is a mean over examples."""
+    """Returns the statistics of a metric that is a mean over examples."""
     rows = np.column_stack([values, np.ones(len(values))]).astype(np.float64)
     return {"mean": Statistics("nrefs:1|test", rows, lambda sums: sums[0] / sums[1])}
 
 
 def differences(systems, *, resamples=200, trials=500, seed=3):
-    tested = paired_tests([mean_of(values) for values in systems], Sampling(resamples, trials, seed))["mean"]
+    tested = paired_tests([mean_of(values) for values in systems], ResamplingConfig(resamples, trials, seed))["mean"]
     return [one.difference for one in tested]
 
 
@@ -80,14 +80,14 @@ def test_other_systems_and_metrics_do_not_change_a_result():
 
 
 def test_p_values_under_the_null_hypothesis():
-    """Outputs that change places at random differ by chance: what share of p-values is below a level?"""
+    """Randomly swapped outputs differ by chance only: the fraction of p-values below each level is that level."""
     rng = np.random.default_rng(6)
     found = []
-    for number in range(300):
+    for seed in range(300):
         pair = rng.gamma(2, 20, (2, 50))
         swaps = rng.integers(2, size=50, dtype=bool)
         systems = [np.where(swaps, pair[0], pair[1]), np.where(swaps, pair[1], pair[0])]
-        found.append(differences(systems, resamples=199, trials=199, seed=number)[1])
+        found.append(differences(systems, resamples=199, trials=199, seed=seed)[1])
     randomization = np.array([one.p_randomization for one in found])
     for level in (0.05, 0.1, 0.25, 0.5, 0.75, 0.9):
         error = np.sqrt(level * (1 - level) / len(found))
@@ -100,8 +100,8 @@ def test_p_values_under_the_null_hypothesis():
 
 
 @pytest.mark.parametrize("examples", [20_001, 140_001], ids=["blocks of trials", "blocks of examples too"])
-def test_draws_that_are_too_many_at_once_continue_one_another(examples):
-    """More than 2^22 of them, against all of them in one piece."""
+def test_drawing_in_blocks_equals_drawing_at_once(examples):
+    """With more than 2^22 draws."""
     trials, seed = 8_000_000 // examples, 3
     first, second = systems = np.random.default_rng(7).uniform(0, 100, (2, examples))
     swaps = np.random.default_rng(seed).integers(2, size=(trials, examples), dtype=bool)

@@ -8,29 +8,29 @@ from seq2seq.models.dropout import Dropout
 def test_rate_and_expectation(p):
     torch.manual_seed(1)
     y = Dropout(p)(torch.ones(1000, 1001))
-    realised = round(p * 256) / 256
-    assert (y == 0).double().mean().item() == pytest.approx(realised, abs=0.002)
+    rounded = round(p * 256) / 256
+    assert (y == 0).double().mean().item() == pytest.approx(rounded, abs=0.002)
     assert y.double().mean().item() == pytest.approx(1.0, abs=0.01)
-    assert y.unique().tolist() == [0.0, pytest.approx(1 / (1 - realised))]
+    assert y.unique().tolist() == [0.0, pytest.approx(1 / (1 - rounded))]
 
 
 def test_masks_are_independent_between_elements_and_rows():
     torch.manual_seed(2)
-    kept = (Dropout(0.5)(torch.ones(2000, 64)) > 0).double()
-    correlation = torch.corrcoef(kept.t()) - torch.eye(64)
+    mask = (Dropout(0.5)(torch.ones(2000, 64)) > 0).double()
+    correlation = torch.corrcoef(mask.t()) - torch.eye(64)
     assert correlation.abs().max() < 0.12  # 2000 draws: five standard deviations
 
 
-def test_a_byte_of_randomness_serves_an_element():
+def test_each_element_uses_one_random_byte():
     torch.manual_seed(6)
     Dropout(0.3)(torch.ones(15, 7))
     after = torch.rand(1)
     torch.manual_seed(6)
-    torch.empty(14, dtype=torch.int64).random_(-(2**63), None)  # 105 elements, eight a word
+    torch.empty(14, dtype=torch.int64).random_(-(2**63), None)  # 105 elements, eight per word
     assert torch.equal(after, torch.rand(1))
 
 
-def test_default_generator_drives_it():
+def test_it_draws_from_the_default_generator():
     x, dropout = torch.randn(13, 7), Dropout(0.3)
     torch.manual_seed(3)
     first, state, second = dropout(x), torch.get_rng_state(), dropout(x)
@@ -39,7 +39,7 @@ def test_default_generator_drives_it():
     assert torch.equal(dropout(x), second)
 
 
-def test_gradient_passes_where_values_did():
+def test_gradient_is_dropped_with_the_values():
     torch.manual_seed(4)
     x, residual = (torch.randn(50, 20, requires_grad=True) for _ in range(2))
     y = Dropout(0.4).add(residual, x)
@@ -60,7 +60,7 @@ def test_bfloat16_keeps_its_type():
     assert y.dtype is torch.bfloat16
 
 
-def test_compiled_code_has_torchs_dropout(monkeypatch):
+def test_compiled_code_uses_torch_dropout(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     x, residual = torch.ones(50, 7), torch.full((50, 7), 2.0)
     torch.manual_seed(1)

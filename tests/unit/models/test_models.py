@@ -19,7 +19,7 @@ SMALL = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tie", TieEmbeddings)
-def test_tying_shares_exactly_the_tables_named(family, tie):
+def test_tying_shares_exactly_the_named_embeddings(family, tie):
     config = FAMILIES[family](tie_embeddings=tie)
     model = build_model(config, JOINT)
     source, target, output = (
@@ -53,8 +53,8 @@ def test_config_errors_name_the_key(build, key):
         build()
 
 
-def test_projections_of_a_transformer_start_even_and_without_bias():
-    """Glorot and Bengio (2010, equation 16): uniform, with a bound of their own for each shape."""
+def test_transformer_projections_start_xavier_uniform_with_zero_bias():
+    """Glorot and Bengio (2010, equation 16): uniform, with a bound that depends on the shape."""
     torch.manual_seed(1)
     model = build_model(TransformerConfig(d_model=32, num_heads=2, d_ff=96), JOINT)
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
@@ -84,19 +84,19 @@ def test_pretrained_rows_are_copied_where_found(family):
         model.load_embeddings("target", torch.randn(20, 3), found=found)
 
 
-def test_sinusoids_reach_beyond_the_table():
+def test_sinusoids_grow_beyond_the_initial_table():
     sizes = {"d_model": 8, "num_heads": 2, "positions": PositionKind.sinusoidal}
     long, short = (build_model(TransformerConfig(max_positions=n, **sizes), JOINT).eval() for n in (64, 4))
     short.load_state_dict(long.state_dict())
     src = torch.full((1, 9), 5)
-    with torch.inference_mode():  # as in an evaluation: what grows there still has to serve training
+    with torch.inference_mode():  # as in evaluation: the grown table must also work in training
         expected, states = (model.encode(src, src != 0).states for model in (long, short))
     torch.testing.assert_close(states, expected)
     short.train().encode(src, src != 0).states.sum().backward()
     assert not short.source_positions.table.is_inference()
 
 
-def test_a_learned_table_refuses_what_lies_beyond_it():
+def test_learned_positions_reject_longer_sequences():
     config = TransformerConfig(d_model=8, num_heads=2, positions=PositionKind.learned, max_positions=4)
     model = build_model(config, JOINT).eval()
     src = torch.full((1, 5), 5)
@@ -127,32 +127,32 @@ def test_beam_rows():
 
 @pytest.mark.parametrize("family", SMALL)
 @torch.no_grad()
-def test_what_is_made_of_weights_is_let_go_with_them(family: str) -> None:
-    """Weights that change after `unchanging` are seen by the next search, and within it things are made once."""
+def test_cached_results_are_dropped_after_frozen_weights(family: str) -> None:
+    """Inside `frozen_weights` results are computed once; weights that change afterwards are seen by the next search."""
     torch.manual_seed(0)
     model = build_model(SMALL[family], JOINT).eval()
-    src, made = torch.tensor([[5, 6, 3]]), []
+    src, calls = torch.tensor([[5, 6, 3]]), []
 
     def prediction() -> torch.Tensor:
         return ModelDecoder([model], src).step(torch.tensor([2])).log_probs
 
-    with model.unchanging():
+    with model.frozen_weights():
         before = prediction()
-        with model.unchanging():
-            assert [model.once("key", lambda: made.append(1)) for _ in range(3)] == [None] * 3
-        model.once("key", lambda: made.append(1))
+        with model.frozen_weights():
+            assert [model.cached("key", lambda: calls.append(1)) for _ in range(3)] == [None] * 3
+        model.cached("key", lambda: calls.append(1))
         torch.testing.assert_close(prediction(), before)
-    assert made == [1]
+    assert calls == [1]
     for parameter in model.parameters():
         parameter.mul_(1.5)
-    with model.unchanging():
+    with model.frozen_weights():
         assert not torch.allclose(prediction(), before)
 
 
 @pytest.mark.parametrize("tie", TieEmbeddings)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tables_begin_at_the_scale_that_is_said(family, tie):
-    """N(0, 1/size), learned positions too, and zeros for padding."""
+def test_embeddings_start_with_the_documented_scale(family, tie):
+    """N(0, 1/size), for learned positions too, and zeros for padding."""
     torch.manual_seed(1)
     learned = {"positions": PositionKind.learned, "max_positions": 300} if family == "transformer" else {}
     sizes = {"d_model": 64} if family == "transformer" else {"d_model": 64, "embedding_size": 64}

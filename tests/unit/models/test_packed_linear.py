@@ -10,7 +10,7 @@ from seq2seq.models.packed_linear import PackedLinear
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [1, 17, 40])
 @torch.no_grad()
-def test_several_layers_packed_give_what_each_gives(dtype: torch.dtype, rows: int) -> None:
+def test_packed_layers_equal_separate_layers(dtype: torch.dtype, rows: int) -> None:
     generator = torch.Generator().manual_seed(rows)
     weights = [torch.randn(n, 24, generator=generator) for n in (8, 5)]
     biases = [torch.randn(n, generator=generator) for n in (8, 5)]

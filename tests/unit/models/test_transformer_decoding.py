@@ -14,8 +14,8 @@ VOCABULARY = Vocabulary(40, 40, joint=True)
 
 
 @torch.no_grad()
-def test_entries_and_sentences_survive_growth() -> None:
-    """Against tensors put together anew at each step, over several doublings, sentences leaving on the way."""
+def test_cache_keeps_entries_and_sentences_while_it_grows() -> None:
+    """Compares with plain concatenation at each step, over several doublings, while sentences are dropped."""
     torch.manual_seed(0)
     whole = torch.randn(9, 2, 2, 0, 4)
     cache = KVCache(whole)
@@ -35,8 +35,8 @@ def test_entries_and_sentences_survive_growth() -> None:
 
 @pytest.mark.parametrize("width", [1, 5])
 @torch.no_grad()
-def test_what_a_step_costs(operators: Any, width: int) -> None:
-    """Operators that work, views apart; and no copy of a layer's cache."""
+def test_operators_and_memory_of_a_step(operators: Any, width: int) -> None:
+    """Counts operators without views, and checks that no step copies a layer's cache."""
     config = TransformerConfig(d_model=64, d_ff=64, num_heads=4, decoder_layers=3)
     model = Transformer(config, VOCABULARY).eval()
     src = torch.randint(4, 40, (16, 5))
@@ -49,6 +49,6 @@ def test_what_a_step_costs(operators: Any, width: int) -> None:
         model.step(tokens, state, need_attention=False)
         state.reorder(parents)
     entries = 41 * width
-    scores, a_layer_s_cache = 16 * 4 * width * entries * 4, 16 * 2 * 64 * entries * 4
+    scores, layer_cache = 16 * 4 * width * entries * 4, 16 * 2 * 64 * entries * 4
     assert found.counts.total() - found.views <= 27 * 3 + 20
-    assert found.largest <= max(scores, a_layer_s_cache // 4)
+    assert found.largest <= max(scores, layer_cache // 4)

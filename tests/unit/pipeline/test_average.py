@@ -4,7 +4,7 @@ import pytest
 
 from seq2seq.config.commands import AverageConfig, AverageOf
 from seq2seq.errors import UserError
-from seq2seq.pipeline.average import chosen_steps
+from seq2seq.pipeline.average import select_steps
 
 STEPS = [10, 20, 30, 40]
 RANKED = [5, 20, 40, 10]  # the best is not kept any more, and 30 was never evaluated
@@ -22,9 +22,9 @@ RANKED = [5, 20, 40, 10]  # the best is not kept any more, and 30 was never eval
     ],
 )
 def test_the_last_or_the_best_that_are_kept(which: AverageOf, count: int | None, expected: list[int]) -> None:
-    assert chosen_steps(STEPS, RANKED, AverageConfig(which=which, count=count)) == expected
+    assert select_steps(STEPS, RANKED, AverageConfig(which=which, count=count)) == expected
 
 
 def test_more_than_are_kept_are_refused() -> None:
     with pytest.raises(UserError, match="count=4: 3 checkpoints are kept"):
-        chosen_steps(STEPS, RANKED, AverageConfig(which=AverageOf.best, count=4))
+        select_steps(STEPS, RANKED, AverageConfig(which=AverageOf.best, count=4))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from seq2seq.config.commands import Format, GenerateConfig
-from seq2seq.inference.generator import Output
+from seq2seq.inference.generator import GenerationOutput
 from seq2seq.pipeline.generate import output_line
 
-OUTPUT = Output(
+OUTPUT = GenerationOutput(
     text="a\nb",
     score=-0.5,
     log_prob=-1.0,
@@ -22,7 +22,7 @@ OUTPUT = Output(
 )
 
 
-def record(output: Output, **settings: Any) -> dict[str, Any]:
+def record(output: GenerationOutput, **settings: Any) -> dict[str, Any]:
     line = output_line([output], GenerateConfig(format=Format.jsonl, **settings))
     assert line.endswith(b"\n")
     read: dict[str, Any] = json.loads(line)

@@ -28,7 +28,7 @@ def test_models_and_tokenizers_agree_on_reserved_ids() -> None:
     ("given", "own", "message"),
     [
         ({}, {"copy": True}, "it has no output.gate.bias, which this model has, and 1 more differ; use"),
-        ({"coverage": True}, {}, "it has score.coverage, which this model has not; use"),
+        ({"coverage": True}, {}, "it has score.coverage, which this model does not have; use"),
         (
             {"coverage": True, "attention_size": 8},
             {"coverage": True},

@@ -47,7 +47,7 @@ def test_a_model_is_scored_by_metrics_and_by_its_loss() -> None:
         "accuracy": {"score": 40.0, "signature": "% of target tokens|teacher-forced|eos:counted"},
     }
     assert scores == {"news": expected, "mail": expected}
-    assert results.test_values({"news": expected}) == {
+    assert results.scores_by_tag({"news": expected}) == {
         "test/news/bleu": 12.5, "test/news/loss": 2.0, "test/news/ppl": 7.5, "test/news/accuracy": 40.0,
     }  # fmt: skip
 

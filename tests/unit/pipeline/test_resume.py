@@ -9,7 +9,7 @@ import pytest
 from seq2seq.config import saved
 from seq2seq.config.parse import parse
 from seq2seq.config.schema import Config
-from seq2seq.pipeline.resume import with_values_of_run
+from seq2seq.pipeline.resume import restore_run_values
 from seq2seq.runs.folder import RunFolder
 
 RUN = {
@@ -22,7 +22,7 @@ COMMAND = "seq2seq train model=transformer_small optim.lr=0.5 optim.betas=[0.5,0
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    """Of a run with another learning rate and epsilon than today's defaults; only the rate was typed."""
+    """Of a run with another learning rate and epsilon than today's defaults; only the rate was given."""
     folder = RunFolder(tmp_path)
     folder.config.write_text(saved.to_yaml(parse(RUN)), encoding="utf-8")
     folder.provenance.write_text(json.dumps({"command": COMMAND}), encoding="utf-8")
@@ -30,10 +30,10 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def resumed(folder: RunFolder, now: dict[str, Any], *overrides: str) -> Config:
-    return with_values_of_run(parse(now), folder, overrides)
+    return restore_run_values(parse(now), folder, overrides)
 
 
-def test_keys_that_nobody_types_keep_the_values_of_the_run(folder: RunFolder) -> None:
+def test_keys_that_nobody_gives_keep_the_values_of_the_run(folder: RunFolder) -> None:
     found = resumed(folder, {"trainer": {"patience": 3}}, "model=transformer_small", "trainer.patience=3")
     assert (found.optim.lr, found.optim.eps) == (0.5, 1e-5)
     assert saved.diff(saved.load(folder.config), found) == {}
@@ -45,18 +45,18 @@ def test_keys_that_may_change_are_those_of_now(folder: RunFolder) -> None:
     assert list(found.data.test) == ["b.2"]
 
 
-def test_what_is_typed_anew_stands_against_the_run(folder: RunFolder) -> None:
+def test_what_is_given_now_overrides_the_run(folder: RunFolder) -> None:
     found = resumed(folder, {"optim": {"lr": 0.1}}, "optim.lr=0.1")
     assert saved.diff(saved.load(folder.config), found) == {"optim.lr": (0.5, 0.1)}
 
 
-def test_one_key_of_the_model_that_is_typed_anew_stands_alone_against_the_run(folder: RunFolder) -> None:
+def test_one_key_of_the_model_that_is_given_now_overrides_only_itself(folder: RunFolder) -> None:
     found = resumed(folder, {"model": {"dropout": 0.4, "d_ff": 99}}, "model.dropout=0.4")
     assert saved.diff(saved.load(folder.config), found) == {"model.dropout": (0.1, 0.4)}
 
 
 @pytest.mark.parametrize("override", ["optim=adamw", "experiment=large", "+optim.eps=1e-8", "~optim"])
-def test_a_choice_that_is_made_anew_brings_all_its_keys(folder: RunFolder, override: str) -> None:
+def test_a_choice_that_is_given_now_sets_all_its_keys(folder: RunFolder, override: str) -> None:
     found = resumed(folder, {}, override)
     assert "optim.eps" in saved.diff(saved.load(folder.config), found)
 
@@ -86,7 +86,7 @@ def test_a_family_that_nobody_chose_is_that_of_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("provenance", ["", "[]", "{}", '{"command": 3}', '{"command": "a \'"}'])
-def test_without_the_command_of_the_run_all_is_typed_anew(folder: RunFolder, provenance: str) -> None:
+def test_without_the_command_of_the_run_all_overrides_are_new(folder: RunFolder, provenance: str) -> None:
     folder.provenance.write_text(provenance, encoding="utf-8")
     assert resumed(folder, {}, "name=a run").optim.lr == 0.5
     assert "optim.eps" in saved.diff(saved.load(folder.config), resumed(folder, {}, "optim=adam"))

@@ -41,7 +41,7 @@ def test_white_space_at_the_ends_does_not_hide_equality_and_blank_texts_are_not_
     assert quality([("", "")], test=[("a", "b")])["test"].leaked.count == 0
 
 
-def test_leakage_is_told_with_its_places() -> None:
+def test_leakage_is_reported_with_its_line_numbers() -> None:
     train = numbered(500)
     test = [("new", "x"), train[7], (train[9][0], "another"), ("new too", "y"), train[400]]
     found = quality(train, test=test)["test"]
@@ -99,22 +99,24 @@ def test_outliers_are_pairs_of_another_kind() -> None:
 
 def test_the_sample_is_even_in_order_and_the_same_each_time() -> None:
     corpus = survey(examples(numbered(20_000)), sample=2000)
-    assert len(set(corpus.places)) == 2000
-    assert corpus.places == sorted(corpus.places)
-    assert all(texts == (f"source {i}", f"target {i}") for i, texts in zip(corpus.places, corpus.sample, strict=True))
-    tenths = np.histogram(corpus.places, bins=10, range=(0, 20_000))[0]
+    assert len(set(corpus.sample_indices)) == 2000
+    assert corpus.sample_indices == sorted(corpus.sample_indices)
+    assert all(
+        texts == (f"source {i}", f"target {i}") for i, texts in zip(corpus.sample_indices, corpus.sample, strict=True)
+    )
+    tenths = np.histogram(corpus.sample_indices, bins=10, range=(0, 20_000))[0]
     assert np.all(np.abs(tenths - 200) < 60)  # four standard deviations of a binomial count
-    assert survey(examples(numbered(20_000)), sample=2000).places == corpus.places
+    assert survey(examples(numbered(20_000)), sample=2000).sample_indices == corpus.sample_indices
 
 
-def test_a_thinned_corpus_has_every_nth_pair(tmp_path) -> None:
+def test_a_subsampled_corpus_has_every_nth_pair(tmp_path) -> None:
     (tmp_path / "a.en").write_text("".join(f"line {i}\n" for i in range(10)))
     (tmp_path / "a.de").write_text("".join(f"Zeile\u2028{i}\n" for i in range(10)), encoding="utf-8")
     data = DataConfig(root=str(tmp_path), train=CorpusConfig(source="a.en", target="a.de"))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    thin = subsampled(data, scratch, every=4)
-    assert [(e.source, e.target) for e in read_examples(thin.train, tmp_path, "data.train")] == [
+    some = subsampled(data, scratch, every=4)
+    assert [(e.source, e.target) for e in read_examples(some.train, tmp_path, "data.train")] == [
         (f"line {i}", f"Zeile\u2028{i}") for i in (0, 4, 8)
     ]
-    assert thin.valid == data.valid
+    assert some.valid == data.valid

@@ -10,7 +10,7 @@ import pytest
 from seq2seq.data.corpus import CorpusConfig, DataConfig, Example, read_examples
 from seq2seq.data.report import SideReport, SplitReport
 from seq2seq.preflight.corpus_quality import Corpus, measure, survey
-from seq2seq.preflight.diagnostics import Diagnostic, Severity, of_quality, of_splits, scripts_of
+from seq2seq.preflight.diagnostics import Diagnostic, Severity, quality_diagnostics, scripts_of, split_diagnostics
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DATA = DataConfig(source_language="en", target_language="de")
@@ -34,7 +34,7 @@ def diagnostics(corpora: dict[str, Pairs], data: DataConfig = DATA) -> list[Diag
     surveys: dict[str, Corpus] = {
         name: survey(Example(source, target, (target,)) for source, target in pairs) for name, pairs in corpora.items()
     }
-    return list(of_quality(measure(surveys), data))
+    return list(quality_diagnostics(measure(surveys), data))
 
 
 def serious(found: list[Diagnostic]) -> list[tuple[str, str]]:
@@ -169,7 +169,7 @@ def test_what_is_left_of_a_split_and_its_vocabulary() -> None:
         "test.a": SplitReport(100, 100, {}, replace(side, unknown=50), replace(side, byte_pieces=200)),
         "test.b": SplitReport(100, 100, {}, replace(side, unknown=5), replace(side, byte_pieces=20)),
     }
-    assert serious(list(of_splits(splits))) == [
+    assert serious(list(split_diagnostics(splits))) == [
         ("error", "data.train"),
         ("warning", "data.valid"),
         ("warning", "data.test.a.source"),

@@ -1,6 +1,6 @@
 import pytest
 
-from seq2seq.preflight.language_id import WordsOfSides, script_of
+from seq2seq.preflight.language_id import SideClassifier, script_of
 
 ENGLISH = ["the dog sees the cat", "a man buys the old house", "the woman reads a book", "the child has a dog"]
 GERMAN = [
@@ -28,8 +28,8 @@ def test_script_of_most_letters(text: str, script: str | None) -> None:
     assert script_of(text) == script
 
 
-def test_pairs_are_in_place_swapped_or_strayed() -> None:
-    words = WordsOfSides(PAIRS)
+def test_pairs_are_correct_swapped_or_in_one_language() -> None:
+    classifier = SideClassifier(PAIRS)
     pairs = [
         ("the man sees the dog", "der Mann sieht den Hund"),
         ("der Mann sieht die Frau", "the man sees a dog"),
@@ -37,14 +37,14 @@ def test_pairs_are_in_place_swapped_or_strayed() -> None:
         ("die Frau sieht das Haus", "die Frau sieht das Haus"),
         ("12", "12"),
     ]
-    found = words.judge(pairs, known=False, first=5)
-    assert (found.in_place, found.swapped, found.target_strayed, found.source_strayed) == (1, 1, 1, 1)
+    found = classifier.classify(pairs, leave_one_out=False, max_listed=5)
+    assert (found.correct, found.swapped, found.both_source, found.both_target) == (1, 1, 1, 1)
     assert found.first_swapped == [1]
-    assert words.judge(pairs[1:2] * 5, known=False, first=3).first_swapped == [0, 1, 2]
+    assert classifier.classify(pairs[1:2] * 5, leave_one_out=False, max_listed=3).first_swapped == [0, 1, 2]
 
 
 def test_a_known_pair_is_judged_by_the_others() -> None:
     alone = [("uno dos tres cuatro", "eins zwei drei vier")]
-    words = WordsOfSides(alone)
-    assert words.judge(alone, known=True, first=5).in_place == 0
-    assert words.judge(alone, known=False, first=5).in_place == 1
+    classifier = SideClassifier(alone)
+    assert classifier.classify(alone, leave_one_out=True, max_listed=5).correct == 0
+    assert classifier.classify(alone, leave_one_out=False, max_listed=5).correct == 1

@@ -28,19 +28,19 @@ def test_the_disk_is_that_of_the_nearest_folder_there_is(tmp_path: Path) -> None
 
 
 def test_a_writable_place_is_left_as_it_was(tmp_path: Path) -> None:
-    assert machine.why_not_writable(tmp_path / "a" / "b") is None
+    assert machine.write_error(tmp_path / "a" / "b") is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    reason = machine.why_not_writable(tmp_path / "file" / "outputs")
+    reason = machine.write_error(tmp_path / "file" / "outputs")
     assert reason is not None
     assert reason.startswith(f"{tmp_path / 'file'}: ")
 
 
 def test_a_file_system_that_takes_no_files_is_told() -> None:
-    reason = machine.why_not_writable(Path("/proc/outputs"))
+    reason = machine.write_error(Path("/proc/outputs"))
     assert reason is not None
 
 
@@ -49,7 +49,7 @@ def test_a_limit_on_the_size_of_files_is_told(tmp_path: Path) -> None:
         "import resource, signal, sys, pathlib; from seq2seq.preflight import machine;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
-        "sys.exit(machine.why_not_writable(pathlib.Path(sys.argv[1])))"
+        "sys.exit(machine.write_error(pathlib.Path(sys.argv[1])))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, env=os.environ, check=False

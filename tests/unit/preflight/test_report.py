@@ -17,8 +17,8 @@ from seq2seq.data.report import SideReport, SplitReport
 from seq2seq.errors import TrainingError
 from seq2seq.preflight.corpus_quality import measure, survey
 from seq2seq.preflight.diagnostics import Diagnostic, Severity
-from seq2seq.preflight.dry_run import DryRun, Memory, Speed, dry_run
-from seq2seq.preflight.report import Preflight, budget, of_machine, text, to_dict
+from seq2seq.preflight.dry_run import DryRun, MemoryEstimate, Speed, dry_run
+from seq2seq.preflight.report import PreflightReport, budget, resource_diagnostics, to_dict, to_text
 from seq2seq.training.config import Averaging, TrainerConfig
 
 GIB = 2**30
@@ -26,11 +26,13 @@ SPEED = Speed(
     steps=10, step_seconds=0.5, target_tokens=1000.0, steps_per_epoch=200,
     evaluation_seconds=30.0, save_seconds=2.0, checkpoint_bytes=100 * 2**20,
 )  # fmt: skip
-REHEARSAL = DryRun(123_456, Memory([(8, 50, 60)], needed=GIB, room=4 * GIB, measured=True, splits=0), SPEED)
+DRY_RUN = DryRun(
+    123_456, MemoryEstimate([(8, 50, 60)], needed_bytes=GIB, free_bytes=4 * GIB, measured=True, splits=0), SPEED
+)
 TRAINER = TrainerConfig(max_steps=1000, eval_every=100, save_every=50)
 
 
-def report(**changes: Any) -> Preflight:
+def report(**changes: Any) -> PreflightReport:
     side = SideReport(limit=50, tokens=90, lengths={"median": 9, "p95": 20, "p99": 30, "longest": 40})
     environment = {
         "version": "1.0", "python": "3.11", "platform": "Linux", "packages": {"torch": "2.13"}, "device": "cpu",
@@ -44,9 +46,9 @@ def report(**changes: Any) -> Preflight:
         "free_disk": 100 * GIB,
         "splits": {"train": SplitReport(10, 9, {"too long": 1}, side, side)},
         "qualities": measure({"train": survey([Example("a", "b", ("b",))] * 10)}),
-        "dry_run": REHEARSAL,
+        "dry_run": DRY_RUN,
     }
-    return Preflight(**{**values, **changes})
+    return PreflightReport(**{**values, **changes})
 
 
 @pytest.mark.parametrize(
@@ -80,14 +82,14 @@ def test_the_disk_holds_the_checkpoints_that_are_kept_and_the_one_being_written(
     ("memory", "expected"),
     [
         ({}, []),
-        ({"needed": 5 * GIB, "measured": False}, [Severity.error]),
-        ({"needed": 3.9 * GIB}, [Severity.warning]),
+        ({"needed_bytes": 5 * GIB, "measured": False}, [Severity.error]),
+        ({"needed_bytes": 3.9 * GIB}, [Severity.warning]),
         ({"splits": 2}, [Severity.warning]),
     ],
 )
 def test_memory_is_compared_with_what_is_there(memory: dict[str, Any], expected: list[Severity]) -> None:
-    dry_run = replace(REHEARSAL, memory=replace(REHEARSAL.memory, **memory))
-    assert [f.severity for f in of_machine(TRAINER, report(dry_run=dry_run))] == expected
+    dry_run = replace(DRY_RUN, memory=replace(DRY_RUN.memory, **memory))
+    assert [f.severity for f in resource_diagnostics(TRAINER, report(dry_run=dry_run))] == expected
 
 
 @pytest.mark.parametrize(
@@ -100,13 +102,13 @@ def test_memory_is_compared_with_what_is_there(memory: dict[str, Any], expected:
     ],
 )
 def test_disk_is_compared_with_what_is_there(free: int, cached: int, expected: list[Severity]) -> None:
-    found = of_machine(TRAINER, report(free_disk=free, cached_bytes=cached))
+    found = resource_diagnostics(TRAINER, report(free_disk=free, cached_bytes=cached))
     assert [f.severity for f in found] == expected
 
 
 def test_the_text_is_narrow_plain_and_ends_with_the_verdict() -> None:
     notes = [Diagnostic(Severity.note, "trainer.a", "word " * 60), Diagnostic(Severity.warning, "data.b", "b", "fix")]
-    shown = text(report(diagnostics=notes), TRAINER)
+    shown = to_text(report(diagnostics=notes), TRAINER)
     assert shown.isascii()
     assert "9 of 10 pairs (dropped: 1 too long)" in shown
     assert max(map(len, shown.split("\n"))) <= 118
@@ -114,7 +116,7 @@ def test_the_text_is_narrow_plain_and_ends_with_the_verdict() -> None:
     assert shown.index("data.b: b -> fix") < shown.index("trainer.a")  # by severity
     assert shown.endswith("ready to train: seq2seq train name=run")
     broken = report(diagnostics=[*notes, Diagnostic(Severity.error, "data.c", "is bad", "repair it")])
-    assert text(broken, TRAINER).endswith("not ready to train: fix the errors above first")
+    assert to_text(broken, TRAINER).endswith("not ready to train: fix the errors above first")
     assert broken.verdict() == "not ready to train: data.c: is bad -> repair it"
 
 
@@ -122,11 +124,11 @@ def test_a_report_that_broke_off_is_shown_too() -> None:
     early = report(
         splits={}, qualities={}, dry_run=None, diagnostics=[Diagnostic(Severity.error, "data", "data.x is gone")]
     )
-    assert "1 error" in text(early, TRAINER)
+    assert "1 error" in to_text(early, TRAINER)
     assert to_dict(early, TRAINER)["budget"] is None
 
 
-def test_json_holds_all_figures() -> None:
+def test_json_holds_all_values() -> None:
     made = report(cached_bytes=5, subsampled=3)
     values = json.loads(json.dumps(to_dict(made, TRAINER), allow_nan=False))
     renamed = {"command": "verdict", "splits": "data", "qualities": "quality"}
@@ -140,8 +142,8 @@ def test_json_holds_all_figures() -> None:
     assert values["data"]["train"]["kept"] == 9
 
 
-def trial_disturbed(folder: Path, blow: Callable[[psutil.Process], None]) -> None:
-    """Starts trial steps and strikes while they start; they do not live to read their data."""
+def disturbed_dry_run(folder: Path, blow: Callable[[psutil.Process], None]) -> None:
+    """Starts a dry run and strikes while its process starts, before it reads its data."""
     before = set(psutil.Process().children())
 
     def strike() -> None:
@@ -155,28 +157,28 @@ def trial_disturbed(folder: Path, blow: Callable[[psutil.Process], None]) -> Non
     striker.start()
     try:
         larger_than_a_pipe = bytes(1 << 20)
-        dry_run(Config(cache_root=str(folder)), larger_than_a_pipe, room=GIB)  # type: ignore[arg-type]
+        dry_run(Config(cache_root=str(folder)), larger_than_a_pipe, free_bytes=GIB)  # type: ignore[arg-type]
     finally:
         striker.join()
 
 
-def test_trial_steps_that_the_system_kills_are_an_answer(tmp_path: Path) -> None:
+def test_a_dry_run_that_the_system_kills_is_reported(tmp_path: Path) -> None:
     """What the kernel does to a process that takes too much memory."""
     with pytest.raises(TrainingError, match="memory runs out"):
-        trial_disturbed(tmp_path, lambda trial: trial.kill())
+        disturbed_dry_run(tmp_path, lambda child: child.kill())
     assert not list(tmp_path.iterdir())
 
 
-def test_ctrl_c_ends_the_trial_steps_and_leaves_nothing(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_dry_run_and_leaves_nothing(tmp_path: Path) -> None:
     seen: list[psutil.Process] = []
 
-    def interrupt(trial: psutil.Process) -> None:
+    def interrupt(child: psutil.Process) -> None:
         (folder,) = tmp_path.iterdir()
         (folder / "step-00000000.tmp").mkdir()  # a save that has begun
-        seen.append(trial)
+        seen.append(child)
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        trial_disturbed(tmp_path, interrupt)
+        disturbed_dry_run(tmp_path, interrupt)
     assert not seen[0].is_running()
     assert not list(tmp_path.iterdir())

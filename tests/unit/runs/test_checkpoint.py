@@ -10,8 +10,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from seq2seq.errors import UserError
-from seq2seq.runs.averaging import average
 from seq2seq.runs.checkpoint import Checkpoint, CheckpointSaveError, CheckpointStore, snapshot
 from seq2seq.runs.manifest import CheckpointError
 
@@ -59,12 +57,12 @@ def flip_a_bit(path: Path) -> None:
 
 
 def test_everything_comes_back_as_it_was(store: CheckpointStore) -> None:
-    folder = store.save(12, tensors_of(12), {"step": 12, "name": "café"}, belongs_to={"tokenizer": "ab12"})
+    folder = store.save(12, tensors_of(12), {"step": 12, "name": "café"}, fingerprints={"tokenizer": "ab12"})
     assert folder == store.root / "step-00000012"
     loaded = store.load(folder)
     assert_is_step(loaded, 12)
     assert loaded.state["name"] == "café"
-    assert loaded.belongs_to == {"tokenizer": "ab12"}
+    assert loaded.fingerprints == {"tokenizer": "ab12"}
     assert load_file(folder / "model.safetensors").keys() == {"weight", "count"}
 
 
@@ -144,7 +142,7 @@ def test_a_snapshot_of_a_model_saves_the_same_bytes_as_the_model(store: Checkpoi
 def test_only_the_files_asked_for_are_read(store: CheckpointStore) -> None:
     flip_a_bit(save(store, 4) / "optimizer.safetensors")
     assert store.load("4", files=["model"]).tensors.keys() == {"model"}
-    with pytest.raises(CheckpointError, match=r"ema\.safetensors: this checkpoint holds no such file"):
+    with pytest.raises(CheckpointError, match=r"ema\.safetensors: this checkpoint has no such file"):
         store.load("4", files=["ema"])
 
 
@@ -176,12 +174,12 @@ def test_links_steps_and_paths_resolve(store: CheckpointStore, tmp_path: Path, m
 
 
 def test_unknown_names_are_answered_with_those_there_are(store: CheckpointStore) -> None:
-    with pytest.raises(CheckpointError, match="there is none yet"):
+    with pytest.raises(CheckpointError, match="available: none yet"):
         store.resolve("best")
     save(store, 10)
     store.link("best", 10)
     store.save(10, tensors_of(10), {"step": 10}, name="average")
-    with pytest.raises(CheckpointError, match=r"checkpoint=30: not found in .*; there is average, best, 10$"):
+    with pytest.raises(CheckpointError, match=r"checkpoint=30: not found in .*; available: average, best, 10$"):
         store.resolve("30")
     with pytest.raises(ValueError, match="is not a checkpoint in"):
         store.link("last", 30)
@@ -268,7 +266,7 @@ def test_a_pickle_in_place_of_the_weights_is_refused_unopened(store: CheckpointS
 def test_a_step_under_the_name_of_another_is_no_such_step(store: CheckpointStore) -> None:
     save(store, 10)
     os.rename(save(store, 20), store.root / "step-00000030")
-    with pytest.raises(CheckpointError, match=r"step-00000030/manifest\.json: this is step 20 under the name"):
+    with pytest.raises(CheckpointError, match=r"step-00000030/manifest\.json: this is step 20, unlike the folder"):
         store.load("30")
     assert_is_step(store.latest_valid(), 10)
 
@@ -303,7 +301,7 @@ def test_links_to_other_places_are_read_but_nothing_behind_them_is_changed(
     assert_is_step(store.latest_valid(), 20)
     assert_is_step(store.load("best"), 20)
     for name in ("loop", "nowhere"):
-        with pytest.raises(CheckpointError, match=r"there is best, 10, 20$"):
+        with pytest.raises(CheckpointError, match=r"available: best, 10, 20$"):
             store.resolve(name)
     store.link("best", 10)
     store.prune(keep=[10])
@@ -317,7 +315,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         save(CheckpointStore(tmp_path / "file" / "checkpoints"), 1)
 
 
-# --- retention and averaging --------------------------------------------------------------------------------
+# --- retention --------------------------------------------------------------------------------
 
 
 def test_prune_keeps_what_is_asked_for_and_what_a_link_stands_for(store: CheckpointStore) -> None:
@@ -395,45 +393,3 @@ def test_there_is_a_sound_checkpoint_at_every_moment_though_the_newest_is_damage
         assert_is_step(store.latest_valid(), step)
     store.link("last", save(store, 20))
     assert_is_step(store.load("best"), 20)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_average_is_the_mean_rounded_once(store: CheckpointStore, dtype: torch.dtype) -> None:
-    weights = [torch.randn(40, 3, generator=torch.Generator().manual_seed(k)).to(dtype) for k in range(3)]
-    buffer = torch.arange(4)
-    paths = [
-        store.save(k, {"model": {"weight": weight, "tied": weight, "ids": buffer}}, {})
-        for k, weight in enumerate(weights)
-    ]
-    mean = average(paths)
-    expected = torch.stack([weight.double() for weight in weights]).mean(0).to(dtype)
-    assert mean.keys() == {"weight", "tied", "ids"}
-    for name in ("weight", "tied"):
-        assert mean[name].dtype == dtype
-        torch.testing.assert_close(mean[name], expected, rtol=1e-7 if dtype == torch.float32 else 0, atol=0)
-    assert torch.equal(mean["ids"], buffer)
-    assert torch.equal(average(paths[:1])["weight"], weights[0])
-
-
-def test_average_refuses_models_that_differ(store: CheckpointStore) -> None:
-    def of(step: int, **tensors: Tensor) -> Path:
-        return store.save(step, {"model": tensors}, {})
-
-    base = of(1, weight=torch.ones(2), ids=torch.tensor([1]))
-    with pytest.raises(UserError, match=r"step-00000001 and .*step-00000002: .* bias, ids$"):
-        average([base, of(2, weight=torch.ones(2), bias=torch.ones(1))])
-    with pytest.raises(UserError, match=r"differ in weight$"):
-        average([base, of(3, weight=torch.ones(3), ids=torch.tensor([1]))])
-    with pytest.raises(UserError, match=r"ids is not equal in both"):
-        average([base, of(4, weight=torch.ones(2), ids=torch.tensor([2]))])
-    with pytest.raises(UserError, match=r"differ in weight$"):
-        average([base, of(5, weight=torch.ones(2, dtype=torch.int32), ids=torch.tensor([1]))])
-    with pytest.raises(UserError, match="no checkpoints"):
-        average([])
-
-
-def test_average_refuses_a_damaged_checkpoint_and_says_which(store: CheckpointStore) -> None:
-    paths = [save(store, step) for step in (1, 2, 3)]
-    flip_a_bit(paths[1] / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"step-00000002/model\.safetensors: damaged.*; delete .*-00000002 to"):
-        average(paths)

@@ -4,7 +4,7 @@ import pytest
 
 from seq2seq.errors import UserError
 from seq2seq.metrics import MetricsConfig
-from seq2seq.metrics.significance import Sampling
+from seq2seq.metrics.significance import ResamplingConfig
 from seq2seq.runs.comparison import System, TestSet, compare, markdown
 
 REFERENCES = [
@@ -25,7 +25,7 @@ def comparison(*names, first=FIRST, others=(SECOND,), sources=SOURCES, examples=
         systems,
         MetricsConfig(names=list(names) or ["rouge1", "ter"]),
         target_language="en",
-        sampling=Sampling(50, 60, 1),
+        resampling=ResamplingConfig(50, 60, 1),
         examples=examples,
     )
 

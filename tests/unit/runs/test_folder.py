@@ -67,7 +67,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone(folder: RunFolder) 
         process.kill()
         process.wait()
         message = lock_error(folder)  # what it left running still holds the lock
-        assert f"left of process {process.pid} on" in message
+        assert f"leftover child of process {process.pid} on" in message
         assert "which has ended" in message
         assert Path(f"/proc/{child}").exists()
     with (folder.path / "run.lock").open() as file:
@@ -127,7 +127,7 @@ def test_checkpoints_without_a_configuration_are_refused(folder: RunFolder) -> N
     for _ in ("missing", "empty"):
         with pytest.raises(UserError, match="has checkpoints but"):
             folder.create()
-        with pytest.raises(UserError, match="is no run folder"):
+        with pytest.raises(UserError, match="is not a run folder"):
             require_run(str(folder.path))
         folder.config.write_text("")
     folder.config.write_text("name: x\n")
@@ -207,5 +207,5 @@ def test_a_link_to_a_device_is_no_way_out(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").symlink_to("/dev/null")
     assert require_run(str(tmp_path)).path == tmp_path
     (tmp_path / "train.log").symlink_to("/etc/hostname")
-    with pytest.raises(UserError, match="leads out of the run folder"):
+    with pytest.raises(UserError, match="points outside the run folder"):
         require_run(str(tmp_path))

@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> CheckpointStore:
 @pytest.fixture
 def folder(store: CheckpointStore) -> Path:
     shared = torch.ones(3)
-    return store.save(7, {"model": {"weight": shared, "tied": shared}}, {"step": 7}, belongs_to={"data": "ab"})
+    return store.save(7, {"model": {"weight": shared, "tied": shared}}, {"step": 7}, fingerprints={"data": "ab"})
 
 
 def write_sound(folder: Path, **changes: Any) -> None:
@@ -50,7 +50,7 @@ def weights(header: Any, data: bytes = b"") -> bytes:
 
 def test_what_is_written_is_read(folder: Path) -> None:
     manifest = read_manifest(folder)
-    assert (manifest.step, manifest.tensor_files, manifest.belongs_to) == (7, ["model"], {"data": "ab"})
+    assert (manifest.step, manifest.tensor_files, manifest.fingerprints) == (7, ["model"], {"data": "ab"})
     assert manifest.aliases == {"model": {"weight": "tied"}}
     assert manifest.read_state() == {"step": 7}
     assert manifest.read("state.json") == (folder / "state.json").read_bytes()

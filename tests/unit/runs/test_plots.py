@@ -98,7 +98,7 @@ def test_nothing_is_cut_off():
     for count, copied in ((300, [0.5] * 14), (9, None)):
         weights = np.full((14, count), 1e-5)
         weights[np.arange(14), np.arange(14) * count // 20] = 1.0
-        image = attention_heatmap(weights, ["▁abcdefghij"] * count, ["▁klmnopq"] * 14, copied=copied)
+        image = attention_heatmap(weights, ["▁abcdefghij"] * count, ["▁klmnopq"] * 14, copy_probs=copied)
         for edge in (image[:3], image[-3:], image[:, :3], image[:, -3:]):
             assert (edge == 255).all()
 
@@ -111,7 +111,7 @@ def thirds(rows):
 
 def test_copy_probabilities_stand_beside_their_rows():
     def orange(copied):
-        image = attention_heatmap(np.eye(4), list("abcd"), list("efgh"), copied=copied)
+        image = attention_heatmap(np.eye(4), list("abcd"), list("efgh"), copy_probs=copied)
         red, blue = image[:, :, 0].astype(int), image[:, :, 2].astype(int)
         return np.nonzero((red > 110) & (blue < 40))[0]  # heights of what the upper end of the scale covers
 

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from seq2seq.runs.tracking import NullTracker, Tracker, copied_markdown, escape_markdown, samples_markdown
+from seq2seq.runs.tracking import NullTracker, Tracker, copy_probs_markdown, escape_markdown, samples_markdown
 
 
 def lines_of(folder):
@@ -353,7 +353,7 @@ def test_samples_are_cut_and_may_be_none():
 
 def test_copied_tokens_are_bold_and_escaped_where_tensorboard_renders_it():
     tokens = ["▁the", "|", "<b>", "*", "↵", "</s>"]
-    cell = copied_markdown(tokens, [0.994, 0.5, 0.49, 1.0, 0.0, 0.003])
+    cell = copy_probs_markdown(tokens, [0.994, 0.5, 0.49, 1.0, 0.0, 0.003])
     page = Cells(samples_markdown([{"output": "x", "copied, %": cell}, {"output": "y", "copied, %": cell}]))
     shown = "▁the 99 · | 50 · <b> 49 · * 100 · ↵ 0 · </s> 0"
     assert [shown_cell.rstrip("\n") for shown_cell in page.cells] == ["x", shown, "y", shown]
@@ -362,5 +362,5 @@ def test_copied_tokens_are_bold_and_escaped_where_tensorboard_renders_it():
 
 
 def test_of_a_long_output_the_first_copied_tokens_are_shown():
-    assert copied_markdown(["a"] * 3, [0.1] * 3, max_tokens=2) == "a 10 · a 10 · …"
-    assert copied_markdown([], []) == ""
+    assert copy_probs_markdown(["a"] * 3, [0.1] * 3, max_tokens=2) == "a 10 · a 10 · …"
+    assert copy_probs_markdown([], []) == ""

@@ -225,8 +225,8 @@ def test_a_server_without_ranges_sends_all_of_it_again(server, target):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"<!DOCTYPE html><html>Please log in</html>", "a web page came instead"),
-        (b"\n <html>", "a web page came instead"),
+        (b"<!DOCTYPE html><html>Please log in</html>", "the server sent a web page instead"),
+        (b"\n <html>", "the server sent a web page instead"),
         (b"PK\x03\x04", "not a gzip file"),
     ],
 )

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from measure_growth import AXES, Measured, Work, measure, row, train, width_keys
+from measure_growth import AXES, Measurement, Workload, measure, row, train, width_keys
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts/benchmarks"
 TINY = ["model=gru_tiny", "model.encoder_size=8", "model.embedding_size=8", "model.attention_size=8",
@@ -16,13 +16,13 @@ TINY = ["model=gru_tiny", "model.encoder_size=8", "model.embedding_size=8", "mod
 class Sent(list):
     """What came through a connection."""
 
-    def send(self, measured: Measured) -> None:
+    def send(self, measured: Measurement) -> None:
         self.append((len(measured.seconds), measured.target_tokens))
 
 
 def test_updates_are_made_on_so_many_tokens() -> None:
     sent = Sent()
-    train(sent, Work(source=5, target=3, tokens=12, vocabulary=9, width=16), TINY, 2)
+    train(sent, Workload(source=5, target=3, tokens=12, vocabulary=9, width=16), TINY, 2)
     assert sent == [(0, 6), (1, 6), (2, 6)]
 
 
@@ -36,14 +36,14 @@ def test_along_an_axis_only_that_grows(axis: str) -> None:
 
 def test_growth_is_told_for_a_token() -> None:
     first, second = (
-        Measured([t, 9.0, t, t], tokens, own_mb=300, peak_mb=301) for t, tokens in ((2.0, 1024), (6.0, 2048))
+        Measurement([t, 9.0, t, t], tokens, own_mb=300, peak_mb=301) for t, tokens in ((2.0, 1024), (6.0, 2048))
     )
     assert row(64, second, first) == ["64", "6.00", "341", "2,930", "1.50", "300", "301", "0"]
-    assert row(64, Measured([], problem="out of memory"), first)[:3] == ["64", "out of memory", ""]
+    assert row(64, Measurement([], problem="out of memory"), first)[:3] == ["64", "out of memory", ""]
 
 
 def test_a_point_that_takes_too_long_is_left() -> None:
-    assert measure(Work(), [], steps=1, limit=0.0).problem == "over 0 s"
+    assert measure(Workload(), [], steps=1, limit=0.0).problem == "over 0 s"
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from pathlib import Path
 import mutate
 import pytest
 from mutants import Mutant, compiles, mutants_of
-from mutate import Covered, Outcome
+from mutate import LineCoverage, Outcome
 
 SOURCE = '''"""Doc 1."""
 from seq2seq import thing
@@ -80,9 +80,9 @@ def test_each_path_of_the_scope_holds_something() -> None:
 RUN, DEFAULTS = "tests/integration/test_run.py", "tests/configs/test_ranges.py"
 
 
-def covered() -> Covered:
+def line_coverage() -> LineCoverage:
     lines = {1: ["broad", "narrow"], 2: ["broad", DEFAULTS], 3: [RUN, "broad", DEFAULTS], 5: ["broad", DEFAULTS]}
-    return Covered({"a.py": lines}, {"a.py": [5]}, {"broad": 0.1, "narrow": 9.0, RUN: 0.1, DEFAULTS: 0.1})
+    return LineCoverage({"a.py": lines}, {"a.py": [5]}, {"broad": 0.1, "narrow": 9.0, RUN: 0.1, DEFAULTS: 0.1})
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def covered() -> Covered:
 )  # fmt: skip
 def test_the_tests_of_a_line(line: int, budget: float, expected: list[str]) -> None:
     mutant = Mutant("a.py", line, "constant", "1", "2", 0)
-    assert covered().tests(mutant, budget=budget) == expected
+    assert line_coverage().tests(mutant, budget=budget) == expected
 
 
 def test_the_table_counts_by_folder() -> None:

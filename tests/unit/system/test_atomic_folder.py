@@ -34,7 +34,7 @@ def test_builds_once(tmp_path: Path) -> None:
         fill(folder)
 
     for _ in range(2):
-        build_once(tmp_path / "x", build, complete=complete)
+        build_once(tmp_path / "x", build, is_complete=complete)
     assert len(built) == 1
     assert entries(tmp_path) == ["x"]
 
@@ -42,7 +42,7 @@ def test_builds_once(tmp_path: Path) -> None:
 def test_an_incomplete_folder_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "half").touch()
-    build_once(tmp_path / "x", fill, complete=complete)
+    build_once(tmp_path / "x", fill, is_complete=complete)
     assert entries(tmp_path / "x") == ["done"]
 
 
@@ -52,7 +52,7 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_once(tmp_path / "x", build, complete=complete)
+        build_once(tmp_path / "x", build, is_complete=complete)
     assert entries(tmp_path) == []
 
 
@@ -68,7 +68,7 @@ def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
         fill(folder)
 
     def run() -> None:
-        build_once(tmp_path / "x", build, complete=complete, log=lines.append)
+        build_once(tmp_path / "x", build, is_complete=complete, log=lines.append)
 
     first, second = threading.Thread(target=run), threading.Thread(target=run)
     first.start()
@@ -92,9 +92,9 @@ def test_without_locks_the_slower_one_gives_way(tmp_path: Path, monkeypatch: pyt
     def build(folder: Path) -> None:
         fill(folder)
         if not complete(tmp_path / "x"):
-            build_once(tmp_path / "x", fill, complete=complete)  # another process, in the meantime
+            build_once(tmp_path / "x", fill, is_complete=complete)  # another process, in the meantime
 
-    build_once(tmp_path / "x", build, complete=complete)
+    build_once(tmp_path / "x", build, is_complete=complete)
     assert entries(tmp_path) == ["x"]
 
 
@@ -106,7 +106,7 @@ def build(folder):
     (folder / "part").touch()
     print("building", flush=True)
     time.sleep(60)
-build_once(Path(sys.argv[1]), build, complete=lambda folder: (folder / "done").is_file())
+build_once(Path(sys.argv[1]), build, is_complete=lambda folder: (folder / "done").is_file())
 """
 
 
@@ -117,12 +117,12 @@ def test_what_a_killed_process_leaves_is_removed(tmp_path: Path, next_one: str) 
         assert process.stdout is not None
         assert process.stdout.readline() == "building\n"
         if next_one == "other":  # what a living process works on stays
-            build_once(tmp_path / "third", fill, complete=complete)
+            build_once(tmp_path / "third", fill, is_complete=complete)
             assert any(name.endswith(".partial") for name in entries(tmp_path))
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "x").exists()
     assert any(name.endswith(".partial") for name in entries(tmp_path))
-    build_once(tmp_path / next_one, fill, complete=complete)
+    build_once(tmp_path / next_one, fill, is_complete=complete)
     assert not any(name.endswith(".partial") for name in entries(tmp_path))
 
 
@@ -130,7 +130,7 @@ def test_leftovers_that_cannot_be_removed_are_in_nobodys_way(tmp_path: Path) -> 
     left = ["x.0123abcd.partial", "y.0123abcd.partial"]
     for name in left:
         (tmp_path / name).touch()  # no folder, so that removing it as one fails
-    build_once(tmp_path / "x", fill, complete=complete)
+    build_once(tmp_path / "x", fill, is_complete=complete)
     assert entries(tmp_path) == ["x", *left]
 
 
@@ -140,8 +140,8 @@ def test_full_disk_and_unwritable_place(tmp_path: Path) -> None:
             file.write(b"x")
 
     with pytest.raises(TrainingError, match="the disk is full"):
-        build_once(tmp_path / "x", build, complete=complete)
+        build_once(tmp_path / "x", build, is_complete=complete)
     assert entries(tmp_path) == []
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cache_root: .* cannot be written to"):
-        build_once(tmp_path / "file" / "x", fill, complete=complete)
+        build_once(tmp_path / "file" / "x", fill, is_complete=complete)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from seq2seq.system.distributed import World, leave, world_from_environment
+from seq2seq.system.distributed import World, destroy_process_groups, world_from_environment
 
 WORKER = """
 import json, os, sys, time
 from pathlib import Path
 import torch
 import torch.distributed as dist
-from seq2seq.system.distributed import World, leave, world_from_environment
+from seq2seq.system.distributed import World, destroy_process_groups, world_from_environment
 
 folder, world = Path(sys.argv[1]), world_from_environment()
 world.start("cpu", timeout_minutes=1)
@@ -37,7 +37,7 @@ found = {
 another = World(rank, world.size)  # the next job of a sweep
 another.start("cpu", timeout_minutes=1)
 found["another job"] = another.gather(rank)
-leave()
+destroy_process_groups()
 found["left"] = not dist.is_initialized()
 (folder / f"{rank}.json").write_text(json.dumps(found))
 """
@@ -75,7 +75,7 @@ def test_one_process_needs_nobody() -> None:
     assert world.sum(tensor) is tensor
     assert world.broadcast(anything) is anything
     assert world.gather(anything) == [anything]
-    leave()
+    destroy_process_groups()
 
 
 def test_control_messages_never_go_by_the_group_of_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,27 +1,27 @@
-"""What of a log stays at a resume, and writes that fail."""
+"""Which records of a log are kept on resume, and writes that fail."""
 
 import logging
 import sys
 
 import pytest
 
-from seq2seq.system.log_file import Kept, LogFile, LogFileHandler
+from seq2seq.system.log_file import LogFile, LogFileHandler, ResumeFilter
 
 
-def test_survivors_are_those_up_to_the_checkpoint_once_without_test_scores():
+def test_records_up_to_the_checkpoint_are_kept_once_without_test_scores():
     logged = [(1, "a"), (1, "b"), (1, "a"), (2, "a"), (2, "test/news/bleu"), (3, "a"), (2, "b")]
-    assert Kept(2).survivors(logged) == [True, True, False, True, False, False, True]
-    assert Kept(None).survivors(logged) == [False] * 7
-    assert Kept(None).survivors([(0, "hparams")]) == [False]
+    assert ResumeFilter(2).keep_mask(logged) == [True, True, False, True, False, False, True]
+    assert ResumeFilter(None).keep_mask(logged) == [False] * 7
+    assert ResumeFilter(None).keep_mask([(0, "hparams")]) == [False]
 
 
-def test_what_is_there_at_a_step_is_not_new():
-    kept = Kept(2)
-    kept.survivors([(1, "b"), (2, "a"), (2, "test/news/bleu"), (3, "b")])
-    assert [kept.new(step, tag) for step, tag in [(2, "a"), (2, "b"), (2, "b"), (3, "b"), (3, "b")]] == [
+def test_a_tag_that_is_logged_at_a_step_is_not_new():
+    resume_filter = ResumeFilter(2)
+    resume_filter.keep_mask([(1, "b"), (2, "a"), (2, "test/news/bleu"), (3, "b")])
+    assert [resume_filter.is_new(step, tag) for step, tag in [(2, "a"), (2, "b"), (2, "b"), (3, "b"), (3, "b")]] == [
         False, True, False, True, False,
     ]  # fmt: skip
-    assert kept.new(3, "test/news/bleu")
+    assert resume_filter.is_new(3, "test/news/bleu")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
@@ -49,10 +49,10 @@ def test_messages_to_a_full_device_cost_one_warning_on_the_console(tmp_path, cap
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
-    told = capsys.readouterr().err.splitlines()
-    assert sorted(told) == sorted([*(f"message {n}" for n in range(3)), told[0]])
-    assert "train.log" in told[0]
-    assert "No space left" in told[0]
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(lines) == sorted([*(f"message {n}" for n in range(3)), lines[0]])
+    assert "train.log" in lines[0]
+    assert "No space left" in lines[0]
 
 
 def test_a_file_name_of_other_bytes_can_be_logged(tmp_path):

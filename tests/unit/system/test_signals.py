@@ -1,4 +1,4 @@
-"""The first signal is heeded, outside and inside the training loop; a second one leaves."""
+"""The first signal is handled, outside and inside the training loop; a second one exits immediately."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from seq2seq.errors import Interrupted
-from seq2seq.system.signals import Abandoned, held_back, interruptible, leaving_at_once, stop_requests
+from seq2seq.system.signals import Aborted, deferred_signals, exit_on_signal, interruptible, stop_requests
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
@@ -37,30 +37,33 @@ def test_an_error_that_a_library_makes_of_a_signal_is_an_interruption() -> None:
 
 def test_during_imports_a_signal_leaves_with_one_line() -> None:
     code = (
-        "import os, signal\nfrom seq2seq.system.signals import leaving_at_once\nwith leaving_at_once():\n"
+        "import os, signal\nfrom seq2seq.system.signals import exit_on_signal\nwith exit_on_signal():\n"
         "    try:\n        os.kill(os.getpid(), signal.SIGINT)\n    except BaseException:\n        pass\n"
         "    print('still here')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "seq2seq: stopped by SIGINT\n")
-    with leaving_at_once():
+    with exit_on_signal():
         pass
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_that_is_held_back_comes_at_the_end(number: signal.Signals) -> None:
+def test_a_deferred_signal_is_delivered_at_the_end(number: signal.Signals) -> None:
     done = []
-    with pytest.raises(Interrupted, match=number.name), interruptible(), held_back():  # noqa: PT012
+    with pytest.raises(Interrupted, match=number.name), interruptible(), deferred_signals():  # noqa: PT012
         os.kill(os.getpid(), number)
         done.append(number)
     assert done == [number]
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def test_a_process_that_is_started_with_signals_held_back_never_gets_a_sigint() -> None:
+def test_a_process_started_with_deferred_signals_never_gets_a_sigint() -> None:
     code = "import time; print('up', flush=True); time.sleep(0.2); print('done')"
-    with held_back(), subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+    with (
+        deferred_signals(),
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process,
+    ):
         assert process.stdout is not None
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "up\n"
@@ -71,14 +74,14 @@ def test_a_process_that_is_started_with_signals_held_back_never_gets_a_sigint() 
 
 def test_inside_the_loop_a_signal_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # torchrun may pass the same signal on again
-    with pytest.raises(RuntimeError, match="heeded"), interruptible(), stop_requests() as request:  # noqa: PT012
+    with pytest.raises(RuntimeError, match="handled"), interruptible(), stop_requests() as request:  # noqa: PT012
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         assert request.exit_code == 143
-        raise RuntimeError("heeded")
+        raise RuntimeError("handled")
 
 
-def test_a_signal_that_nobody_heeded_is_not_lost() -> None:
+def test_a_signal_that_nobody_handled_is_not_lost() -> None:
     reached = False
     with pytest.raises(Interrupted) as stop, stop_requests():  # noqa: PT012
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -88,16 +91,16 @@ def test_a_signal_that_nobody_heeded_is_not_lost() -> None:
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_a_signal_abandons_what_can_be_done_again(inside: bool) -> None:
+def test_a_signal_aborts_work_that_can_be_repeated(inside: bool) -> None:
     """Also one that came right before: nobody waits for minutes after it."""
     began = False
     with pytest.raises(Interrupted), stop_requests() as request:  # noqa: PT012
         if not inside:
             os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Abandoned), request.abandoning(True):  # noqa: PT012
+        with pytest.raises(Aborted), request.abort_on_signal(True):  # noqa: PT012
             began = True
             os.kill(os.getpid(), signal.SIGTERM)
-            pytest.fail("it goes on")
+            pytest.fail("it continues")
     assert began == inside
 
 

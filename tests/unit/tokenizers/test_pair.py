@@ -119,7 +119,7 @@ def test_vocab_size_is_the_most_for_characters_and_words(kind):
 @pytest.mark.parametrize("kind", list(TokenizerKind))
 @pytest.mark.parametrize("corpus", [[], ["", "  ", "\t"], ["\u3000"], ["\u2585"]])
 def test_a_corpus_without_text_is_the_users_error(kind, corpus):
-    with pytest.raises(UserError, match=r"data\.train holds no .*"):
+    with pytest.raises(UserError, match=r"data\.train has no .*"):
         train(corpus, corpus, kind=kind)
 
 
@@ -184,7 +184,7 @@ def test_user_symbols_are_one_token(kind):
 
 def test_a_user_symbol_with_a_space_is_refused():
     """SentencePiece would take it and never find it: in the text that it searches, spaces are written otherwise."""
-    with pytest.raises(UserError, match=r"tokenizer\.user_symbols: 'a cat' holds a space"):
+    with pytest.raises(UserError, match=r"tokenizer\.user_symbols: 'a cat' contains a space"):
         TokenizerConfig(user_symbols=["a cat"])
 
 

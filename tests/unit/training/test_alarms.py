@@ -1,4 +1,4 @@
-"""Each fault raises its alarm once, at the third sign; a healthy run, and a resumed one, raise no other."""
+"""Each fault raises its alarm once, the third time in a row; a healthy run, and a resumed one, raise no other."""
 
 import json
 import random
@@ -20,7 +20,7 @@ BROKEN = {
 }
 
 
-def figures(step: int, *, loss: float = 2.0, warmup: int = 100, padding: float = 0.1) -> dict[str, float]:
+def logged_values(step: int, *, loss: float = 2.0, warmup: int = 100, padding: float = 0.1) -> dict[str, float]:
     lr = min(step / warmup, (warmup / step) ** 0.5)
     return {"train/loss": loss, "train/lr": lr, "perf/padding_share": padding, "perf/target_tokens_per_sec": 1e4}
 
@@ -29,7 +29,7 @@ def warmed_up() -> tuple[Alarms, AlarmState]:
     state = AlarmState()
     alarms = Alarms(state)
     for step in range(10, 210, 10):
-        alarms.training(step, figures(step))
+        alarms.check_metrics(step, logged_values(step))
     return alarms, state
 
 
@@ -39,7 +39,7 @@ def test_broken_outputs_raise_their_alarm_once_at_the_third_evaluation(
 ) -> None:
     alarms, state = warmed_up()
     for number, step in enumerate(range(300, 900, 100), start=1):
-        alarms.outputs(step, BROKEN[kind], REFERENCES)
+        alarms.check_outputs(step, BROKEN[kind], REFERENCES)
         assert state.raised == ([kind] if number >= 3 else [])
     (line,) = caplog.messages
     assert line.startswith("step 500: since step 300 ")
@@ -49,41 +49,41 @@ def test_broken_outputs_raise_their_alarm_once_at_the_third_evaluation(
 def test_sound_outputs_raise_none() -> None:
     alarms, state = warmed_up()
     for step in range(300, 900, 100):
-        alarms.outputs(step, SOUND, REFERENCES)
+        alarms.check_outputs(step, SOUND, REFERENCES)
     assert state.raised == []
     assert state.seen == {}
 
 
-def test_one_sound_evaluation_starts_the_count_anew() -> None:
+def test_one_sound_evaluation_restarts_the_count() -> None:
     alarms, state = warmed_up()
     for step in range(300, 1500, 300):
-        alarms.outputs(step, STUCK, REFERENCES)
-        alarms.outputs(step + 100, STUCK, REFERENCES)
-        alarms.outputs(step + 200, SOUND, REFERENCES)
+        alarms.check_outputs(step, STUCK, REFERENCES)
+        alarms.check_outputs(step + 100, STUCK, REFERENCES)
+        alarms.check_outputs(step + 200, SOUND, REFERENCES)
     assert state.raised == []
 
 
 def test_outputs_do_not_count_before_twice_the_warm_up() -> None:
     state = AlarmState()
     alarms = Alarms(state)
-    alarms.outputs(5, STUCK, REFERENCES)  # nothing logged yet
+    alarms.check_outputs(5, STUCK, REFERENCES)  # nothing logged yet
     for step in range(10, 210, 10):
-        alarms.training(step, figures(step))
-        alarms.outputs(step, STUCK, REFERENCES)
+        alarms.check_metrics(step, logged_values(step))
+        alarms.check_outputs(step, STUCK, REFERENCES)
     assert state.raised == []
     assert state.seen == {}
     for step in range(210, 240, 10):
-        alarms.training(step, figures(step))
-        alarms.outputs(step, STUCK, REFERENCES)
+        alarms.check_metrics(step, logged_values(step))
+        alarms.check_outputs(step, STUCK, REFERENCES)
     assert "same" in state.raised
 
 
 def test_a_few_outputs_and_alike_references_say_nothing() -> None:
     alarms, state = warmed_up()
     for step in range(300, 900, 100):
-        alarms.outputs(step, ["yes"] * 4, ["yes", "no", "perhaps", "never"])
-        alarms.outputs(step, ["yes"] * 9, ["yes"] * 9)
-        alarms.outputs(step, [""] * 9, [""] * 9)
+        alarms.check_outputs(step, ["yes"] * 4, ["yes", "no", "perhaps", "never"])
+        alarms.check_outputs(step, ["yes"] * 9, ["yes"] * 9)
+        alarms.check_outputs(step, [""] * 9, [""] * 9)
     assert state.raised == []
 
 
@@ -92,23 +92,23 @@ def test_a_loss_that_jumps_and_stays_is_a_spike_and_noise_is_none(caplog: pytest
     state = AlarmState()
     alarms = Alarms(state)
     for step in range(1, 5000):
-        alarms.training(step, figures(step, loss=2 + 7 / step + noise.gauss(0, 0.3)))
+        alarms.check_metrics(step, logged_values(step, loss=2 + 7 / step + noise.gauss(0, 0.3)))
     assert state.raised == []
-    alarms.training(5000, figures(5000, loss=9.0))  # one odd batch
-    alarms.training(5001, figures(5001))
+    alarms.check_metrics(5000, logged_values(5000, loss=9.0))  # one odd batch
+    alarms.check_metrics(5001, logged_values(5001))
     assert state.raised == []
     for step in range(5002, 5005):
-        alarms.training(step, figures(step, loss=6.0))
+        alarms.check_metrics(step, logged_values(step, loss=6.0))
     assert state.raised == ["spike"]
     (line,) = caplog.messages
     assert line.startswith("step 5004: since step 5002 train/loss")
     assert "optim.lr" in line
 
 
-def test_losses_that_are_no_numbers_are_left_to_others() -> None:
+def test_losses_that_are_not_finite_are_ignored() -> None:
     alarms, state = warmed_up()
     for step in range(300, 900, 100):
-        alarms.training(step, figures(step, loss=float("nan")))
+        alarms.check_metrics(step, logged_values(step, loss=float("nan")))
     assert state.raised == []
     assert all(loss == 2.0 for loss in state.losses)
 
@@ -116,7 +116,7 @@ def test_losses_that_are_no_numbers_are_left_to_others() -> None:
 def test_padding_above_a_half(caplog: pytest.LogCaptureFixture) -> None:
     alarms, state = warmed_up()
     for step in range(300, 900, 100):
-        alarms.training(step, figures(step, padding=0.51))
+        alarms.check_metrics(step, logged_values(step, padding=0.51))
     assert state.raised == ["padding"]
     assert "trainer.batch_tokens" in caplog.messages[0]
 
@@ -125,9 +125,9 @@ def test_padding_above_a_half(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_resumed_run_says_what_an_uninterrupted_one_says(killed_after: int, caplog: pytest.LogCaptureFixture) -> None:
     def follow(alarms: Alarms, steps: range) -> None:
         for step in steps:
-            alarms.training(10 * step, figures(10 * step, loss=9.0 if step > 40 else 2.0, padding=step / 60))
+            alarms.check_metrics(10 * step, logged_values(10 * step, loss=9.0 if step > 40 else 2.0, padding=step / 60))
             if step % 5 == 0:
-                alarms.outputs(10 * step, STUCK if step > 20 else SOUND, REFERENCES)
+                alarms.check_outputs(10 * step, STUCK if step > 20 else SOUND, REFERENCES)
 
     whole = AlarmState()
     follow(Alarms(whole), range(1, 61))
@@ -145,8 +145,8 @@ def test_a_resumed_run_says_what_an_uninterrupted_one_says(killed_after: int, ca
 def test_half_of_a_batch_may_be_padding() -> None:
     alarms, state = warmed_up()
     for padding in (0.5, 0.5, 0.5, 0.5):
-        alarms.training(300, figures(300, padding=padding))
+        alarms.check_metrics(300, logged_values(300, padding=padding))
     assert state.raised == []
     for _ in range(3):
-        alarms.training(400, figures(400, padding=0.51))
+        alarms.check_metrics(400, logged_values(400, padding=0.51))
     assert state.raised == ["padding"]

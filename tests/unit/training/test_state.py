@@ -9,13 +9,14 @@ import pytest
 from seq2seq.errors import UserError
 from seq2seq.training.alarms import AlarmState
 from seq2seq.training.config import TrainerConfig
-from seq2seq.training.state import TrainState, finished
+from seq2seq.training.state import TrainState, stop_reason
 
 NAN = math.nan
 STATE = TrainState(
     step=7, epoch=2, position=3, target_tokens=900, seconds=12.5, step_seconds=10.25, epochs=2.75,
-    history=[(3, 1.5), (6, NAN)], unscheduled=[7], skipped=1, alarms=AlarmState(raised=["padding"], losses=[2.0]),
-    windows=[{"steps": 1}], scaler={"scale": 4.0}, machine={"threads": 1},
+    history=[(3, 1.5), (6, NAN)], interruption_steps=[7], skipped=1,
+    alarms=AlarmState(raised=["padding"], losses=[2.0]), running_metrics=[{"steps": 1}],
+    scaler={"scale": 4.0}, machine={"threads": 1},
 )  # fmt: skip
 
 
@@ -39,12 +40,12 @@ def limits(**changes: Any) -> TrainerConfig:
 def test_a_run_is_complete_once_a_limit_is_reached(
     limit: dict[str, Any], before: dict[str, Any], at: dict[str, Any]
 ) -> None:
-    assert finished(TrainState(**before), limits(**limit)) is None
-    reason = finished(TrainState(**at), limits(**limit))
+    assert stop_reason(TrainState(**before), limits(**limit)) is None
+    reason = stop_reason(TrainState(**at), limits(**limit))
     assert reason is not None
     ((key, value),) = limit.items()
     assert f"trainer.{key}={value}" in reason
-    assert finished(TrainState(**at), limits(max_steps=100)) is None, "no other limit ends it there"
+    assert stop_reason(TrainState(**at), limits(max_steps=100)) is None, "no other limit ends it there"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_a_run_is_complete_once_a_limit_is_reached(
     [
         ("min", [3.0, 2.0, 2.5], False),
         ("min", [3.0, 2.0, 2.0, 2.0], True),  # as good is no gain
-        ("min", [3.0, 4.0, 2.0, 4.0], False),  # a gain begins the count anew
+        ("min", [3.0, 4.0, 2.0, 4.0], False),  # a gain restarts the count
         ("max", [3.0, 2.0, 4.0, 3.0], False),
         ("max", [3.0, 2.0, 2.9], True),
         ("min", [NAN, NAN], True),
@@ -63,7 +64,7 @@ def test_a_run_is_complete_once_a_limit_is_reached(
 def test_patience_counts_evaluations_since_the_best(mode: str, values: list[float], ends: bool) -> None:
     config = limits(patience=2, metric="valid/loss" if mode == "min" else "valid/bleu")
     state = TrainState(history=[(10 * (place + 1), value) for place, value in enumerate(values)])
-    assert (finished(state, config) is not None) == ends
+    assert (stop_reason(state, config) is not None) == ends
 
 
 @pytest.mark.parametrize(

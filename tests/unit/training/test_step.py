@@ -90,16 +90,16 @@ def test_a_step_without_a_finite_loss_leaves_no_trace(precision: Precision) -> N
     before = tensors(disturbed)
     disturbed.run(bad, step=1, lr=0.01)
     assert all(torch.equal(before[name], tensor) for name, tensor in tensors(disturbed).items())
-    assert disturbed.window.skipped_in_a_row() == 1
+    assert disturbed.metrics.consecutive_skips() == 1
     disturbed.run(other, step=2, lr=0.01)
     undisturbed.run(good, step=0, lr=0.01)
     undisturbed.run(other, step=2, lr=0.01)
     after, expected = tensors(disturbed), tensors(undisturbed)
     assert all(torch.equal(expected[name], tensor) for name, tensor in after.items())
-    seen, wanted = disturbed.window.read(World()), undisturbed.window.read(World())
+    seen, wanted = disturbed.metrics.compute(World()), undisturbed.metrics.compute(World())
     assert (seen.loss, seen.tokens, seen.grad_norm) == (wanted.loss, wanted.tokens, wanted.grad_norm)
     assert (seen.skipped, wanted.skipped) == (1, 0)
-    assert disturbed.window.skipped_in_a_row() == 0
+    assert disturbed.metrics.consecutive_skips() == 0
 
 
 def test_an_infinite_gradient_of_a_finite_loss_is_skipped() -> None:
@@ -109,7 +109,7 @@ def test_an_infinite_gradient_of_a_finite_loss_is_skipped() -> None:
     before = tensors(step)
     step.run(step_of(batch(3)), step=0, lr=0.01)
     assert all(torch.equal(before[name], tensor) for name, tensor in tensors(step).items())
-    assert step.window.read(World()).skipped == 1
+    assert step.metrics.compute(World()).skipped == 1
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_batch_that_does_not_fit_is_halved(little_memory: list[int], caplog: p
     halved, whole = train_step(model()), train_step(model())
     with caplog.at_level("WARNING", logger="seq2seq"):
         halved.run(step_of(batch(2), batch(7)), step=0, lr=0.01)
-    assert halved.splits == 3  # 7 = 3 + 4, 3 = 1 + 2, 4 = 2 + 2, each found out by a failure
+    assert halved.num_splits == 3  # 7 = 3 + 4, 3 = 1 + 2, 4 = 2 + 2, each found out by a failure
     assert len(caplog.records) == 1, "counted each time, said once"
     assert max(little_memory[-5:]) <= 2
     assert "trainer.batch_tokens=4096" in caplog.text
@@ -161,17 +161,17 @@ def test_several_ranks_end_together_instead(little_memory: list[int]) -> None:
             step.run(step_of(batch(7)), step=0, lr=0.01)
     finally:
         distributed.destroy_process_group()
-    assert step.splits == 0
+    assert step.num_splits == 0
 
 
-def test_a_rehearsal_changes_nothing() -> None:
-    rehearsed, plain = train_step(model()), train_step(model())
-    rehearsed.warm_up_memory([MicroBatch(batch(5), 1.0)])
-    for step in (rehearsed, plain):
+def test_a_memory_warm_up_changes_nothing() -> None:
+    warmed_up, plain = train_step(model()), train_step(model())
+    warmed_up.warm_up_memory([MicroBatch(batch(5), 1.0)])
+    for step in (warmed_up, plain):
         step.run(step_of(batch(3)), step=0, lr=0.01)
-    got, expected = tensors(rehearsed), tensors(plain)
+    got, expected = tensors(warmed_up), tensors(plain)
     assert all(torch.equal(expected[name], tensor) for name, tensor in got.items())
-    assert rehearsed.window.steps == 1
+    assert warmed_up.metrics.steps == 1
 
 
 def test_halves_hold_each_example_once() -> None:
@@ -204,13 +204,13 @@ def test_a_checkpoint_holds_all_of_it(tmp_path: Any) -> None:
     store.save(1, first.tensors(), {})
     second = train_step(model(), ema_decay=0.9)
     second.restore(store.load("1"), {})
-    second.window.restore(first.window.to_json())
+    second.metrics.restore(first.metrics.to_json())
     for step in (through, second):
         step.run(step_of(batch(4)), step=1, lr=0.01)
     got, expected = tensors(second), tensors(through)
     assert got.keys() == expected.keys()
     assert all(torch.equal(expected[name], tensor) for name, tensor in got.items())
-    assert second.window.read(World()) == through.window.read(World())
+    assert second.metrics.compute(World()) == through.metrics.compute(World())
 
 
 @pytest.mark.gpu
@@ -230,4 +230,4 @@ def test_a_step_on_a_gpu_never_waits_for_it(token: int) -> None:
         step.run(step_of(pinned[1]), step=1, lr=0.01)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert step.window.skipped_in_a_row() == int(token == BAD)
+    assert step.metrics.consecutive_skips() == int(token == BAD)

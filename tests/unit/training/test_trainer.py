@@ -1,4 +1,4 @@
-"""The loop around the steps: what is due when, what is kept, what is averaged, what a resumed run goes on from.
+"""The loop around the steps: what is due when, what is kept, what is averaged, what a resumed run continues from.
 
 The model and its updates are real; the stream repeats three batches, and evaluations say what a test wants.
 """
@@ -31,7 +31,7 @@ from seq2seq.training.config import Averaging, MetricMode, TrainerConfig
 from seq2seq.training.optim_config import OptimConfig
 from seq2seq.training.step import TrainStep
 from seq2seq.training.trainer import Trainer, TrainingContext
-from seq2seq.training.validation import Validation
+from seq2seq.training.validation import ValidationResult
 
 V = 12
 EPOCH = 3  # micro-batches
@@ -79,10 +79,10 @@ class Validator:
         self.signal_at = signal_at
         self.steps: list[int] = []
 
-    def run(self, model: Seq2Seq) -> Validation:
-        return Validation({"valid/loss": next(self.values), "valid/bleu": 7.0}, [], [], [])
+    def run(self, model: Seq2Seq) -> ValidationResult:
+        return ValidationResult({"valid/loss": next(self.values), "valid/bleu": 7.0}, [], [], [])
 
-    def show(self, found: Validation, step: int) -> None:
+    def log(self, result: ValidationResult, step: int) -> None:
         self.steps.append(step)
         if step == self.signal_at:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -144,7 +144,7 @@ def test_what_is_due_when(made: Callable[..., Setting]) -> None:
     assert run.store.steps() == [3, 5, 6, 10, 11]
     assert run.trainer.state.history == [(3, 5.0), (6, 4.0), (9, 6.0), (11, 6.0)]
     assert (run.linked("last"), run.linked("best")) == (11, 6)
-    assert run.store.load("last").belongs_to == {"tokenizer": "abc"}
+    assert run.store.load("last").fingerprints == {"tokenizer": "abc"}
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_which_checkpoints_are_kept(
     assert run.store.steps() == kept
 
 
-def test_a_stop_saves_where_it_is_and_that_counts_for_nothing_but_going_on(made: Callable[..., Setting]) -> None:
+def test_a_stop_saves_where_it_is_and_that_is_used_for_resuming_only(made: Callable[..., Setting]) -> None:
     config = {"keep_last": 2, "eval_every": 8, "average": Averaging.last, "average_checkpoints": 2}
     whole = made([5.0], folder="whole", **config)
     whole.trainer.fit()
@@ -181,7 +181,7 @@ def test_a_stop_saves_where_it_is_and_that_counts_for_nothing_but_going_on(made:
         stopped.trainer.fit()
     assert stop.value.exit_code == 143
     assert stopped.store.steps() == [4, 5]
-    assert stopped.trainer.state.unscheduled == [5]
+    assert stopped.trainer.state.interruption_steps == [5]
 
     resumed = made([5.0, 4.0], **config)
     checkpoint = resumed.store.latest_valid()
@@ -226,11 +226,11 @@ def test_a_checkpoint_that_becomes_due_where_the_run_was_stopped_counts(made: Ca
     with pytest.raises(Interrupted):
         stopped.trainer.fit()
     state = stopped.trainer.state
-    assert (state.epoch, state.position, state.unscheduled) == (1, 0, [3])
+    assert (state.epoch, state.position, state.interruption_steps) == (1, 0, [3])
     shortened = made([5.0], max_steps=3, eval_every=100)
     shortened.trainer.restore(shortened.store.load("3"))
     shortened.trainer.fit()
-    assert shortened.trainer.state.unscheduled == []
+    assert shortened.trainer.state.interruption_steps == []
     assert shortened.trainer.state.history == [(3, 5.0)]
     assert shortened.store.load("last").state["unscheduled"] == []
     assert shortened.linked("best") == 3
@@ -282,7 +282,7 @@ def test_a_resumed_run_leaves_behind_what_comes_after_its_checkpoint(made: Calla
 
 
 def test_an_evaluation_that_is_missing_comes_first(made: Callable[..., Setting]) -> None:
-    """A checkpoint of a step at which one is due, and which has none: it was abandoned, or a limit was lowered."""
+    """A checkpoint of a step at which one is due, and which has none: a signal aborted it, or a limit was lowered."""
     first = made([], signal_after=2, eval_every=100)
     with pytest.raises(Interrupted):
         first.trainer.fit()
@@ -333,10 +333,10 @@ def test_figures_are_means_over_the_steps_since_the_last_log(made: Callable[...,
 
 
 @pytest.mark.parametrize("values", [[5.0, 4.0, 4.5, 4.5], [math.nan] * 2])
-def test_no_gain_ends_a_run(made: Callable[..., Setting], values: list[float]) -> None:
+def test_no_improvement_ends_a_run(made: Callable[..., Setting], values: list[float]) -> None:
     run = made(values, max_steps=100, patience=2, save_every=100)
     reason = run.trainer.fit()
-    assert reason == "no gain in valid/loss for 2 evaluations (trainer.patience=2)"
+    assert reason == "valid/loss has not improved for 2 evaluations (trainer.patience=2)"
     assert run.trainer.state.step == 2 * len(values)
     assert run.linked("last") == 2 * len(values), "the evaluation that ended it is saved"
 
@@ -347,7 +347,7 @@ def test_what_runs_beside_the_first_steps_keeps_a_run_from_saving(made: Callable
 
     run = made([5.0] * 4, save_every=1)
     with pytest.raises(UserError, match="the data have changed"):
-        run.trainer.fit(beside=refused)
+        run.trainer.fit(background_task=refused)
     assert run.store.steps() == []
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seq2seq.inference.generator import Output
+from seq2seq.inference.generator import GenerationOutput
 from seq2seq.runs.tracking import NullTracker
 from seq2seq.training.validation import Validator, copy_rate
 
@@ -17,10 +17,10 @@ SOURCES = [f"source {i}" for i in range(100)]
 SCORES = {"rouge1": 31.5, "rougeLsum": 28.0}
 
 
-def output(copied: list[float] | None) -> Output:
+def output(copied: list[float] | None) -> GenerationOutput:
     tokens = ["a", "b", "</s>"]
     attention = np.full((3, 2), 0.5, dtype=np.float32)
-    return Output("a b", -1.0, -1.0, tokens, ["a", "</s>"], attention=attention, copied=copied)
+    return GenerationOutput("a b", -1.0, -1.0, tokens, ["a", "</s>"], attention=attention, copied=copied)
 
 
 class Store:
@@ -53,7 +53,7 @@ class Evaluator:
     def score(self, outputs: Sequence[str], store: Store) -> dict[str, float]:
         return SCORES
 
-    def explain(self, model: object, texts: Sequence[str]) -> list[Output]:
+    def explain(self, model: object, texts: Sequence[str]) -> list[GenerationOutput]:
         self.explained = list(texts)
         return [output(self.copied) for _ in texts]
 
@@ -83,7 +83,7 @@ def run(*, copied: list[float] | None, **sizes: int) -> tuple[dict[str, float], 
     model: Any = SimpleNamespace(output=SimpleNamespace(copies=copied is not None))
     found = validator.run(model)
     assert not tracker.texts, "nothing is written before all is known"
-    validator.show(found, 7)
+    validator.log(found, 7)
     assert tracker.values == found.values
     return found.values, evaluator, tracker
 
@@ -126,8 +126,8 @@ def test_no_more_is_explained_than_was_decoded() -> None:
 
 
 def test_copy_rate_is_a_mean_over_tokens() -> None:
-    short = Output("", 0.0, 0.0, ["</s>"], ["a", "</s>"], copied=[0.5])
-    blank = Output("", 0.0, 0.0, [], [])
+    short = GenerationOutput("", 0.0, 0.0, ["</s>"], ["a", "</s>"], copied=[0.5])
+    blank = GenerationOutput("", 0.0, 0.0, [], [])
     assert copy_rate([output([1.0, 1.0, 0.5]), short, blank]) == pytest.approx(75.0)
     assert copy_rate([blank]) == 0.0
 

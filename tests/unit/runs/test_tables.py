@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from seq2seq.errors import UserError
-from seq2seq.runs.report import parameter_table, results_table, sweep_table
+from seq2seq.runs.tables import parameter_table, results_table, sweep_table
 
 
 def test_parameters_by_module_with_shared_ones_once():
@@ -183,7 +183,7 @@ def test_cells_cannot_break_the_table(tmp_path):
 
 
 def test_folders_without_runs_are_refused(tmp_path):
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         sweep_table(tmp_path / "missing")
     (tmp_path / ".cache").mkdir()
     with pytest.raises(UserError, match="has no runs in it"):

@@ -1,4 +1,4 @@
-"""Tables for people: a model's parameters, a run's scores, the ranking of a sweep."""
+"""Text tables: a model's parameters, a run's scores, the ranking of a sweep."""
 
 import json
 import math
@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.errors import UserError
-from seq2seq.runs.folder import refuse_links_out
+from seq2seq.runs.folder import refuse_external_links
 from seq2seq.system.plain_yaml import read_mapping
 
 _ABSENT = "–"
-# What JSON raises on its way to numbers if it is damaged or none of ours; the last two, numbers and nests without end.
+# Errors of reading numbers from damaged or foreign JSON; the last two: huge numbers and unlimited nesting.
 _UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 def parameter_table(parameters: Iterable[tuple[str, int]]) -> str:
-    """Formats the number of parameters of each top module, and their sum.
+    """Formats the number of parameters of each top-level module, and the total.
 
     Args:
-        parameters: Name and number of elements of each tensor. `Module.named_parameters()` names a shared
-            tensor once, so that tied weights count once, under the module that comes first.
+        parameters: Name and number of elements of each tensor. `Module.named_parameters()` lists a shared
+            tensor once, so that tied weights count once, for the module that comes first.
     """
     sizes: Counter[str] = Counter()
     for name, size in parameters:
@@ -31,11 +31,11 @@ def parameter_table(parameters: Iterable[tuple[str, int]]) -> str:
     rows = [["module", "parameters", "share"]]
     rows += [[module, f"{size:,}", f"{size / max(total, 1):.1%}"] for module, size in sizes.items()]
     rows.append(["total", f"{total:,}", ""])
-    return _aligned(rows, right={1, 2})
+    return _align_columns(rows, right={1, 2})
 
 
 def results_table(results: Mapping[str, Any]) -> str:
-    """Formats the test scores of `results.json`: a line for each test set and metric, the signatures below."""
+    """Formats the test scores of `results.json`: one row per test set and metric, with the signatures below."""
     rows = [["test set", "metric", "score", "95 % interval"]]
     for test_set, scores in results.get("test", {}).items():
         for metric, entry in scores.items():
@@ -43,14 +43,14 @@ def results_table(results: Mapping[str, Any]) -> str:
             rows.append([test_set, metric, f"{entry['score']:.2f}", interval])
     if len(rows) == 1:
         return "no test sets were scored"
-    tables = [_aligned(rows, right={2})]
+    tables = [_align_columns(rows, right={2})]
     for test_set, baselines in results.get("baselines", {}).items():
         tables.append(_baselines_table(test_set, {"model": results["test"][test_set], **baselines}))
     return "\n\n".join([*tables, _signatures(results["test"])])
 
 
 def _signatures(test: Mapping[str, Mapping[str, Any]]) -> str:
-    """Lists signatures with the metrics that they belong to; those that differ in their type only are one."""
+    """Lists signatures with their metrics; signatures that differ only in their type are merged."""
     groups: dict[str, dict[str, str]] = {}
     for scores in test.values():
         for metric, entry in scores.items():
@@ -58,41 +58,41 @@ def _signatures(test: Mapping[str, Mapping[str, Any]]) -> str:
             groups.setdefault("|".join(fields), {})[metric] = entry["signature"]
     lines = ["signatures (each in full in results.json)"]
     for shared, metrics in groups.items():
-        whole = set(metrics.values())
-        lines += [", ".join(metrics), f"  {whole.pop() if len(whole) == 1 else shared}"]
+        full = set(metrics.values())
+        lines += [", ".join(metrics), f"  {full.pop() if len(full) == 1 else shared}"]
     return "\n".join(lines)
 
 
 def _baselines_table(test_set: str, systems: Mapping[str, Mapping[str, Any]]) -> str:
-    """Formats a model's scores above those of its baselines: a line a metric, a column a system."""
+    """Formats the scores of a model and its baselines: one row per metric, one column per system."""
     metrics = dict.fromkeys(metric for name, scores in systems.items() if name != "model" for metric in scores)
     rows = [[test_set, *systems]]
     for metric in metrics:
         entries = [scores.get(metric) for scores in systems.values()]
         rows.append([metric, *(_ABSENT if entry is None else f"{entry['score']:.2f}" for entry in entries)])
-    return _aligned(rows, right=set(range(1, len(systems) + 1)))
+    return _align_columns(rows, right=set(range(1, len(systems) + 1)))
 
 
-def comparison_table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Formats the figures of several models, a line a model; the first one's figures are the columns."""
-    names = list(next(iter(rows.values()), {}))
-    table = [["", *names]]
-    table += [[label, *(f"{figures[name]:.3f}" for name in names)] for label, figures in rows.items()]
-    return _aligned(table, right=set(range(1, len(names) + 1)))
+def metrics_table(metrics_by_model: Mapping[str, Mapping[str, float]]) -> str:
+    """Formats metrics of several models: one row per model, one column per metric of the first model."""
+    names = list(next(iter(metrics_by_model.values()), {}))
+    rows = [["", *names]]
+    rows += [[model, *(f"{metrics[name]:.3f}" for name in names)] for model, metrics in metrics_by_model.items()]
+    return _align_columns(rows, right=set(range(1, len(names) + 1)))
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What one run folder tells about itself.
+    """A run of the sweep, as read from its folder.
 
     Attributes:
-        name: Path below the folder of the sweep.
-        config: Full key to value of its config.yaml.
-        metric: What it watches, a tag such as valid/bleu.
+        name: Path relative to the sweep's folder.
+        config: Values of its config.yaml by full key.
+        metric: The monitored metric, a tag such as valid/bleu.
         mode: max or min.
-        value: The objective; None without one that is finite.
-        step: Best step of a complete run, last logged one of another.
-        status: "complete", or what is the matter.
+        value: The objective; None if there is no finite one.
+        step: The best step of a complete run, else the last logged step.
+        status: "complete", or what is wrong.
     """
 
     name: str
@@ -111,11 +111,11 @@ class _Run:
 def sweep_table(folder: Path, *, format: str = "markdown") -> str:
     """Ranks the runs below a folder, best objective first, with the config keys in which they differ.
 
-    Where runs watch different metrics, each metric has a ranking of its own. Runs that are not complete come
-    last, with how far they got and the last value of what they watch.
+    Runs that monitor different metrics are ranked separately. Incomplete runs come last, with their progress and
+    the last value of their metric.
 
     Args:
-        folder: A sweep's folder, `outputs/<name>`, or any folder with run folders at most two levels down.
+        folder: A sweep's folder, `outputs/<name>`, or any folder with run folders at most two levels deep.
         format: `markdown` for a table, `json` for a list of objects with the same content.
 
     Raises:
@@ -124,22 +124,22 @@ def sweep_table(folder: Path, *, format: str = "markdown") -> str:
     if format not in ("markdown", "json"):
         raise UserError(f"format={format} is unknown: choose markdown or json")
     if not folder.is_dir():
-        raise UserError(f"folder={folder} is no folder: give the one that holds the runs, such as outputs/NAME")
+        raise UserError(f"folder={folder} is not a folder: give the one that contains the runs, such as outputs/NAME")
     runs = [_read_run(path, name=path.relative_to(folder).as_posix()) for path in _run_folders(folder)]
     if not runs:
-        raise UserError(f"folder={folder} has no runs in it: no folder with a config.yaml, two levels down")
+        raise UserError(f"folder={folder} has no runs in it: no folder with a config.yaml, up to two levels deep")
     keys = _differing_keys([run.config for run in runs])
     rows = list(_ranked(runs))
     if format == "json":
         records = [_record(rank, run, keys) for rank, run in rows]
         return json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False)
     header = ["rank", "run", "objective", "value", "step", *keys, "status"]
-    cells = [[_cell(value) for value in _columns(rank, run, keys)] for rank, run in rows]
+    cells = [[_cell(value) for value in _row(rank, run, keys)] for rank, run in rows]
     return markdown_table([header, *cells])
 
 
 def _run_folders(folder: Path, *, depth: int = 2) -> Iterator[Path]:
-    """Yields the folders with a config.yaml, not looking into them any further."""
+    """Yields the folders that have a config.yaml, without descending into them."""
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or path.name.startswith("."):
             continue
@@ -150,16 +150,16 @@ def _run_folders(folder: Path, *, depth: int = 2) -> Iterator[Path]:
 
 
 def _read_run(path: Path, *, name: str) -> _Run:
-    """Reads what there is; a damaged file makes a run that says so, so that the others can be ranked."""
+    """Reads a run; its status reports a damaged file, so that the other runs can still be ranked."""
     try:
-        refuse_links_out(path)
+        refuse_external_links(path)
     except UserError:
-        return _Run(name, {}, _ABSENT, None, None, None, "has a link that leads out of it")
+        return _Run(name, {}, _ABSENT, None, None, None, "has a link that points outside it")
     try:
         config = dict(_flatten(read_mapping(path / "config.yaml")))
     except UserError:
         return _Run(name, {}, _ABSENT, None, None, None, "config.yaml is damaged")
-    watched = str(config.get("trainer.metric", _ABSENT))
+    monitored = str(config.get("trainer.metric", _ABSENT))
     try:
         results = json.loads((path / "results.json").read_text(encoding="utf-8"))
         objective = results["objective"]
@@ -167,16 +167,16 @@ def _read_run(path: Path, *, name: str) -> _Run:
         status = "complete" if results["complete"] else "not complete"
         return _Run(name, config, metric, mode, value, int(results["best_step"]), status)
     except FileNotFoundError:
-        step, value = _progress(path / "metrics.jsonl", watched)
+        step, value = _progress(path / "metrics.jsonl", monitored)
         limit = config.get("trainer.max_steps")
         reached = f"step {step or 0}" + (f" of {limit}" if limit else "")
-        return _Run(name, config, watched, None, value, step, f"not complete: {reached}")
+        return _Run(name, config, monitored, None, value, step, f"not complete: {reached}")
     except _UNREADABLE:
-        return _Run(name, config, watched, None, None, None, "results.json is damaged")
+        return _Run(name, config, monitored, None, None, None, "results.json is damaged")
 
 
 def _progress(path: Path, tag: str) -> tuple[int | None, float | None]:
-    """Returns the last step in metrics.jsonl and the last value of a tag; None for what is not there."""
+    """Returns the last step in metrics.jsonl and the last value of a tag; None if absent."""
     step = value = None
     if not path.is_file():
         return step, value
@@ -187,7 +187,7 @@ def _progress(path: Path, tag: str) -> tuple[int | None, float | None]:
                 step = max(step or 0, int(entry["step"]))
                 value = _finite(entry["value"]) if entry["tag"] == tag else value
             except _UNREADABLE:
-                continue  # a line that is being written, or was when the run was killed
+                continue  # a line that is being written, or was cut short when the run was killed
     return step, value
 
 
@@ -197,7 +197,7 @@ def _finite(value: Any) -> float | None:
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields full key and value of every leaf; a list is a leaf."""
+    """Yields the full key and the value of every leaf; a list is a leaf."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
@@ -206,7 +206,7 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Lists the keys that some of the configs have different values of, or only some have; not the name."""
+    """Lists the keys, except `name`, whose values differ between configs or that only some configs have."""
     readable = [config for config in configs if config]
     keys = dict.fromkeys(key for config in readable for key in config)
     return [
@@ -226,7 +226,7 @@ def _ranked(runs: Sequence[_Run]) -> Iterator[tuple[int | None, _Run]]:
             yield None, run
 
 
-def _columns(rank: int | None, run: _Run, keys: Sequence[str]) -> list[Any]:
+def _row(rank: int | None, run: _Run, keys: Sequence[str]) -> list[Any]:
     settings = [run.config.get(key, _ABSENT) for key in keys]
     return [
         _ABSENT if rank is None else rank,
@@ -253,21 +253,21 @@ def _record(rank: int | None, run: _Run, keys: Sequence[str]) -> dict[str, Any]:
 
 def _cell(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = "".join(char if char.isprintable() else " " for char in text)  # a terminal obeys some that are not
+    text = "".join(char if char.isprintable() else " " for char in text)  # no control characters to the terminal
     return text.replace("|", "\\|")
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Lays out rows, the first of them the header, as a Markdown table that reads well as it is."""
-    widths = _widths(rows)
+    """Formats rows, the first being the header, as a Markdown table with aligned columns."""
+    widths = _column_widths(rows)
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
     padded.insert(1, ["-" * max(width, 3) for width in widths])
     return "\n".join(f"| {' | '.join(row)} |" for row in padded)
 
 
-def _aligned(rows: Sequence[Sequence[str]], *, right: set[int]) -> str:
-    """Lays out rows in columns two spaces apart, numbers to the right."""
-    widths = _widths(rows)
+def _align_columns(rows: Sequence[Sequence[str]], *, right: set[int]) -> str:
+    """Formats rows in columns two spaces apart; the columns in `right` are right-aligned."""
+    widths = _column_widths(rows)
     return "\n".join(
         "  ".join(
             cell.rjust(width) if column in right else cell.ljust(width)
@@ -277,5 +277,5 @@ def _aligned(rows: Sequence[Sequence[str]], *, right: set[int]) -> str:
     )
 
 
-def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+def _column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(map(len, column)) for column in zip(*rows, strict=True)]
