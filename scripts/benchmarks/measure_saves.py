@@ -24,7 +24,7 @@ from seq2seq.data.loader import MicroBatch, StepBatches
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.system.config import Device, Precision
 from seq2seq.system.device import Runtime, build_runtime, keep_freed_memory
 from seq2seq.system.distributed import World

@@ -87,7 +87,7 @@ def supported_contenders(contenders: Sequence[str], model: Mapping[str, Any]) ->
 
 def best_weights(run: Path) -> Weights:
     """Returns the named tensors of a run's best checkpoint."""
-    from seq2seq.runs.checkpoint import CheckpointStore
+    from seq2seq.runs.checkpoint_store import CheckpointStore
 
     return CheckpointStore(run / "checkpoints").load("best", files=["model"]).tensors["model"]
 

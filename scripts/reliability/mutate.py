@@ -41,7 +41,8 @@ SCOPE = [
     "seq2seq/config", "seq2seq/training", "seq2seq/inference", "seq2seq/search", "seq2seq/models", "seq2seq/data",
     "seq2seq/tokenizers", "seq2seq/metrics", "seq2seq/pipeline/build.py", "seq2seq/pipeline/load.py",
     "seq2seq/pipeline/results.py", "seq2seq/pipeline/resume.py", "seq2seq/runs/averaging.py",
-    "seq2seq/runs/checkpoint.py", "seq2seq/runs/folder.py", "seq2seq/runs/manifest.py", "seq2seq/system/device.py",
+    "seq2seq/runs/checkpoint.py", "seq2seq/runs/checkpoint_store.py",
+    "seq2seq/runs/folder.py", "seq2seq/runs/manifest.py", "seq2seq/system/device.py",
     "seq2seq/system/distributed.py", "seq2seq/system/files.py",
 ]  # fmt: skip
 FAST = "not slow and not gpu"

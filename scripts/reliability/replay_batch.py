@@ -21,7 +21,7 @@ from seq2seq.data.batching import Batch
 from seq2seq.errors import UserError
 from seq2seq.models.objective import Objective
 from seq2seq.pipeline.load import load_model
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.folder import require_run
 from seq2seq.system.device import Runtime, build_runtime, seed_step
 from seq2seq.system.plain_yaml import read_mapping

@@ -7,7 +7,7 @@ from seq2seq.errors import UserError
 from seq2seq.pipeline.build import build_evaluator
 from seq2seq.pipeline.load import load_model
 from seq2seq.runs import averaging, tables
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.folder import RunFolder
 from seq2seq.system.config import Device
 from seq2seq.system.console import console_log

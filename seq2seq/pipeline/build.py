@@ -15,7 +15,7 @@ from seq2seq.errors import UserError
 from seq2seq.inference.evaluator import EvaluationConfig, Evaluator
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.system.device import Runtime, seed_step
 from seq2seq.system.distributed import World
 from seq2seq.tokenizers.pair import Tokenizers

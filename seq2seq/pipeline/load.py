@@ -11,7 +11,7 @@ from seq2seq.inference.generator import Generator
 from seq2seq.models.base import Seq2Seq
 from seq2seq.models.build import build_model
 from seq2seq.pipeline.build import copy_weights, vocabulary
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.folder import RunFolder, require_run
 from seq2seq.system.config import Device
 from seq2seq.system.device import Runtime, build_runtime

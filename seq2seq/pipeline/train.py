@@ -13,7 +13,8 @@ from seq2seq.pipeline.load import load_model
 from seq2seq.pipeline.prepare import prepare_data
 from seq2seq.pipeline.results import finite_objective, score_baselines, score_tests, scores_by_tag, write_generations
 from seq2seq.runs import tables
-from seq2seq.runs.checkpoint import Checkpoint, CheckpointStore
+from seq2seq.runs.checkpoint import Checkpoint
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.folder import RunFolder, write_json, write_text
 from seq2seq.runs.provenance import environment, provenance
 from seq2seq.runs.tracking import NullTracker, Tracker

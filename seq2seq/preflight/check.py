@@ -23,7 +23,7 @@ from seq2seq.preflight.diagnostics import Diagnostic, Severity, quality_diagnost
 from seq2seq.preflight.dry_run import dry_run
 from seq2seq.preflight.report import PreflightReport, resource_diagnostics, to_dict, to_text
 from seq2seq.preflight.subsample import subsampled
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.folder import RunFolder
 from seq2seq.runs.provenance import provenance
 from seq2seq.system.config import Device, Precision

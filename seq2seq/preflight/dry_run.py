@@ -24,7 +24,7 @@ from seq2seq.data.prepare import PreparedData
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.models.base import Seq2Seq
 from seq2seq.pipeline.build import build_evaluator, build_training
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.system.device import (
     Runtime,
     build_runtime,

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from seq2seq.runs.averaging import average as average_checkpoints
-from seq2seq.runs.checkpoint import Checkpoint, CheckpointSaveError, CheckpointStore
+from seq2seq.runs.checkpoint import Checkpoint
+from seq2seq.runs.checkpoint_store import CheckpointSaveError, CheckpointStore
 from seq2seq.runs.manifest import CheckpointError
 from seq2seq.runs.tracking import NullTracker
 from seq2seq.training.background import Background

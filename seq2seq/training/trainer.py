@@ -13,7 +13,8 @@ from torch import Tensor
 
 from seq2seq.data.loader import BatchLoader, StepBatches
 from seq2seq.errors import Interrupted, TrainingError
-from seq2seq.runs.checkpoint import Checkpoint, CheckpointStore
+from seq2seq.runs.checkpoint import Checkpoint
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.tracking import NullTracker
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from seq2seq.cli.main import run_command
-from seq2seq.runs.checkpoint import Checkpoint, CheckpointStore
+from seq2seq.runs.checkpoint import Checkpoint
+from seq2seq.runs.checkpoint_store import CheckpointStore
 
 SMALL = ("model.d_model=16", "model.embedding_size=8", "model.encoder_size=8", "trainer.eval_examples=0",
          "trainer.log_every=4", "trainer.eval_every=4", "trainer.keep_last=3")  # fmt: skip
@@ -151,7 +152,7 @@ SAVE_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 
 real = getattr(os, sys.argv[3])
 left = int(sys.argv[4])
@@ -214,7 +215,7 @@ FILL_THE_DISK = """
 import resource, sys
 from pathlib import Path
 import torch
-from seq2seq.runs.checkpoint import CheckpointSaveError, CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointSaveError, CheckpointStore
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
@@ -253,7 +254,7 @@ FULL_AT_A_SAVE = """
 import os, re, sys
 from pathlib import Path
 import torch
-from seq2seq.runs.checkpoint import CheckpointSaveError, CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointSaveError, CheckpointStore
 
 disk = Path(sys.argv[1])
 store = CheckpointStore(disk / "checkpoints")
@@ -287,7 +288,7 @@ READ_ONLY = """
 import subprocess, sys
 from pathlib import Path
 import torch
-from seq2seq.runs.checkpoint import CheckpointSaveError, CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointSaveError, CheckpointStore
 
 disk = Path(sys.argv[1])
 store = CheckpointStore(disk / "checkpoints")
@@ -318,7 +319,7 @@ def test_a_disk_that_turns_read_only_is_named_and_still_read(tmp_path: Path) -> 
 TRAIN_ON_A_SMALL_DISK = """
 import subprocess, sys
 from pathlib import Path
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 
 disk, arguments = Path(sys.argv[1]), sys.argv[2:]
 train = [sys.executable, "-m", "seq2seq", "train", *arguments]

@@ -18,7 +18,7 @@ from seq2seq.config.parse import parse
 from seq2seq.config.schema import Config
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.tokenizers.pair import Tokenizers, train_tokenizers
 from seq2seq.training.state import TrainState
 

@@ -6,7 +6,7 @@ import pytest
 from dying import Call, Change, Death, train
 from run_contents import contents, differences
 
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 
 # Saves, evaluations and log lines fall on different steps, and sometimes on the same.
 COMMON = ("trainer.log_every=3", "trainer.max_steps=14", "search=greedy", "search.max_length=12", "name=run")

@@ -82,7 +82,11 @@ def test_training_that_is_deterministic_refuses_such_an_operation(
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(Objective, "forward", drifting)
-    refusal = pytest.raises(UserError, match=r"trainer\.deterministic=true is not supported here") if wanted else nullcontext()
+    refusal = (
+        pytest.raises(UserError, match=r"trainer\.deterministic=true is not supported here")
+        if wanted
+        else nullcontext()
+    )
     with refusal:
         train_run(tmp_path, *SHORT, f"trainer.deterministic={str(wanted).lower()}")
     assert (tmp_path / "run" / "results.json").exists() != wanted

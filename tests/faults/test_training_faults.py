@@ -49,12 +49,13 @@ def test_the_batch_is_kept_while_a_checkpoint_is_written(
 ) -> None:
     """A save in the background clears away what looks like another save's remains: the batch waits for its end."""
     from seq2seq.runs import checkpoint
+    from seq2seq.runs.checkpoint_store import CheckpointStore
 
     prune, sync, half_written, cleared = (
-        checkpoint.CheckpointStore.prune, checkpoint.sync_folder, threading.Event(), threading.Event()
+        CheckpointStore.prune, checkpoint.sync_folder, threading.Event(), threading.Event()
     )  # fmt: skip
 
-    def slow_prune(self: checkpoint.CheckpointStore, keep: Any) -> None:
+    def slow_prune(self: CheckpointStore, keep: Any) -> None:
         half_written.wait(0.3)
         prune(self, keep)
         cleared.set()
@@ -67,7 +68,7 @@ def test_the_batch_is_kept_while_a_checkpoint_is_written(
         elif folder.name.startswith("step-"):
             cleared.clear()
 
-    monkeypatch.setattr(checkpoint.CheckpointStore, "prune", slow_prune)
+    monkeypatch.setattr(CheckpointStore, "prune", slow_prune)
     monkeypatch.setattr(checkpoint, "sync_folder", slow_sync)
     overrides = ("optim.lr=1e30", "trainer.max_skipped_steps=3", "trainer.eval_every=1000", "trainer.max_steps=1000",
                  "trainer.save_every=1", "trainer.log_every=5")  # fmt: skip
@@ -183,7 +184,7 @@ def test_a_full_disk_at_a_save_may_be_survived(
     train_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The kernel refuses to write larger files while the saves of steps 4 and 8 are under way."""
-    from seq2seq.runs.checkpoint import CheckpointStore
+    from seq2seq.runs.checkpoint_store import CheckpointStore
 
     save = CheckpointStore.save
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -29,7 +29,8 @@ from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUConfig
 from seq2seq.pipeline.build import copy_weights
-from seq2seq.runs.checkpoint import CheckpointError, CheckpointStore, load_checkpoint
+from seq2seq.runs.checkpoint import CheckpointError, load_checkpoint
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.folder import RunFolder
 from seq2seq.runs.tables import sweep_table
 from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind

@@ -37,7 +37,7 @@ from seq2seq.config import saved  # noqa: E402
 from seq2seq.config.rules import flatten  # noqa: E402
 from seq2seq.models.build import build_model  # noqa: E402
 from seq2seq.pipeline.build import vocabulary  # noqa: E402
-from seq2seq.runs.checkpoint import CheckpointStore  # noqa: E402
+from seq2seq.runs.checkpoint_store import CheckpointStore  # noqa: E402
 from seq2seq.search.config import SearchConfig  # noqa: E402
 from seq2seq.tokenizers.pair import load_tokenizers  # noqa: E402
 

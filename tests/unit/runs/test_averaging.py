@@ -6,7 +6,7 @@ from torch import Tensor
 
 from seq2seq.errors import UserError
 from seq2seq.runs.averaging import average
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.manifest import CheckpointError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.manifest import CheckpointError, NewerFormatError, read_manifest
 
 

@@ -16,7 +16,7 @@ from seq2seq.models.build import build_model
 from seq2seq.models.config import TieEmbeddings
 from seq2seq.models.transformer import Transformer
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World

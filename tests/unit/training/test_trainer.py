@@ -22,7 +22,7 @@ from seq2seq.errors import Interrupted, UserError
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
-from seq2seq.runs.checkpoint import CheckpointStore
+from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.tracking import NullTracker
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
