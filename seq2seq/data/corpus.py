@@ -54,8 +54,8 @@ class DataConfig:
     """The corpora of a run, length limits and filters.
 
     Lengths are in tokens, with EOS and without BOS. Validation and test sets are never filtered: their lines stay
-    aligned, and long texts are cut. The filters (`on_long`, `max_length_ratio`, `drop_*`) apply to training examples,
-    and the data report counts what each one drops.
+    aligned, and long texts are cut. The filters (`on_long`, `max_length_ratio`, `drop_*`) apply to training examples;
+    `data_report.json` counts what each one drops or truncates.
 
     Attributes:
         root: folder that relative paths are resolved against.
@@ -179,7 +179,7 @@ def corpus_files(config: CorpusConfig, root: Path, key: str) -> dict[str, Path]:
 
 
 def _locate(value: str, root: Path, key: str) -> Path:
-    """Resolves a configured path against the root and checks that it can be read."""
+    """Resolves a configured path against the root and checks that there is a file."""
     path = root / Path(value).expanduser()
     try:
         check_readable(path, f"{key}={value}")
@@ -195,7 +195,7 @@ def _locate(value: str, root: Path, key: str) -> Path:
 
 
 def read_examples(config: CorpusConfig, root: Path, key: str, *, errors: str = "strict") -> Iterator[Example]:
-    """Yields the examples of a corpus in order, one per line, including blank ones.
+    """Yields the examples of a corpus in order, one per line; blank lines count, except in JSONL.
 
     Args:
         config: the corpus section.
@@ -299,7 +299,7 @@ def _checked_text(value: object, name: str, location: str) -> str:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
             raise UserError(
-                f"{location}: field {name!r} contains half of a surrogate pair (\\u{ord(value[error.start]):04x}) "
+                f"{location}: field {name!r} contains a lone surrogate (\\u{ord(value[error.start]):04x}) "
                 f"at character {error.start + 1}, which is not valid text."
             ) from error
     return value
@@ -312,7 +312,7 @@ def _json_type(value: object) -> str:
 
 def _read_jsonl(files: dict[str, Path], config: CorpusConfig, errors: str) -> Iterator[Example]:
     ((key, path),) = files.items()
-    section = key.removesuffix("path") if key.startswith("data.") else ""  # `compare` has the same keys at its top
+    section = key.removesuffix("path") if key.startswith("data.") else ""  # of `compare`, whose keys have no prefix
     source_field = config.source_field or "source"
     target_field = config.target_field or "target"
     references_field = config.references_field

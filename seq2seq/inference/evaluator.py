@@ -99,13 +99,13 @@ class Evaluator:
                 sums: LossSums = objective(batch.src, batch.tgt_in, batch.rows, batch.labels, 0.0)
             return sums
 
-        fix = (
+        hint = (
             f"lower data.max_source_length={self.config.max_source_length} or "
             f"data.max_target_length={self.config.max_target_length}"
         )
         batches = evaluation_batches(store.source_lengths, store.target_lengths, batch_tokens=self.config.batch_tokens)
         for indices in batches[self._world.rank :: self._world.size]:
-            for _, sums in self.loss_splitter.map(indices, loss_sums, fix=fix):
+            for _, sums in self.loss_splitter.map(indices, loss_sums, hint=hint):
                 totals += torch.stack([sums.nll, sums.correct, sums.tokens]).double().cpu()
         model.train(was_training)
         nll, correct, tokens = self._world.sum(totals).tolist()
@@ -142,7 +142,7 @@ class Evaluator:
             outputs[rank :: self._world.size] = part
         return outputs
 
-    def explain(self, model: Seq2Seq, texts: Sequence[str]) -> list[GenerationOutput]:
+    def generate_with_attention(self, model: Seq2Seq, texts: Sequence[str]) -> list[GenerationOutput]:
         """Decodes texts greedily and returns outputs with the attention of each output token."""
         generator = self.generator([model], greedy=True)
         return [outputs[0] for outputs in generator.generate_nbest(texts, need_attention=True)]

@@ -13,7 +13,7 @@ from seq2seq.search.hypothesis import Hypothesis
 from seq2seq.search.search import decoding_mode
 
 
-def explain(
+def add_attention(
     results: list[list[Hypothesis]], models: Sequence[Seq2Seq], src: Tensor, *, precision: SearchPrecision
 ) -> None:
     """Sets `attention` of all hypotheses, and `copied` if a model copies.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from seq2seq.inference.explanation import explain
+from seq2seq.inference.explanation import add_attention
 from seq2seq.inference.oom import BatchSplitter
 from seq2seq.models.base import Seq2Seq
 from seq2seq.search.config import SearchConfig
@@ -23,7 +23,7 @@ from seq2seq.tokenizers.pair import Tokenizers
 _BATCHES_PER_BLOCK = 32
 
 # A whole block is held in memory and tokenized at once, and lines may be long: a block ends early at this many
-# characters. Blocks of ordinary lines stay below: it takes 2048 of the longest news articles to reach it.
+# characters, which is about a thousand news articles.
 _CHARACTERS_PER_BLOCK = 1 << 22
 
 
@@ -113,7 +113,7 @@ class Generator:
 
         Args:
             lines: consumed lazily.
-            block: number of lines read and decoded together; default 32 batches.
+            block: maximum number of lines read and decoded together, fewer if they are long; default 32 batches.
             need_attention: whether to set `attention` in the outputs, and `copied` if a model copies.
         """
         size = self.config.batch_size * _BATCHES_PER_BLOCK if block is None else block
@@ -131,13 +131,13 @@ class Generator:
 
         def search_batch(indices: list[int]) -> list[list[Hypothesis]]:
             src = _pad([sources[i] for i in indices]).to(self.device)
-            sentence_indices = torch.tensor(indices) + offset
+            sentence_indices = torch.tensor(indices) + offset  # seed of each sentence's samples, whatever its batch
             results = search(self.models, src, self.config, seed=self.seed, sentence_indices=sentence_indices)
             if need_attention:
-                explain(results, self.models, src, precision=self.config.precision)
+                add_attention(results, self.models, src, precision=self.config.precision)
             return results
 
-        fix = (
+        hint = (
             f"lower search.beam_size={self.config.beam_size}, search.max_length={self.config.max_length} or "
             f"data.max_source_length={self.max_source_length}"
         )
@@ -145,7 +145,7 @@ class Generator:
             for model in self.models:
                 stack.enter_context(model.frozen_weights())
             for batch in self._batches(sources):
-                for indices, results in self.splitter.map(batch, search_batch, fix=fix):
+                for indices, results in self.splitter.map(batch, search_batch, hint=hint):
                     for i, hypotheses in zip(indices, results, strict=True):
                         source_tokens = self.tokenizers.source.pieces(sources[i])
                         outputs[i] = [self._output(hypothesis, source_tokens) for hypothesis in hypotheses]

@@ -35,14 +35,14 @@ class BatchSplitter:
         self._action = action
 
     def map(
-        self, batch: Indices, process: Callable[[Indices], Result], *, fix: str
+        self, batch: Indices, process: Callable[[Indices], Result], *, hint: str
     ) -> Iterator[tuple[Indices, Result]]:
         """Yields each part of a batch with its result, in order.
 
         Args:
             batch: Indices of the examples.
             process: Computes the result of a part from its indices; called again with fewer when memory runs out.
-            fix: What a user can change if a single example is too large.
+            hint: What a user can change if a single example is too large.
 
         Raises:
             TrainingError: If there is not enough memory for a single example.
@@ -56,7 +56,7 @@ class BatchSplitter:
                 if not is_out_of_memory(error):
                     raise
                 if len(part) == 1:
-                    raise TrainingError(f"out of memory {self._action} a single example; {fix}") from error
+                    raise TrainingError(f"out of memory {self._action} a single example; {hint}") from error
             else:
                 yield part, result
                 done += len(part)

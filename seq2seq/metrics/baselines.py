@@ -1,4 +1,4 @@
-"""Baseline summaries without a model: the lead, a lower bound, and the extractive oracle, an upper bound.
+"""Summaries without a model: the lead, and the greedy extractive oracle, which shows how far selection can get.
 
 Both select sentences from the whole source, even where a model reads only its beginning, and write one sentence per
 line, which is how rouge-score finds sentence boundaries.
@@ -24,7 +24,7 @@ def baseline_texts(
         sources: The texts to summarise.
         refs: At least one reference per example; only the oracle uses them.
         config: The metrics section.
-        target_language: As in `score`: the oracle counts words as ROUGE does.
+        target_language: Language code; the oracle splits words as ROUGE does for this language.
     """
     texts: dict[str, list[str]] = {}
     for name in config.baselines:

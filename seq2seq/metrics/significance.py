@@ -10,9 +10,9 @@ Both tests recompute corpus scores from sums of the examples' sufficient statist
   the outputs of the two systems at random, example by example. Its p-value is how often the absolute difference is
   then larger than the observed one.
 
-Draws, seeding and p-values match sacrebleu's paired tests (`--paired-bs`, `--paired-ar`). These count strictly larger
-differences only, so two systems with the same outputs, or almost, get the smallest possible p-value. Differs from
-sacrebleu there: see `_difference`.
+Draws and seeding match sacrebleu's paired tests (`--paired-bs`, `--paired-ar`), and so do p-values, with one exception:
+sacrebleu counts strictly larger differences only, so two systems with the same outputs, or almost, get the smallest
+possible p-value. `_difference` corrects that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from seq2seq.metrics import Statistics, percentile_interval, resampled_sums
 
 Array = NDArray[np.float64]
 
-_BLOCK = 2**22  # random draws in memory at a time: 32 MiB
+_BLOCK = 2**22  # random draws per block; as float64 they take 32 MiB
 _WORD = 32  # numpy draws booleans from 32-bit words: blocks of a multiple of 32 rows draw the same as one block
 _ROUNDING = 1e-9  # tolerance for scores from 0 to 100 whose sums were added in different orders
 
@@ -115,12 +115,12 @@ def paired_tests(
         resampled = [_scores(statistics, sums[:, columns]) for sums in bootstrap_sums]
         tested[metric] = [TestedScore(values[0], *percentile_interval(resampled[0]), difference=None)]
         for i in range(1, len(systems)):
-            swaps = swapped[i - 1][:, columns]
-            system, baseline = _scores(statistics, totals[i] + swaps), _scores(statistics, totals[0] - swaps)
+            change = swapped[i - 1][:, columns]  # of the system's sums; the baseline's change by its negative
+            system, baseline = _scores(statistics, totals[i] + change), _scores(statistics, totals[0] - change)
             difference = _difference(
                 values[i] - values[0],
                 resampled[i] - resampled[0],
-                baseline - system,
+                system - baseline,
                 num_different=int(np.any(rows[i][:, columns] != rows[0][:, columns], axis=1).sum()),
             )
             tested[metric].append(TestedScore(values[i], *percentile_interval(resampled[i]), difference=difference))
@@ -144,9 +144,9 @@ def _difference(value: float, resampled: Array, randomized: Array, *, num_differ
     )
 
 
-def _p_value(chance: Array, observed: float) -> float:
-    """Returns the fraction of chance values above the observed one, counting the observation as one of them."""
-    return (int(np.count_nonzero(chance > observed + _ROUNDING)) + 1) / (len(chance) + 1)
+def _p_value(null: Array, observed: float) -> float:
+    """Returns the fraction of samples of the null distribution above the observed value, which counts as one."""
+    return (int(np.count_nonzero(null > observed + _ROUNDING)) + 1) / (len(null) + 1)
 
 
 def _scores(statistics: Statistics, sums: Array) -> Array:
@@ -154,16 +154,16 @@ def _scores(statistics: Statistics, sums: Array) -> Array:
     return np.array([statistics.score(row) for row in sums])
 
 
-def _swapped_sums(rows: Array, trials: int, seed: int) -> Array:
-    """Sums the rows [N, C] of the swapped examples, each swapped with probability 1/2: [trials, C]."""
+def _swapped_sums(differences: Array, trials: int, seed: int) -> Array:
+    """Sums the differences [N, C] of the swapped examples, each swapped with probability 1/2: [trials, C]."""
     rng = np.random.default_rng(seed)
-    count = len(rows)
+    count = len(differences)
     step = max(_BLOCK // count // _WORD, 1) * _WORD
-    sums = np.zeros((trials, rows.shape[1]))
+    sums = np.zeros((trials, differences.shape[1]))
     for start in range(0, trials, step):
         block = sums[start : start + step]
         swaps = rng.integers(2, size=(len(block), count), dtype=bool)
         width = _BLOCK // step
         for first in range(0, count, width):
-            block += swaps[:, first : first + width].astype(np.float64) @ rows[first : first + width]
+            block += swaps[:, first : first + width].astype(np.float64) @ differences[first : first + width]
     return sums

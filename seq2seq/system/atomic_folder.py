@@ -1,4 +1,4 @@
-"""Folders that appear complete or not at all, even if several processes build them or one is killed."""
+"""Cache folders that appear complete or not at all, even if several processes build them or one is killed."""
 
 import errno
 import fcntl
@@ -39,11 +39,11 @@ def build_once(
     Args:
         folder: the folder to build.
         build: fills an empty folder.
-        is_complete: whether a folder has the expected content; an incomplete one is replaced.
+        is_complete: whether a folder has the expected content; a stale or damaged one is replaced.
         log: receives a message for the user if another process is building the folder.
 
     Raises:
-        UserError: the parent folder is not writable.
+        UserError: the parent folder, below `cache_root`, is not writable.
         TrainingError: the disk is full.
     """
     if is_complete(folder):
@@ -60,7 +60,7 @@ def build_once(
         if error.errno in _NO_SPACE:
             raise TrainingError(
                 f"{folder.parent}: the disk is full ({error.strerror}). Free some space, or set "
-                "cache_root to a folder on another disk. Existing files are unchanged."
+                "cache_root to a folder on another disk. Complete cache entries are unchanged."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise UserError(

@@ -1,7 +1,7 @@
 """Distributed training: process groups, ranks, and collective operations.
 
-Without ``torchrun`` there is one process, and everything here is a no-op. Control messages (stop, best, texts) use a
-separate gloo group, so that they never wait for a GPU.
+Without ``torchrun`` there is one process, and everything here is a no-op. Whatever is exchanged
+besides gradients (stop requests, scores, generated texts) uses a separate gloo group, so that it never waits for a GPU.
 """
 
 import os
@@ -38,7 +38,8 @@ class World:
     def start(self, device_type: str, *, timeout_minutes: float) -> None:
         """Joins the process groups: NCCL on CUDA devices, gloo elsewhere.
 
-        The jobs of a sweep in one process share the default group: torchrun supports one rendezvous only.
+        The jobs of a sweep in one process share the default group, with the first job's timeout: torchrun supports one
+        rendezvous only.
         """
         if self.size == 1:
             return

@@ -1,4 +1,13 @@
-"""Signals that ask for a clean stop: the first is handled, a second exits immediately."""
+"""Signals that ask a process to stop: SIGINT, SIGTERM and SIGUSR1.
+
+What the first one does depends on the context; a second one exits immediately, except under torchrun:
+
+* `stop_requests`: recorded, for the training loop to finish its step, save and exit.
+* `StopRequest.abort_on_signal`: aborts an evaluation within that loop.
+* `interruptible`: raises `Interrupted`, for commands that have nothing to save.
+* `exit_on_signal`: exits at once, for imports.
+* `deferred_signals`: delivered at the end of the context, for starting child processes.
+"""
 
 import os
 import signal
@@ -10,11 +19,11 @@ from types import FrameType
 from seq2seq.errors import Interrupted
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 75}
-EXIT_RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: try again later
+EXIT_RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h, also for a time limit: run the same command again
 
 
 class Aborted(BaseException):
-    """The process was asked to stop during work that can be repeated."""
+    """A signal aborted work that the resumed run repeats, such as an evaluation; never leaves the training loop."""
 
 
 class StopRequest:
@@ -30,7 +39,7 @@ class StopRequest:
 
     @contextmanager
     def abort_on_signal(self, enabled: bool) -> Iterator[None]:
-        """Within the context, the first signal raises ``Aborted`` immediately; one before it, on entry.
+        """Within the context, the first signal raises ``Aborted`` immediately; entering after a signal raises it too.
 
         For work without side effects, such as an evaluation.
 
@@ -46,14 +55,14 @@ class StopRequest:
             self._abort_on_signal = False
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        """Records the first signal; a second one ends the process without saving."""
+        """Records the first signal; a second one ends the process without saving, except under torchrun."""
         code = EXIT_CODES[signal.Signals(signum)]
         if self.exit_code is None:
             self.exit_code = code
             if self._abort_on_signal:
                 raise Aborted
+        # torchrun forwards a signal that may have reached its processes already, and kills after half a minute.
         elif "TORCHELASTIC_RUN_ID" not in os.environ:
-            # torchrun forwards a signal that may have reached its processes already, and kills after half a minute.
             os._exit(code)
 
 
@@ -69,7 +78,7 @@ def stop_requests() -> Iterator[StopRequest]:
     Outside the main thread, where Python cannot install handlers, there are no requests.
 
     Raises:
-        Interrupted: If the block ends normally after a signal, which arrived while the last step was saved.
+        Interrupted: A signal arrived and the block ended normally, because its last step was done by then.
     """
     request = StopRequest()
     with _signal_handler(request.handle):
@@ -131,11 +140,11 @@ def deferred_signals() -> Iterator[None]:
     received: list[int] = []
     try:
         with _signal_handler(lambda signum, frame: received.append(signum)):
-            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
+            previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
             try:
                 yield
             finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+                signal.pthread_sigmask(signal.SIG_SETMASK, previous)
     finally:
         for signum in received:
             signal.raise_signal(signum)

@@ -35,7 +35,7 @@ class Tokenizers:
     joint: bool
 
     def fingerprint(self) -> str:
-        """Returns the hex sha256 of everything that affects encoding and decoding; equal on all machines."""
+        """Returns the hex sha256 of all that affects encoding (sampling aside) and decoding; equal on all machines."""
         fingerprints = [tokenizer.fingerprint() for _, tokenizer in self._named_tokenizers()]
         return hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()
 
@@ -83,8 +83,9 @@ def train_tokenizers(source: OpenTexts, target: OpenTexts, config: TokenizerConf
             raise UserError(
                 f"data.train has no {side} text to train the tokenizer on: all of its texts are empty or blank."
             )
-        train_line_tokenizer = train_words if config.kind == TokenizerKind.word else train_subwords
-        tokenizer = train_line_tokenizer(sentences, config, line_breaks=lines.found_breaks)
+        train_single_line = train_words if config.kind == TokenizerKind.word else train_subwords
+        # `found_breaks` is known only now: `sample_sentences` has read all texts.
+        tokenizer = train_single_line(sentences, config, line_breaks=lines.found_breaks)
         return MultilineTokenizer(tokenizer, lines.rule) if lines.found_breaks else tokenizer
 
     if config.joint:
@@ -205,11 +206,11 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 
 def _load_tokenizer(folder: Path, entry: dict[str, Any]) -> Tokenizer:
-    tokenizer = _load_line_tokenizer(folder, entry)
+    tokenizer = _load_single_line(folder, entry)
     return MultilineTokenizer(tokenizer, LineRule(entry["line_breaks"])) if "line_breaks" in entry else tokenizer
 
 
-def _load_line_tokenizer(folder: Path, entry: dict[str, Any]) -> Tokenizer:
+def _load_single_line(folder: Path, entry: dict[str, Any]) -> Tokenizer:
     path = folder / Path(entry["file"]).name  # only the name, so that no path leads out of the folder
     try:
         content = path.read_bytes()
@@ -219,7 +220,7 @@ def _load_line_tokenizer(folder: Path, entry: dict[str, Any]) -> Tokenizer:
         words = parse_vocabulary(content, path)
         splitter = WordSplitter(entry["word_tokenizer"])
         return WordTokenizer(words, splitter=splitter, lowercase=entry["lowercase"])
-    try:
+    try:  # the settings' own rules apply to the file too
         sampling = TokenizerConfig(sampling_alpha=entry["sampling_alpha"], sampling_nbest=entry["sampling_nbest"])
     except UserError as error:
         raise UserError(f"{folder / _DESCRIPTION} is damaged: {error}") from None

@@ -1,9 +1,9 @@
 """Subword regularization: random segmentations of text as a pure function of model, texts and seed.
 
-SentencePiece has sampling too, but salts its random generators in every process (version 0.2.3): a seed makes it
+SentencePiece has sampling too, but mixes a random value of the process into every seed (version 0.2.3): it is
 reproducible only within a process, and a resumed training would see different tokens. This module samples from the
 same distributions with its own generator; normalization and n-best lists are SentencePiece's. Two differences:
-`user_symbols` are never split (SentencePiece's unigram sampling may split them), and words are sampled one by one,
+`user_symbols` are never split (SentencePiece's unigram sampling may split them), and merges are sampled word by word,
 which is equivalent because no piece of our models spans two words.
 """
 
@@ -195,7 +195,8 @@ class _BpeDropout:
         drops = [uniform() < self._alpha for _ in range(num_merges)]
         if True not in drops:  # the common case: no merge is dropped
             return ids
-        return self._merge(word, itertools.chain(drops, iter(lambda: uniform() < self._alpha, None)))[0]
+        more_drops = (uniform() < self._alpha for _ in itertools.count())  # a dropped merge may lead to others
+        return self._merge(word, itertools.chain(drops, more_drops))[0]
 
     def _encode(self, word: str) -> tuple[list[Ids], int]:
         return self._merge(word, itertools.repeat(False))
@@ -239,7 +240,7 @@ class _NBestSampler:
         self._alpha = alpha
         self._nbest = nbest
         self._symbols = set(pieces.symbols.values())
-        # Unknown characters and user symbols are in every candidate, so their scores cancel out.
+        # Unknown characters are in every candidate, user symbols in every one that is kept: their scores cancel out.
         self._scores = [
             pieces.scores.get(self._processor.id_to_piece(i), 0.0) for i in range(self._processor.vocab_size())
         ]
@@ -254,6 +255,7 @@ class _NBestSampler:
         if not candidates:
             return []
         if self._symbols:
+            # The best segmentation never splits a user symbol; others may.
             num_symbols = self._count_symbols(candidates[0])
             candidates = [ids for ids in candidates if self._count_symbols(ids) == num_symbols]
         logs = [self._alpha * sum(self._scores[token] for token in ids) for ids in candidates]

@@ -84,7 +84,7 @@ class Validator:
         count = self._images
         if model.output.copies:
             count = min(max(self._samples, _NUM_COPY_EXAMPLES), num_decoded)
-        return self._evaluator.explain(model, [self._store.source_text(i) for i in range(count)])
+        return self._evaluator.generate_with_attention(model, [self._store.source_text(i) for i in range(count)])
 
     def log(self, result: ValidationResult, step: int) -> None:
         """Logs the values, and samples and heat maps if configured."""

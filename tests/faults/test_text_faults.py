@@ -229,7 +229,7 @@ def test_lone_surrogates_are_refused(tmp_path: Path, kind: TokenizerKind) -> Non
         with pytest.raises(ValueError, match=r"lone surrogate \(U\+D800 at character 2\)"):
             encode("ab\ud800")
     (tmp_path / "x.jsonl").write_text('{"source": "a", "target": "b"}\n{"source": "a\\udfff", "target": "b"}\n')
-    with pytest.raises(UserError, match=r"x\.jsonl:2: field 'source' contains half of a surrogate pair"):
+    with pytest.raises(UserError, match=r"x\.jsonl:2: field 'source' contains a lone surrogate"):
         open_corpus(
             CorpusConfig(path="x.jsonl"), prepared(tmp_path, joined(LINES), joined(LINES)).tokenizers,
             DataConfig(root=str(tmp_path)), key="data.test.x",

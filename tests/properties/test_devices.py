@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from seq2seq.inference.explanation import explain
+from seq2seq.inference.explanation import add_attention
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUAttention, GRUConfig
@@ -76,7 +76,7 @@ def test_search_makes_tensors_where_the_model_is(settings: dict[str, Any]) -> No
     with Makers() as makers:
         for chosen in ([model] for model in models):
             config = SearchConfig(max_length=9, **settings)
-            explain(search(chosen, src, config), chosen, src, precision=config.precision)
+            add_attention(search(chosen, src, config), chosen, src, precision=config.precision)
         search(models, src, SearchConfig(max_length=9, **settings))
     assert makers.found <= ON_THE_HOST
 

@@ -68,7 +68,7 @@ def test_jsonl(tmp_path: Path) -> None:
         ('{"source": null, "target": "b"}', r"x\.jsonl:2: field 'source' contains a JSON null"),
         (
             '{"source": "a\\ud800", "target": "b"}',
-            r"x\.jsonl:2: field 'source' contains half of a surrogate pair",
+            r"x\.jsonl:2: field 'source' contains a lone surrogate",
         ),
         ('{"source": "a", "target": "b", "more": [1]}', r"x\.jsonl:2: field 'more' contains a JSON number"),
     ],

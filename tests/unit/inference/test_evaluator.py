@@ -167,12 +167,14 @@ def test_evaluations_during_training_are_greedy_whatever_the_search(
     for other in (SearchConfig(beam_size=4, n_best=3, max_length=5), SearchConfig(sampling=True, max_length=5)):
         found = evaluator(tokenizers, search=other)
         assert found.generate([model], store, examples=4, greedy=True) == expected
-        assert [output.text for output in found.explain(model, [source for source, _ in TEXTS[:4]])] == expected
+        assert [
+            output.text for output in found.generate_with_attention(model, [source for source, _ in TEXTS[:4]])
+        ] == expected
     assert len(evaluator(tokenizers).generate([model], store, examples=99)) == len(TEXTS)
 
 
 def test_explanations_have_the_attention_of_each_token(tokenizers: Tokenizers, model: Seq2Seq) -> None:
-    (output,) = evaluator(tokenizers).explain(model.eval(), ["a b c"])
+    (output,) = evaluator(tokenizers).generate_with_attention(model.eval(), ["a b c"])
     assert output.source_tokens[:3] == ["a", "b", "c"]
     assert output.attention is not None
     assert output.attention.shape == (len(output.tokens), len(output.source_tokens))

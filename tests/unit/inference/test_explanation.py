@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seq2seq.inference.explanation import explain, forced_explanation
+from seq2seq.inference.explanation import add_attention, forced_explanation
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUConfig
@@ -29,7 +29,7 @@ def build(seed: int, *, family: str = "transformer", copy: bool = True) -> Seq2S
 
 def explained(models: list[Seq2Seq], src: Tensor, config: SearchConfig) -> list[list[Hypothesis]]:
     found = search(models, src, config)
-    explain(found, models, src, precision=config.precision)
+    add_attention(found, models, src, precision=config.precision)
     return found
 
 
@@ -93,7 +93,7 @@ def test_sentences_may_have_different_numbers_of_hypotheses() -> None:
     models = [build(0)]
     found = search(models, SRC, SearchConfig(beam_size=2, n_best=2, max_length=6))
     del found[0][1:]
-    explain(found, models, SRC, precision=SearchPrecision.fp32)
+    add_attention(found, models, SRC, precision=SearchPrecision.fp32)
     assert [[hypothesis.attention is not None for hypothesis in each] for each in found] == [[True], [True, True]]
 
 

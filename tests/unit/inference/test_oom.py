@@ -25,12 +25,12 @@ def test_each_item_is_processed_once_and_in_order(max_items: int, count: int) ->
 
     parts = splitter()
     for _ in range(2):
-        found = list(parts.map(list(range(count)), process, fix=""))
+        found = list(parts.map(list(range(count)), process, hint=""))
         assert [i for indices, _ in found for i in indices] == list(range(count))
         assert all(result == [-i for i in indices] for indices, result in found)
         failures = parts.failures
     assert (failures > 0) == (count > max_items)
-    assert list(parts.map(list(range(count)), process, fix="")) == found
+    assert list(parts.map(list(range(count)), process, hint="")) == found
     assert parts.failures == failures  # the second time the size was known
 
 
@@ -39,7 +39,7 @@ def test_arrays_are_split_like_lists() -> None:
         allocate(excess=max(0, len(indices) - 2))
         return int(indices.sum())
 
-    assert sum(result for _, result in splitter().map(np.arange(10), process, fix="")) == 45
+    assert sum(result for _, result in splitter().map(np.arange(10), process, hint="")) == 45
 
 
 def test_other_errors_are_raised() -> None:
@@ -47,4 +47,4 @@ def test_other_errors_are_raised() -> None:
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        list(splitter().map([1, 2], process, fix=""))
+        list(splitter().map([1, 2], process, hint=""))

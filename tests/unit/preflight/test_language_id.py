@@ -21,7 +21,7 @@ PAIRS = list(zip(ENGLISH, GERMAN, strict=True)) * 10
         ("ｈｅｌｌｏ", "FULLWIDTH"),
         ("123 ... !", None),
         ("", None),
-        ("\ud800", None),  # half of a surrogate pair has no name
+        ("\ud800", None),  # a lone surrogate has no name
     ],
 )
 def test_script_of_most_letters(text: str, script: str | None) -> None:

@@ -37,7 +37,7 @@ class Store:
 
 
 class Evaluator:
-    """Has answers ready and remembers what it was asked to explain."""
+    """Has answers ready and records what it was asked for."""
 
     def __init__(self, copied: list[float] | None) -> None:
         self.copied = copied
@@ -53,7 +53,7 @@ class Evaluator:
     def score(self, outputs: Sequence[str], store: Store) -> dict[str, float]:
         return SCORES
 
-    def explain(self, model: object, texts: Sequence[str]) -> list[GenerationOutput]:
+    def generate_with_attention(self, model: object, texts: Sequence[str]) -> list[GenerationOutput]:
         self.explained = list(texts)
         return [output(self.copied) for _ in texts]
 
