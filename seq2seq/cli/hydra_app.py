@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from seq2seq.config.parse import configs_folder, known_keys, register_schema, unknown_key
+from seq2seq.config.parse import configs_folder, known_keys, register_schema, unknown_key_message
 from seq2seq.errors import UserError
 
 # What Hydra raises for wrong overrides: the last two for an invalid option name, and for its own settings.
@@ -88,7 +88,7 @@ def _hydra_raises_errors() -> Iterator[None]:
 
 
 def _explain(error: Exception, arguments: list[str], schema: type) -> str:
-    """Returns a message that names the first override with an unknown key; else Hydra's own message."""
+    """Returns a message about the first unreadable override or unknown key; else Hydra's own message."""
     keys = known_keys(schema)
     parser = OverridesParser.create()
     for argument in arguments:
@@ -106,20 +106,23 @@ def _explain(error: Exception, arguments: list[str], schema: type) -> str:
             continue  # Hydra's own settings, and the selection of a config group
         is_test_set = key.startswith("data.test.")  # with a name that the user chose
         if key not in keys and not is_test_set:
-            return unknown_key(key, keys)
+            return unknown_key_message(key, keys)
     missing = error.__cause__
     if isinstance(missing, ConfigAttributeError | ConfigKeyError) and missing.full_key in keys:
-        return unknown_key(missing.full_key, keys)  # a key of the other model family
+        return unknown_key_message(missing.full_key, keys)  # a key of the other model family
     reasons = [str(error).strip()]
     if error.__cause__ is not None:
         reasons.append(str(error.__cause__).strip())
     lines = [line.strip() for reason in reasons for line in reason.splitlines()]
     message = " ".join(line for line in lines if line and not line.startswith(_INTERNAL_LINES))
-    return re.sub(r" \w+_schema\b", "", message)  # internal options of config groups
+    return re.sub(r" \w+_schema\b", "", message)  # the structured configs that `register_schema` stores
 
 
 def _choice(group: str, *, _root_: DictConfig) -> str:
-    """Resolves ``${choice:GROUP}`` to the selected option; before a sweep's first job only Hydra's section has it."""
+    """Resolves ``${choice:GROUP}`` to the option selected in a config group.
+
+    Before a sweep's first job it is known to ``HydraConfig`` only, not to the config itself.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     choices = _root_.hydra.runtime.choices if "hydra" in _root_ else HydraConfig.get().runtime.choices

@@ -85,7 +85,7 @@ def check_keys(values: Mapping[Any, Any], schema: DictConfig, prefix: str = "") 
     for key, value in values.items():
         full_key = prefix + str(key)
         if key not in schema.keys():  # noqa: SIM118 - `in` is false for keys whose value is missing
-            raise UserError(unknown_key(full_key, [prefix + str(known) for known in schema.keys()]))  # noqa: SIM118
+            raise UserError(unknown_key_message(full_key, [prefix + str(known) for known in schema.keys()]))  # noqa: SIM118
         node = schema._get_node(key)
         if isinstance(node, ListConfig) and not isinstance(value, list | None):
             raise UserError(f"{full_key}={value}: must be a list, such as {full_key}=[a,b]")
@@ -102,7 +102,7 @@ def check_keys(values: Mapping[Any, Any], schema: DictConfig, prefix: str = "") 
             check_keys(value, node, f"{full_key}.")
 
 
-def unknown_key(key: str, known: list[str]) -> str:
+def unknown_key_message(key: str, known: list[str]) -> str:
     """Returns the message for an unknown key: the nearest known key, or the model family that has it."""
     for family, schema in FAMILIES.items():
         if key in (f"model.{entry.name}" for entry in fields(schema)):

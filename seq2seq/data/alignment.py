@@ -21,7 +21,7 @@ _LINE_END_LIKE = {
     "\u2029": "U+2029",
 }
 _MAX_GAP = 1000  # lines; a larger difference is not explained by lost or added lines
-_MIN_EVIDENCE = 8.0  # nats by which the best split must reduce the length mismatch, against chance
+_MIN_COST_REDUCTION = 8.0  # sum of |log length ratio| that the best split must save; less may be chance
 
 
 def describe_mismatch(files: dict[str, Path], counts: list[int], *, errors: str) -> str:
@@ -80,15 +80,15 @@ def find_unpaired_line(shorter: Iterator[int], longer: Iterator[int], gap: int) 
     Returns:
         The line number, or None if no line is clearly better than the end of the file.
     """
-    window = deque(islice(longer, gap), maxlen=gap + 1)
-    excess = lowest = 0.0  # cost of pairing the lines so far without the offset, minus the cost with it
+    window = deque(islice(longer, gap), maxlen=gap + 1)  # of the longer file: window[0] is the line without the offset
+    difference = lowest = 0.0  # cost of pairing the lines so far without the offset, minus the cost with it
     best = 1
     for line_number, (length, offset_length) in enumerate(zip(shorter, longer, strict=False), start=1):
         window.append(offset_length)
-        excess += _cost(length, window[0]) - _cost(length, offset_length)
-        if excess < lowest:
-            lowest, best = excess, line_number + 1
-    return best if excess - lowest > _MIN_EVIDENCE else None
+        difference += _cost(length, window[0]) - _cost(length, offset_length)
+        if difference < lowest:
+            lowest, best = difference, line_number + 1
+    return best if difference - lowest > _MIN_COST_REDUCTION else None
 
 
 def _cost(left: int, right: int) -> float:

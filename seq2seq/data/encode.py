@@ -118,36 +118,36 @@ class _Encoder:
         self._data = data
         self._training = training
         self._seen = SeenPairs() if training and data.drop_duplicates else None
-        self._source = SideCounter(tokenizers.source, limit=data.max_source_length)
-        self._target = SideCounter(tokenizers.target, limit=data.max_target_length)
+        self._source_stats = SideCounter(tokenizers.source, limit=data.max_source_length)
+        self._target_stats = SideCounter(tokenizers.target, limit=data.max_target_length)
         self._dropped = dict.fromkeys(REASONS, 0)
         self._read = 0
         self._kept = 0
 
     def encode_task(self, chunk: list[Example]) -> Callable[[], _Encoded]:
-        """Filters the next examples by their text; returns a function that encodes the rest, in any thread."""
+        """Filters the next examples by their text; returns a function that encodes those kept, in any thread."""
         corpus_indices = np.arange(self._read, self._read + len(chunk), dtype=INT64)
         self._read += len(chunk)
-        self._source.add_texts([example.source for example in chunk])
-        self._target.add_texts([example.target for example in chunk])
+        self._source_stats.add_texts([example.source for example in chunk])
+        self._target_stats.add_texts([example.target for example in chunk])
         if self._training:
             mask = self._text_mask(chunk)
             chunk, corpus_indices = [chunk[i] for i in np.flatnonzero(mask)], corpus_indices[mask]
         return partial(self._encode, chunk, corpus_indices)
 
     def _encode(self, chunk: list[Example], corpus_indices: IntArray) -> _Encoded:
-        source = self._writer.source_sequences(self._tokenizers.source.encode_batch([e.source for e in chunk]))
-        target = self._writer.target_sequences(self._tokenizers.target.encode_batch([e.target for e in chunk]))
+        source = self._writer.pack_source(self._tokenizers.source.encode_batch([e.source for e in chunk]))
+        target = self._writer.pack_target(self._tokenizers.target.encode_batch([e.target for e in chunk]))
         return _Encoded(chunk, corpus_indices, source, target)
 
     def add(self, encoded: _Encoded) -> None:
         """Filters encoded examples by their lengths, counts and writes them."""
-        self._source.add_ids(encoded.source)
-        self._target.add_ids(encoded.target)
+        self._source_stats.add_ids(encoded.source)
+        self._target_stats.add_ids(encoded.target)
         if self._training:
             encoded = encoded.select(self._length_mask(encoded.source, encoded.target))
-        self._source.add_kept(encoded.source)
-        self._target.add_kept(encoded.target)
+        self._source_stats.add_kept(encoded.source)
+        self._target_stats.add_kept(encoded.target)
         self._writer.add_ids(encoded.source, encoded.target)
         self._writer.add_texts(encoded.examples, encoded.corpus_indices)
         self._kept += len(encoded.examples)
@@ -155,7 +155,7 @@ class _Encoder:
     def report(self) -> SplitReport:
         """Reports what was read, dropped and kept so far."""
         dropped = {reason: count for reason, count in self._dropped.items() if count}
-        return SplitReport(self._read, self._kept, dropped, self._source.result(), self._target.result())
+        return SplitReport(self._read, self._kept, dropped, self._source_stats.result(), self._target_stats.result())
 
     def _text_mask(self, chunk: list[Example]) -> Mask:
         """Returns which examples [B] to keep, judging by their text; counts the others."""

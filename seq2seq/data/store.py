@@ -180,8 +180,8 @@ class TokenStore:
                     indices = range(start, min(start + _SAMPLING_CHUNK, len(self)))
                     source = [self.source_text(index) for index in indices]
                     target = [self.target_text(index) for index in indices]
-                    sources = writer.source_sequences(tokenizers.source.sample_batch(source, seed=seeds[0]))
-                    targets = writer.target_sequences(tokenizers.target.sample_batch(target, seed=seeds[1]))
+                    sources = writer.pack_source(tokenizers.source.sample_batch(source, seed=seeds[0]))
+                    targets = writer.pack_target(tokenizers.target.sample_batch(target, seed=seeds[1]))
                     for side, texts, sampled in zip(sides, (source, target), (sources, targets), strict=True):
                         side.add_texts(texts)
                         side.add_ids(sampled)
@@ -296,11 +296,11 @@ class StoreWriter:
     ) -> None:
         self._close()
 
-    def source_sequences(self, ids: Sequence[Sequence[int]]) -> RaggedArray:
+    def pack_source(self, ids: Sequence[Sequence[int]]) -> RaggedArray:
         """Returns encoded sources in the dtype that they are stored in."""
         return RaggedArray.from_rows(ids, self._dtypes[0])
 
-    def target_sequences(self, ids: Sequence[Sequence[int]]) -> RaggedArray:
+    def pack_target(self, ids: Sequence[Sequence[int]]) -> RaggedArray:
         """Returns encoded targets in the dtype that they are stored in."""
         return RaggedArray.from_rows(ids, self._dtypes[1])
 

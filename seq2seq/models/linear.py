@@ -1,11 +1,11 @@
 """Linear layers with bias and ReLU fused into the matrix product on the CPU.
 
 In bfloat16 on the CPU, `torch.nn.Linear` first writes the bias into the result, then adds the product to it, and ReLU
-reads and writes the result once more. oneDNN fuses all of it into the product, but torch exposes that kernel without a
-gradient, so this module defines the backward pass.
+reads and writes the result once more. oneDNN fuses all of it into the matrix product, but torch exposes that kernel
+without a gradient, so this module defines the backward pass.
 
-oneDNN compiles one kernel per shape, which takes longer than most products, and caches a thousand of them, up to a MiB
-each. The shapes of text batches vary, so rows are padded to one of a few sizes.
+oneDNN compiles one kernel per shape, which takes longer than most matrix products, and caches a thousand of them,
+up to a MiB each. The shapes of text batches vary, so rows are padded to one of a few sizes.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def pad_rows(x: Tensor, *, dim: int = 0) -> Tensor:
 
 
 def round_up(rows: int) -> int:
-    """Rounds up to a multiple of 16 and of 1/32 of the power of two below `rows`; adds at most 3 % from 512 on."""
+    """Rounds up to a multiple of max(16, p / 32), p the largest power of two up to `rows`; adds about 3 % at most."""
     step = max(16, 1 << max(0, rows.bit_length() - 6))
     return -(-rows // step) * step
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype for sums and elementwise functions of `dtype`: at least float32."""
+    """The accumulation dtype of `dtype`, for sums and elementwise functions: at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 

@@ -108,7 +108,7 @@ def _check(settings: CompareConfig, others: Sequence[str], given: Sequence[str])
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Returns the names of the systems in tables: the last part of each path, or the whole path if ambiguous."""
+    """Returns the names of the systems in tables: the last part of each path, or all whole paths if two agree in it."""
     short = [Path(path).absolute().name for path in paths]
     names = short if len(set(short)) == len(short) else list(paths)
     return [name if name not in names[:i] else f"{name} ({i + 1})" for i, name in enumerate(names)]
@@ -118,7 +118,7 @@ def _inputs_from_runs(settings: CompareConfig, others: Sequence[str], given: Seq
     """Yields each test set of the first run with the outputs of all runs."""
     paths = [("run", str(settings.run)), *(("other", path) for path in others)]
     labels = [f"{key}={path}" for key, path in paths]
-    folders = [_complete_run(path, key) for key, path in paths]
+    folders = [_require_complete_run(path, key) for key, path in paths]
     data = [settings.data, *(_data_of(folder, settings.data, given) for folder in folders[1:])]
     names = _names([path for _, path in paths])
     named = _test_sets(given)
@@ -140,7 +140,7 @@ def _inputs_from_runs(settings: CompareConfig, others: Sequence[str], given: Seq
         )
 
 
-def _complete_run(path: str, key: str) -> RunFolder:
+def _require_complete_run(path: str, key: str) -> RunFolder:
     folder = require_run(path, key=key)
     if folder.read_results() is None:
         raise UserError(
@@ -155,6 +155,8 @@ def _data_of(folder: RunFolder, first: DataConfig, given: Sequence[str]) -> Data
     data = saved.load(folder.config).data
     if "data.root" in given:
         data = replace(data, root=first.root)
+    if "data.encoding_errors" in given:
+        data = replace(data, encoding_errors=first.encoding_errors)
     return replace(data, test=data.test | {name: first.test[name] for name in _test_sets(given) & first.test.keys()})
 
 
@@ -219,7 +221,7 @@ def _warn_if_scores_differ(paths: Sequence[str], results: Sequence[Comparison]) 
                     continue
                 if abs(entry["score"] - scores[index].score) > 0.005:
                     LOGGER.warning(
-                        "%s: the outputs in generations have a %s of %.2f on %s, results.json has %.2f: outputs or "
+                        "%s: the outputs in generations/ have a %s of %.2f on %s, results.json has %.2f: outputs or "
                         "references have changed since",
                         path, metric, scores[index].score, result.test_set, entry["score"],
                     )  # fmt: skip

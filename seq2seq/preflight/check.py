@@ -101,7 +101,11 @@ def _inspect(config: Config, folder: RunFolder, *, command: str, scratch: Path) 
         device = build_runtime(config.trainer.device, config.trainer.precision).device
         free_bytes = machine.available_memory(device)
         report.dry_run = dry_run(
-            config, prepared, free_bytes=free_bytes, subsampled=report.subsampled, init_weights=not resumes
+            config,
+            prepared,
+            free_bytes=free_bytes,
+            subsampling=report.subsampled,
+            init_weights=not resumes,
         )
         diagnostics += resource_diagnostics(config.trainer, report)
     return report

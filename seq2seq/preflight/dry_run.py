@@ -39,7 +39,7 @@ from seq2seq.training.step import TrainStep
 
 _WARMUP_STEPS = 2  # not timed: the first steps are slower
 _MAX_STEPS, _MAX_SECONDS = 20, 6.0  # timing ends after so many steps or seconds, but not before three steps
-_FRACTIONS = 8, 4, 2  # an eighth, a quarter and a half of the largest batches are tried before the whole
+_DIVISORS = 8, 4, 2  # an eighth, a quarter and a half of the largest batches are tried before the whole
 _SAFE_SHARE = 0.8  # of the free memory: a batch that is estimated to need more is not tried
 _FORWARD_SHARE = 1 / 3  # of a step's time: a backward pass costs two forward ones (Kaplan et al. 2020, section 2.1)
 
@@ -102,7 +102,7 @@ class DryRun:
 
 
 def dry_run(
-    config: Config, prepared: PreparedData, *, free_bytes: int, subsampled: int = 1, init_weights: bool = True
+    config: Config, prepared: PreparedData, *, free_bytes: int, subsampling: int = 1, init_weights: bool = True
 ) -> DryRun:
     """Measures memory and speed of a run in a child process.
 
@@ -114,11 +114,11 @@ def dry_run(
         config: Configuration of the run.
         prepared: Prepared data of the run.
         free_bytes: Bytes of free memory.
-        subsampled: How many training examples each example of ``prepared`` stands for.
+        subsampling: n if ``prepared`` has every n-th training example only.
         init_weights: Whether to load the initial weights; false if training resumes from a checkpoint.
 
     Raises:
-        TrainingError: If memory does not suffice for a single example.
+        TrainingError: If memory does not suffice for the model or a single example, or the child was killed.
         UserError: If the model cannot be built, or its initial weights cannot be loaded.
     """
     context = multiprocessing.get_context("spawn")
@@ -128,9 +128,11 @@ def dry_run(
             _dry_run, config, prepared, free_bytes=free_bytes, init_weights=init_weights, folder=Path(folder)
         )
         process = context.Process(target=_child_main, args=(child_connection,), daemon=True)
-        resource_tracker.ensure_running()  # otherwise the first process starts it, which unblocks signals
+        # multiprocessing's own tracker process; started within `deferred_signals`, it would unblock SIGINT there.
+        resource_tracker.ensure_running()
         try:
-            with deferred_signals():  # only for the start: the child reads its task later, once it has imported torch
+            # Only for the start: the task goes through the pipe, as unpickling it imports torch, which takes seconds.
+            with deferred_signals():
                 process.start()
             child_connection.close()
             result = _receive_result(connection, task, process, free_bytes=free_bytes)
@@ -143,7 +145,7 @@ def dry_run(
     assert isinstance(result, DryRun)
     if result.speed is None:
         return result
-    return replace(result, speed=replace(result.speed, steps_per_epoch=result.speed.steps_per_epoch * subsampled))
+    return replace(result, speed=replace(result.speed, steps_per_epoch=result.speed.steps_per_epoch * subsampling))
 
 
 def _receive_result(
@@ -229,10 +231,10 @@ def _estimate_peak_bytes(step: TrainStep, batches: Sequence[Batch], runtime: Run
     """
     step.warm_up_memory([MicroBatch(_first_examples(batch, 1), 1.0) for batch in batches])
     base = estimate = _peak_bytes(runtime)
-    for fraction, batch in product(_FRACTIONS, batches):
+    for divisor, batch in product(_DIVISORS, batches):
         if estimate > safe_bytes:
             break
-        part = _first_examples(batch, len(batch.indices) // fraction)
+        part = _first_examples(batch, len(batch.indices) // divisor)
         step.warm_up_memory([MicroBatch(part, 1.0)])
         estimate = max(estimate, base + (_peak_bytes(runtime) - base) * len(batch.indices) // len(part.indices))
     return estimate

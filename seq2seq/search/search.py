@@ -39,7 +39,7 @@ def search(
         src: [B, S] int64, each ending with the end of sentence and padded on the right; on the models' device.
         config: the settings of the search.
         seed: for sampling, if `config.seed` is None.
-        sentence_indices: [B] int64, what a sentence's samples depend on besides the seed; default 0, 1, ... B - 1.
+        sentence_indices: [B] int64, with the seed they determine each sentence's samples; default 0, 1, ... B - 1.
 
     Returns:
         For each source up to `config.n_best` hypotheses, at least one, best first.
@@ -77,7 +77,7 @@ def decoding_mode(models: Sequence[Seq2Seq], device: torch.device, precision: Se
     training = [model.training for model in models]
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(exact_fp32())  # no TF32: outputs must not depend on the shape of the batch
+        stack.enter_context(exact_fp32())  # no TF32: its error would make outputs depend on the batch
         # Entered even if disabled, so that a surrounding autocast does not change the precision of the search.
         stack.enter_context(torch.autocast(device.type, dtype=dtype, enabled=dtype is not None))
         for model, was_training in zip(models, training, strict=True):

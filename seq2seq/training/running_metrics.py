@@ -39,7 +39,7 @@ class RunningMetrics:
     Attributes:
         steps: Number of steps.
         seconds: Time spent in them.
-        padding: Sum of the padding shares of the steps.
+        padding: Sum over the steps of the fraction of positions that are padding.
     """
 
     def __init__(self, device: torch.device):

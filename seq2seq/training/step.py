@@ -32,7 +32,7 @@ class TrainStep:
     """Updates a model, and holds the state that changes with the updates.
 
     A non-finite loss makes the gradients of all ranks non-finite, so the gradient norm alone tells whether to skip the
-    update, without synchronizing with the device.
+    update (in fp16, the gradient scaler's own check). No synchronization with the device is needed.
 
     Args:
         model: The model on its device, with its initial weights.
@@ -78,7 +78,7 @@ class TrainStep:
             objective = DistributedDataParallel(
                 objective,
                 device_ids=[device.index] if device.type == "cuda" else None,
-                broadcast_buffers=False,  # constant tables, which may have grown on one rank only
+                broadcast_buffers=False,  # constant tables of positions, which may have grown on one rank only
             )
         return objective
 
@@ -164,6 +164,7 @@ class TrainStep:
         with nullcontext() if is_last else self._no_sync():
             with self._runtime.autocast():
                 sums = self._objective(batch.src, batch.tgt_in, batch.rows, batch.labels, self._config.label_smoothing)
+            # Only a model with coverage gives a coverage loss that requires a gradient.
             loss = sums.loss + coverage_weight * sums.coverage_loss if sums.coverage_loss.requires_grad else sums.loss
             one_or_nan = 1 + 0 * loss.detach()  # NaN if the loss is not finite, so that all gradients become NaN
             self._scaler.scale(loss * one_or_nan * (scale * micro.weight)).backward()
@@ -199,7 +200,10 @@ class TrainStep:
         return self._ema.applied(self.model) if self._ema is not None else nullcontext()
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Returns copies of all tensors of a checkpoint, by file and name."""
+        """Returns copies of all tensors of a checkpoint, by file and name.
+
+        With a moving average, "model" holds the averaged weights and "training" those that training continues with.
+        """
         live: dict[str, dict[str, Tensor]] = {
             "optimizer": optim.optimizer_tensors(self._optimizer, self.model.named_parameters())
         }

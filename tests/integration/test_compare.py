@@ -149,11 +149,19 @@ def test_a_corpus_that_was_moved(compare: Compare, home: Path) -> None:
     assert err.count("results.json has") == 4  # two runs, two metrics: these are other references
 
 
+def test_encoding_errors_given_on_the_command_line_apply_to_all_runs(compare: Compare, home: Path) -> None:
+    source = home / "corpus" / "news.en"
+    source.write_bytes(source.read_bytes().replace(b" ", b" \xff", 1))
+    assert "UTF-8" in compare("run=runs/a", "other=runs/b")[2]
+    code, _, err = compare("run=runs/a", "other=runs/b", "data.encoding_errors=replace")
+    assert code == 0, err
+
+
 def test_outputs_that_changed_since_are_reported(compare: Compare, home: Path) -> None:
     write(home / "runs" / "b" / "generations" / "news.txt", FIRST)
     code, _, err = compare("run=runs/a", "other=runs/b")
     assert code == 0
-    assert "runs/b: the outputs in generations have a rouge1 of" in err
+    assert "runs/b: the outputs in generations/ have a rouge1 of" in err
     assert "runs/a" not in err
     assert compare("run=runs/a", "other=runs/b", "metrics.rouge_stemmer=false", "metrics.names=[rouge1]")[2] == ""
 

@@ -197,7 +197,7 @@ def test_each_side_takes_as_many_bytes_as_its_own_ids_need(tmp_path: Path, token
         folder = tmp_path / type(source).__name__
         folder.mkdir()
         with StoreWriter(folder, Tokenizers(source, target, joint=False), LengthLimits(9, 9)) as writer:
-            found = writer.source_sequences([[1, 2]]).values.dtype, writer.target_sequences([[1, 2]]).values.dtype
+            found = writer.pack_source([[1, 2]]).values.dtype, writer.pack_target([[1, 2]]).values.dtype
         assert [dtype.itemsize for dtype in found] == [4 if isinstance(side, Many) else 2 for side in (source, target)]
 
 
