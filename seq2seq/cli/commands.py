@@ -1,4 +1,4 @@
-"""All commands: each parses its configuration and calls the function of its name in `pipeline` or `preflight`."""
+"""All commands: each parses its configuration and calls the function that does the work, mostly in `pipeline`."""
 
 import shlex
 from dataclasses import fields
@@ -40,7 +40,6 @@ def _check(values: DictConfig) -> None:
     from seq2seq.cli.train import run_path
 
     settings = parse(values, CheckConfig)
-    assert isinstance(settings, CheckConfig)
     config = Config(**{entry.name: getattr(settings, entry.name) for entry in fields(Config)})
     folder = RunFolder(run_path(config))
     overrides, _ = hydra_app.job_overrides()
@@ -71,7 +70,6 @@ def evaluate(arguments: list[str]) -> None:
 def _evaluate(values: DictConfig) -> None:
     run_argument.require(values)
     config = parse(values, EvaluateConfig)
-    assert isinstance(config, EvaluateConfig)
     folders = run_argument.run_folders(config.run)
     named = [key.split(".")[2] for key in run_argument.given("data.test.")]
     tests = [name for name in config.data.test if name in named] or list(config.data.test)
@@ -93,7 +91,6 @@ def generate(arguments: list[str]) -> None:
 def _generate(values: DictConfig) -> None:
     run_argument.require(values)
     config = parse(values, GenerateConfig)
-    assert isinstance(config, GenerateConfig)
     folders = run_argument.run_folders(config.run)
     with importing():
         from seq2seq.pipeline.generate import generate
@@ -107,8 +104,7 @@ def average(arguments: list[str]) -> None:
 
 def _average(values: DictConfig) -> None:
     run_argument.require(values)
-    settings = OmegaConf.to_object(values)
-    assert isinstance(settings, AverageConfig)
+    settings = parse(values, AverageConfig)
     folder = require_run(settings.run)
     config = saved.load(folder.config)
     with importing():
@@ -129,8 +125,7 @@ def _report(values: DictConfig) -> None:
 
     if OmegaConf.is_missing(values, "folder"):
         raise UserError("folder= is missing: give the folder that contains the runs, such as outputs/comparison")
-    settings = OmegaConf.to_object(values)
-    assert isinstance(settings, ReportConfig)
+    settings = parse(values, ReportConfig)
     print(sweep_table(Path(settings.folder), format=settings.format.value))
 
 
@@ -143,6 +138,5 @@ def compare(arguments: list[str]) -> None:
 def _compare(values: DictConfig) -> None:
     from seq2seq.pipeline.compare import compare
 
-    settings = OmegaConf.to_object(values)
-    assert isinstance(settings, CompareConfig)
+    settings = parse(values, CompareConfig)
     compare(settings, given=run_argument.given())

@@ -11,8 +11,8 @@ from seq2seq.errors import UserError
 from seq2seq.metrics import MAX_RESAMPLES, MetricsConfig
 
 
-class ReportFormat(str, Enum):
-    """Format of the report of `check`."""
+class CheckFormat(str, Enum):
+    """GenerateFormat of the report of `check`."""
 
     text = "text"
     json = "json"
@@ -26,7 +26,7 @@ class CheckConfig(Config):
         format: ``text`` to read, ``json`` for one object with all values.
     """
 
-    format: ReportFormat = ReportFormat.text
+    format: CheckFormat = CheckFormat.text
 
 
 @dataclass
@@ -42,8 +42,8 @@ class EvaluateConfig(Config):
     checkpoint: str = "best"
 
 
-class Format(str, Enum):
-    """Format of the output of `generate`."""
+class GenerateFormat(str, Enum):
+    """GenerateFormat of the output of `generate`."""
 
     text = "text"
     jsonl = "jsonl"
@@ -66,14 +66,14 @@ class GenerateConfig(EvaluateConfig):
 
     input: str | None = None
     output: str | None = None
-    format: Format = Format.text
+    format: GenerateFormat = GenerateFormat.text
     attention: bool = False
     alignments: bool = False
 
     def __post_init__(self) -> None:
         """Checks the output format."""
         super().__post_init__()
-        if (self.attention or self.alignments) and self.format is Format.text:
+        if (self.attention or self.alignments) and self.format is GenerateFormat.text:
             raise UserError("attention=true and alignments=true need format=jsonl")
 
 
@@ -100,7 +100,7 @@ class AverageConfig:
 
 
 class TableFormat(str, Enum):
-    """Format of a table."""
+    """GenerateFormat of a table."""
 
     markdown = "markdown"
     json = "json"

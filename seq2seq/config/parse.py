@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints, overload
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -16,6 +16,8 @@ from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
 from seq2seq.models.families import FAMILIES
 from seq2seq.models.transformer_config import TransformerConfig
+
+C = TypeVar("C")
 
 
 def register_schema(command: str, schema: type, defaults: DictConfig | None = None) -> None:
@@ -45,21 +47,20 @@ def hydra_schema(schema: type[Config]) -> DictConfig:
     return cast(DictConfig, node)
 
 
-def parse(values: Mapping[str, Any] | DictConfig, schema: type[Config] = Config) -> Config:
-    """Parses a mapping, composed or read from a run folder, into checked dataclasses.
+@overload
+def parse(values: Mapping[str, Any] | DictConfig) -> Config: ...
+@overload
+def parse(values: Mapping[str, Any] | DictConfig, schema: type[C]) -> C: ...
+def parse(values: Mapping[str, Any] | DictConfig, schema: type = Config) -> Any:
+    """Parses a mapping, composed or read from a run folder, into the checked dataclasses of a schema.
 
     Raises:
         UserError: If a key is unknown, a value has the wrong type, or a rule between keys is broken.
     """
     plain = OmegaConf.to_container(values, resolve=False) if isinstance(values, DictConfig) else dict(values)
     assert isinstance(plain, dict)
-    model = plain.get("model") or {}
-    if not isinstance(model, Mapping):
-        raise UserError(f"model={model}: is a section with its own keys, not a value")
-    family = model.get("family", TransformerConfig.family)
-    if not isinstance(family, str) or family not in FAMILIES:
-        raise UserError(f"model.family={family!s}: no such model; choose one of {', '.join(FAMILIES)}")
-    base = _schema_node(schema, family)  # type: ignore[arg-type]  # a class can be hashed, whatever its instances can
+    family = _model_family(plain) if issubclass(schema, Config) else None
+    base = _schema_node(schema, family)
     check_keys(plain, base)
     try:
         config = OmegaConf.to_object(OmegaConf.merge(base, plain))
@@ -67,16 +68,27 @@ def parse(values: Mapping[str, Any] | DictConfig, schema: type[Config] = Config)
         key = error.full_key or "configuration"
         reason = str(error.msg or error).splitlines()[0]
         raise UserError(f"{key}: {reason}") from error
-    assert isinstance(config, Config)
-    check_values(flatten(asdict(config)))
+    assert isinstance(config, schema)
+    check_values(flatten(asdict(config)))  # type: ignore[call-overload]  # every schema is a dataclass
     return config
 
 
+def _model_family(values: Mapping[Any, Any]) -> str:
+    model = values.get("model") or {}
+    if not isinstance(model, Mapping):
+        raise UserError(f"model={model}: is a section with its own keys, not a value")
+    family = model.get("family", TransformerConfig.family)
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise UserError(f"model.family={family!s}: no such model; choose one of {', '.join(FAMILIES)}")
+    return family
+
+
 @cache
-def _schema_node(schema: type, family: str) -> DictConfig:
-    """Builds the schema of a model family; cached, since it takes longer than the checks."""
+def _schema_node(schema: type, family: str | None) -> DictConfig:
+    """Builds a schema, with the model section of a family; cached, since it takes longer than the checks."""
     node = cast(DictConfig, OmegaConf.structured(schema))
-    node.model = OmegaConf.structured(FAMILIES[family])
+    if family is not None:
+        node.model = OmegaConf.structured(FAMILIES[family])
     return node
 
 

@@ -17,7 +17,8 @@ from seq2seq.config.rules import flatten
 from seq2seq.config.schema import Config
 from seq2seq.system.plain_yaml import read_mapping
 
-# Keys that may change on resume: limits, logging, paths. The data itself is compared by content.
+# Keys that may change on resume: they do not affect the weights, or only where training ends. Data files are compared
+# by content.
 MAY_CHANGE_ON_RESUME = (
     "name", "output_root", "cache_root", "overwrite", "search", "metrics",
     "data.root", "data.train", "data.valid", "data.test", "data.source_language", "data.target_language",
@@ -91,7 +92,8 @@ def for_resume(run: Config, current: Config, *, given: Collection[str]) -> Confi
     Args:
         run: The run's saved configuration.
         current: The configuration as composed now.
-        given: Keys and sections that the command line sets differently from the command that started the run.
+        given: Keys and sections that the command line sets differently from the command that started or last resumed
+            the run.
     """
 
     def is_given(key: str) -> bool:

@@ -39,7 +39,7 @@ class StepBatches:
     Attributes:
         micro_batches: The same number on each rank.
         target_tokens: Target tokens of the step over all micro-batches and ranks, EOS included.
-        padding_share: Fraction of the positions in this rank's micro-batches that are padding, 0 to 1.
+        padding_share: Fraction of positions that are padding, 0 to 1: the mean over this rank's micro-batches.
         epoch: The epoch of the step, from 0.
         position: Number of the epoch's micro-batches, over all ranks, consumed after this step.
         epoch_size: Number of micro-batches in the epoch, over all ranks.

@@ -142,6 +142,20 @@ class Evaluator:
             outputs[rank :: self._world.size] = part
         return outputs
 
+    def validate(self, model: Seq2Seq, store: TokenStore, *, examples: int) -> tuple[dict[str, float], list[str]]:
+        """Computes the loss on a store and scores greedy outputs of its first examples.
+
+        Decodes nothing if there are no examples, or the loss is not a finite number.
+
+        Returns:
+            The values of ``loss`` and ``score``, and the outputs.
+        """
+        values = self.loss(model, store)
+        if not (examples and len(store) and math.isfinite(values["loss"])):
+            return values, []
+        outputs = self.generate([model], store, examples=examples, greedy=True)
+        return values | self.score(outputs, store), outputs
+
     def generate_with_attention(self, model: Seq2Seq, texts: Sequence[str]) -> list[GenerationOutput]:
         """Decodes texts greedily and returns outputs with the attention of each output token."""
         generator = self.generator([model], greedy=True)

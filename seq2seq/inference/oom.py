@@ -10,7 +10,7 @@ from seq2seq.data.ragged import IntArray
 from seq2seq.errors import TrainingError
 from seq2seq.system.device import free_memory, is_out_of_memory
 
-LOGGER = logging.getLogger("seq2seq")
+logger = logging.getLogger("seq2seq")
 
 Indices = TypeVar("Indices", list[int], IntArray)
 Result = TypeVar("Result")
@@ -67,7 +67,7 @@ class BatchSplitter:
 
     def _split(self, tried: int) -> None:
         if not self.failures:
-            LOGGER.warning(
+            logger.warning(
                 "out of memory %s %d examples at once; continuing with %d, or fewer if that is still too many",
                 self._action,
                 tried,

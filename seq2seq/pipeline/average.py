@@ -1,17 +1,18 @@
 """`seq2seq average`: averages checkpoints of a run into a new one."""
 
+from dataclasses import replace
+
 from seq2seq.config.commands import AverageConfig, AverageOf
 from seq2seq.config.schema import Config
 from seq2seq.data.prepare import open_corpus
 from seq2seq.errors import UserError
-from seq2seq.pipeline.build import build_evaluator
+from seq2seq.pipeline.build import build_evaluator, start_runtime
 from seq2seq.pipeline.load import load_model
 from seq2seq.runs import averaging, tables
 from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.folder import RunFolder
 from seq2seq.system.config import Device
 from seq2seq.system.console import console_log
-from seq2seq.system.device import build_runtime
 from seq2seq.tokenizers.pair import load_tokenizers
 from seq2seq.training.state import TrainState
 
@@ -21,26 +22,25 @@ def average(config: Config, folder: RunFolder, settings: AverageConfig) -> None:
     with folder.lock(), console_log():
         store = CheckpointStore(folder.checkpoints)
         last = store.load("last", files=[])
-        steps = select_steps(store.steps(), TrainState.from_json(last.state).ranked(config.trainer.mode), settings)
+        state = TrainState.from_json(last.state)
+        regular = [step for step in store.steps() if step not in state.interruption_steps]
+        steps = select_steps(regular, state.ranked(config.trainer.mode), settings)
         weights = averaging.average([store.resolve(str(step)) for step in steps])
         store.save(max(steps), {"model": weights}, {"averaged": steps}, fingerprints=last.fingerprints, name="average")
-        runtime = build_runtime(Device.auto, config.trainer.precision)
+        runtime = start_runtime(replace(config.trainer, device=Device.auto))
         tokenizers = load_tokenizers(folder.tokenizer)
         valid = open_corpus(config.data.valid, tokenizers, config.data, key="data.valid")
         evaluator = build_evaluator(config, tokenizers, runtime=runtime)
         rows = {}
         for name in ("average", "best"):
             model, _ = load_model(folder, config, checkpoint=name, runtime=runtime)
-            outputs = evaluator.generate([model], valid, examples=config.trainer.eval_examples, greedy=True)
-            rows[name] = evaluator.loss(model, valid)
-            if outputs:
-                rows[name] |= evaluator.score(outputs, valid)
+            rows[name], _ = evaluator.validate(model, valid, examples=config.trainer.eval_examples)
         print(f"checkpoints/average is the mean of steps {', '.join(map(str, steps))}")
         print(tables.metrics_table(rows))
 
 
 def select_steps(steps: list[int], ranked: list[int], settings: AverageConfig) -> list[int]:
-    """Selects the steps to average among those that still have a checkpoint.
+    """Selects the steps to average among those that have a checkpoint, without those of interruptions.
 
     Raises:
         UserError: If there are fewer than ``count``.
@@ -49,7 +49,7 @@ def select_steps(steps: list[int], ranked: list[int], settings: AverageConfig) -
     count = len(order) if settings.count is None else settings.count
     if not 1 <= count <= len(order):
         raise UserError(
-            f"count={settings.count}: {len(order)} checkpoints are kept; a run with a "
-            "higher trainer.keep_last or trainer.keep_best keeps more"
+            f"count={'null' if settings.count is None else settings.count}: must be from 1 to {len(order)}, the number "
+            "of checkpoints that are kept; a run with a higher trainer.keep_last or trainer.keep_best keeps more"
         )
     return sorted(order[:count])

@@ -16,12 +16,13 @@ from seq2seq.inference.evaluator import EvaluationConfig, Evaluator
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.runs.checkpoint_store import CheckpointStore
-from seq2seq.system.device import Runtime, seed_step
+from seq2seq.system.device import Runtime, build_runtime, keep_freed_memory, seed_step, set_threads
 from seq2seq.system.distributed import World
 from seq2seq.tokenizers.pair import Tokenizers
+from seq2seq.training.config import TrainerConfig
 from seq2seq.training.step import TrainStep
 
-LOGGER = logging.getLogger("seq2seq")
+logger = logging.getLogger("seq2seq")
 
 
 def vocabulary(tokenizers: Tokenizers) -> Vocabulary:
@@ -31,6 +32,17 @@ def vocabulary(tokenizers: Tokenizers) -> Vocabulary:
         target_size=tokenizers.target.vocab_size,
         joint=tokenizers.joint,
     )
+
+
+def start_runtime(config: TrainerConfig, *, local_rank: int = 0) -> Runtime:
+    """Sets up this process for computing as the trainer's section says, and returns its device and precision.
+
+    Raises:
+        UserError: See ``build_runtime``.
+    """
+    set_threads(config.threads)
+    keep_freed_memory()
+    return build_runtime(config.device, config.precision, local_rank=local_rank)
 
 
 def build_training(
@@ -79,7 +91,7 @@ def _epoch_stores(config: Config, prepared: PreparedData, world: World) -> Calla
         )
         truncated = resampled.report.source.truncated + resampled.report.target.truncated
         if truncated and world.is_main:
-            LOGGER.info("epoch %d: truncated %d texts whose resampled tokens exceed the limits", epoch, truncated)
+            logger.info("epoch %d: truncated %d texts whose resampled tokens exceed the limits", epoch, truncated)
         return resampled
 
     return store_of_epoch
@@ -150,7 +162,7 @@ def load_initial_weights(model: Seq2Seq, config: Config, tokenizers: Tokenizers)
         tokenizer = getattr(tokenizers, side)
         vectors, found = load_vectors(Path(path), tokenizer.pieces(range(tokenizer.vocab_size)))
         model.load_embeddings(side, torch.from_numpy(vectors), found=torch.from_numpy(found))
-        LOGGER.info("%s vectors: %d of %d tokens found in %s", side, int(found.sum()), len(found), path)
+        logger.info("%s vectors: %d of %d tokens found in %s", side, int(found.sum()), len(found), path)
 
 
 def _base_weights(path: Path) -> dict[str, Tensor]:

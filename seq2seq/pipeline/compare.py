@@ -26,7 +26,7 @@ from seq2seq.runs.comparison import Comparison, System, TestSet
 from seq2seq.runs.folder import RunFolder, require_run
 from seq2seq.system.console import console_log
 
-LOGGER = logging.getLogger("seq2seq")
+logger = logging.getLogger("seq2seq")
 
 _OUTPUT_FIELD = "text"  # the best output in the JSONL that `generate` writes
 _FIELDS = ("source_field", "target_field", "references_field")
@@ -220,7 +220,7 @@ def _warn_if_scores_differ(paths: Sequence[str], results: Sequence[Comparison]) 
                 if entry is None or _scoring_fields(entry["signature"]) != _scoring_fields(result.signatures[metric]):
                     continue
                 if abs(entry["score"] - scores[index].score) > 0.005:
-                    LOGGER.warning(
+                    logger.warning(
                         "%s: the outputs in generations/ have a %s of %.2f on %s, results.json has %.2f: outputs or "
                         "references have changed since",
                         path, metric, scores[index].score, result.test_set, entry["score"],

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from seq2seq.config import saved
 from seq2seq.config.commands import EvaluateConfig
 from seq2seq.data.prepare import open_corpus
-from seq2seq.pipeline.build import build_evaluator
+from seq2seq.pipeline.build import build_evaluator, start_runtime
 from seq2seq.pipeline.load import build_generator
 from seq2seq.pipeline.results import score_baselines, score_tests, write_generations
 from seq2seq.runs import tables
 from seq2seq.runs.folder import RunFolder, write_json
 from seq2seq.runs.provenance import environment
 from seq2seq.system.console import console_log
-from seq2seq.system.device import build_runtime, keep_freed_memory, set_threads
 
-LOGGER = logging.getLogger("seq2seq")
+logger = logging.getLogger("seq2seq")
 
 
 def evaluate(config: EvaluateConfig, folders: Sequence[RunFolder], *, tests: Sequence[str]) -> None:
@@ -27,10 +26,8 @@ def evaluate(config: EvaluateConfig, folders: Sequence[RunFolder], *, tests: Seq
         folders: The run folder, or those of the members of an ensemble.
         tests: Names of the test sets.
     """
-    set_threads(config.trainer.threads)
-    keep_freed_memory()
     with console_log():
-        runtime = build_runtime(config.trainer.device, config.trainer.precision)
+        runtime = start_runtime(config.trainer)
         generator = build_generator(folders, config, checkpoint=config.checkpoint, runtime=runtime)
         tokenizers = generator.tokenizers
         stores = {
@@ -52,4 +49,4 @@ def evaluate(config: EvaluateConfig, folders: Sequence[RunFolder], *, tests: Seq
         write_json(folder / "results.json", results)
         write_generations(folder, outputs)
         print(tables.results_table(results))
-        LOGGER.info("scores and outputs written to %s", folder)
+        logger.info("scores and outputs written to %s", folder)

@@ -10,27 +10,25 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from seq2seq.config.commands import Format, GenerateConfig
+from seq2seq.config.commands import GenerateConfig, GenerateFormat
 from seq2seq.data.corpus import CorpusConfig, is_jsonl, read_records, text_field
 from seq2seq.data.text import decode_lines, read_lines
 from seq2seq.errors import UserError
 from seq2seq.inference.generator import GenerationOutput, Generator
+from seq2seq.pipeline.build import start_runtime
 from seq2seq.pipeline.load import build_generator
 from seq2seq.pipeline.results import one_line
 from seq2seq.runs.folder import RunFolder
 from seq2seq.system.console import console_log
-from seq2seq.system.device import build_runtime, keep_freed_memory, set_threads
 
-LOGGER = logging.getLogger("seq2seq")
+logger = logging.getLogger("seq2seq")
 
 
 def generate(config: GenerateConfig, folders: Sequence[RunFolder]) -> None:
     """Reads, generates and writes in blocks of bounded memory; on a terminal, line by line."""
-    set_threads(config.trainer.threads)
-    keep_freed_memory()
     with console_log(), ExitStack() as stack:
         texts = _read_sources(config)
-        runtime = build_runtime(config.trainer.device, config.trainer.precision)
+        runtime = start_runtime(config.trainer)
         generator = build_generator(folders, config, checkpoint=config.checkpoint, runtime=runtime)
         write, flush = _open_output(config, stack)
         interactive = config.input is None and sys.stdin.isatty()
@@ -45,13 +43,13 @@ def generate(config: GenerateConfig, folders: Sequence[RunFolder]) -> None:
 def _warn_about_sources(generator: Generator) -> None:
     """Warns once, at the end, of truncated and unknown sources."""
     if generator.truncated:
-        LOGGER.warning(
+        logger.warning(
             "sources longer than data.max_source_length=%d tokens, which were truncated: %d",
             generator.max_source_length,
             generator.truncated,
         )
     if generator.unknown:
-        LOGGER.warning("sources of which the tokenizer knows no token: %d", generator.unknown)
+        logger.warning("sources of which the tokenizer knows no token: %d", generator.unknown)
 
 
 def _read_sources(config: GenerateConfig) -> Iterable[str]:
@@ -121,7 +119,7 @@ def _output_file(path: Path) -> Iterator[BinaryIO]:
 
 def output_line(outputs: list[GenerationOutput], config: GenerateConfig) -> bytes:
     """Formats the outputs of one source: the best one as text, or all of them as JSON."""
-    if config.format is Format.text:
+    if config.format is GenerateFormat.text:
         return one_line(outputs[0].text).encode() + b"\n"
     nbest = [_record(output, config) for output in outputs]
     return json.dumps({"text": outputs[0].text, "nbest": nbest}, ensure_ascii=False).encode() + b"\n"

@@ -11,7 +11,7 @@ from seq2seq.runs.folder import RunFolder
 from seq2seq.system.console import console_log
 from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers
 
-LOGGER = logging.getLogger("seq2seq")
+logger = logging.getLogger("seq2seq")
 
 
 def prepare(config: Config) -> None:
@@ -20,7 +20,7 @@ def prepare(config: Config) -> None:
         prepared = prepare_data(config)
         prepared.verify()
         for line in prepared.report.lines():
-            LOGGER.info("%s", line)
+            logger.info("%s", line)
 
 
 def prepare_data(config: Config) -> PreparedData:
@@ -33,7 +33,7 @@ def prepare_data(config: Config) -> PreparedData:
         config.tokenizer,
         cache_root=Path(config.cache_root),
         seed=config.seed,
-        log=LOGGER.info,
+        log=logger.info,
         tokenizers=base_tokenizers(config),
     )
 

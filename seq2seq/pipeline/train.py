@@ -2,18 +2,22 @@
 
 import logging
 import math
-from collections.abc import Mapping
 
 from seq2seq.config import saved
 from seq2seq.config.schema import Config
 from seq2seq.data.prepare import PreparedData
-from seq2seq.errors import Interrupted, TrainingError, UserError
-from seq2seq.pipeline.build import build_evaluator, build_training
+from seq2seq.errors import Interrupted, TrainingError
+from seq2seq.pipeline.build import build_evaluator, build_training, start_runtime
+from seq2seq.pipeline.existing_run import (
+    latest_checkpoint,
+    objective_if_complete,
+    require_same_config,
+    require_same_content,
+)
 from seq2seq.pipeline.load import load_model
 from seq2seq.pipeline.prepare import prepare_data
 from seq2seq.pipeline.results import finite_objective, score_baselines, score_tests, scores_by_tag, write_generations
 from seq2seq.runs import tables
-from seq2seq.runs.checkpoint import Checkpoint
 from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.folder import RunFolder, write_json, write_text
 from seq2seq.runs.provenance import environment, provenance
@@ -21,18 +25,14 @@ from seq2seq.runs.tracking import NullTracker, Tracker
 from seq2seq.system.console import console_log
 from seq2seq.system.device import (
     Runtime,
-    build_runtime,
     deterministic,
     is_out_of_memory,
-    keep_freed_memory,
-    set_threads,
 )
 from seq2seq.system.distributed import World
-from seq2seq.training.state import TrainState, stop_reason
 from seq2seq.training.trainer import Trainer, TrainingContext
 from seq2seq.training.validation import Validator
 
-LOGGER = logging.getLogger("seq2seq")
+logger = logging.getLogger("seq2seq")
 
 
 def train(config: Config, folder: RunFolder, world: World) -> float:
@@ -41,9 +41,7 @@ def train(config: Config, folder: RunFolder, world: World) -> float:
     Returns:
         The objective for sweepers: the best value of ``trainer.metric``, always finite.
     """
-    set_threads(config.trainer.threads)
-    keep_freed_memory()
-    runtime = build_runtime(config.trainer.device, config.trainer.precision, local_rank=world.local_rank)
+    runtime = start_runtime(config.trainer, local_rank=world.local_rank)
     world.start(runtime.device.type, timeout_minutes=config.trainer.timeout_minutes)
     try:
         if world.is_main:
@@ -73,12 +71,13 @@ def train(config: Config, folder: RunFolder, world: World) -> float:
 def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -> float:
     """Prepares the data, builds the trainer, trains and scores; returns the objective."""
     world.barrier()  # waits for the main rank to clear the folder
+    require_same_config(config, folder)
     objective = objective_if_complete(config, folder)
     if objective is not None:
         return objective
     prepared = prepare_data(config)
     checkpoints = CheckpointStore(folder.checkpoints)
-    checkpoint = _latest_checkpoint(checkpoints, world)
+    checkpoint = latest_checkpoint(checkpoints, world)
     fingerprints = prepared.fingerprints | saved.fingerprints(config)
     if checkpoint is not None:
         require_same_content(checkpoint, fingerprints, folder)
@@ -87,78 +86,28 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         _write_run_info(config, folder, prepared, runtime=runtime, world=world)
         tracker = Tracker(folder.path, resume_step=checkpoint.step if checkpoint else None)
     try:
-        step, loader = build_training(config, prepared, runtime=runtime, world=world, init_weights=checkpoint is None)
-        model = step.model
-        LOGGER.info("%s", tables.parameter_table((name, p.numel()) for name, p in model.named_parameters()))
+        train_step, loader = build_training(
+            config, prepared, runtime=runtime, world=world, init_weights=checkpoint is None
+        )
+        model = train_step.model
+        logger.info("%s", tables.parameter_table((name, p.numel()) for name, p in model.named_parameters()))
         context = TrainingContext(runtime, world, tracker, checkpoints, fingerprints)
         trainer = Trainer(
-            step, loader, validator=_validator(config, prepared, context), config=config.trainer,
+            train_step, loader, validator=_validator(config, prepared, context), config=config.trainer,
             optim_config=config.optim, context=context,
         )  # fmt: skip
         if checkpoint is not None:
-            LOGGER.info("resuming from step %d (%s)", checkpoint.step, checkpoint.path)
+            logger.info("resuming from step %d (%s)", checkpoint.step, checkpoint.path)
             trainer.restore(checkpoint)
         else:
             tracker.hparams(saved.hyper_parameters(config), [config.trainer.metric])
-        LOGGER.info("training on %s in %s", runtime.device, runtime.precision.value)
+        logger.info("training on %s in %s", runtime.device, runtime.precision.value)
         reason = trainer.fit(background_task=prepared.verify)
-        LOGGER.info("training is complete: %s", reason)
+        logger.info("training is complete: %s", reason)
         trainer.average()
         return _finish(config, folder, prepared, trainer=trainer, context=context)
     finally:
         tracker.close()
-
-
-def _latest_checkpoint(checkpoints: CheckpointStore, world: World) -> Checkpoint | None:
-    """Returns the checkpoint to resume from, chosen by the main rank, as a disk error could split the ranks."""
-    checkpoint = checkpoints.latest_valid() if world.is_main else None
-    path = world.broadcast(None if checkpoint is None else checkpoint.path)
-    return checkpoints.load(path) if path is not None and not world.is_main else checkpoint
-
-
-def objective_if_complete(config: Config, folder: RunFolder) -> float | None:
-    """Returns the objective of a run that is complete; None if there is something left to train.
-
-    Raises:
-        UserError: If the folder holds a run whose configuration differs in a key that matters for the weights.
-    """
-    if not folder.config.exists():
-        return None
-    differences = saved.diff(saved.load(folder.config), config)
-    if differences:
-        listed = "\n".join(f"  {key}: {old!r} there, {new!r} now" for key, (old, new) in differences.items())
-        raise UserError(
-            f"{folder.path} holds a run with another configuration:\n{listed}\n"
-            f"choose another name (name=NAME), or start over in this folder (overwrite=true)"
-        )
-    results = folder.read_results()
-    if results is None:
-        return None
-    checkpoint = CheckpointStore(folder.checkpoints).latest_valid(files=[])
-    reason = stop_reason(TrainState.from_json(checkpoint.state), config.trainer) if checkpoint is not None else None
-    if reason is None:
-        return None  # a limit was raised since
-    LOGGER.info("%s is complete (%s); nothing to do", folder.path, reason)
-    return finite_objective(results["objective"]["value"], config.trainer.mode)
-
-
-def require_same_content(checkpoint: Checkpoint, fingerprints: Mapping[str, str], folder: RunFolder) -> None:
-    """Raises a UserError unless the fingerprints are those of the checkpoint.
-
-    Test sets, and config keys that the checkpoint does not have, may be new.
-    """
-    saved_fingerprints = checkpoint.fingerprints
-    changed = sorted(
-        key
-        for key, value in fingerprints.items()
-        if saved_fingerprints.get(key) != value
-        and (key in saved_fingerprints or not key.startswith(("data.test.", "config.")))
-    )
-    if changed:
-        raise UserError(
-            f"{folder.path} was trained on other content: {', '.join(changed)} changed since; restore it, "
-            "choose another name (name=NAME), or start over in this folder (overwrite=true)"
-        )
 
 
 def _write_run_info(
@@ -171,9 +120,9 @@ def _write_run_info(
     write_json(folder.path / "data_report.json", prepared.report.to_dict())
     folder.results.unlink(missing_ok=True)
     for line in prepared.report.lines():
-        LOGGER.info("%s", line)
+        logger.info("%s", line)
     for line in saved.unused_keys(config):
-        LOGGER.warning("%s", line)
+        logger.warning("%s", line)
 
 
 def _validator(config: Config, prepared: PreparedData, context: TrainingContext) -> Validator:
@@ -197,16 +146,13 @@ def _finish(
     name = "last" if state.best(config.trainer.mode) is None else "best"  # last: no evaluation was finite
     model, best_step = load_model(folder, config, checkpoint=name, runtime=runtime)
     evaluator = build_evaluator(config, prepared.tokenizers, runtime=runtime, world=world)
-    LOGGER.info("scoring the checkpoint of step %d on %d test sets", best_step, len(prepared.test))
-    valid = evaluator.loss(model, prepared.valid)
+    logger.info("scoring the checkpoint of step %d on %d test sets", best_step, len(prepared.test))
+    valid, _ = evaluator.validate(model, prepared.valid, examples=config.trainer.eval_examples)
     if not math.isfinite(valid["loss"]):
         raise TrainingError(
             f"the loss on the validation set is not a finite number, even at step {best_step}: the run has diverged. "
             "Start over (overwrite=true) with a smaller optim.lr or more optim.warmup_steps"
         )
-    outputs = evaluator.generate([model], prepared.valid, examples=config.trainer.eval_examples, greedy=True)
-    if outputs:
-        valid |= evaluator.score(outputs, prepared.valid)
     test, generations = score_tests(evaluator, [model], prepared.test)
     value = valid.get(config.trainer.metric.removeprefix("valid/"))
     objective = finite_objective(value, config.trainer.mode)
@@ -233,6 +179,6 @@ def _finish(
         write_generations(folder.generations, generations)
         context.tracker.log(state.step, scores_by_tag(test))
         write_json(folder.results, results)
-        LOGGER.info("%s", tables.results_table(results))
-        LOGGER.info("run folder: %s   curves: tensorboard --logdir %s", folder.path, folder.path)
+        logger.info("%s", tables.results_table(results))
+        logger.info("run folder: %s   curves: tensorboard --logdir %s", folder.path, folder.path)
     return objective

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.config import saved
-from seq2seq.config.commands import ReportFormat
+from seq2seq.config.commands import CheckFormat
 from seq2seq.config.schema import Config
 from seq2seq.data.corpus import read_examples, resolve_root
 from seq2seq.data.prepare import PreparedData, file_fingerprints, is_prepared, prepare
 from seq2seq.errors import TrainingError, UserError
+from seq2seq.pipeline.existing_run import objective_if_complete, require_same_config, require_same_content
 from seq2seq.pipeline.prepare import base_tokenizers
-from seq2seq.pipeline.train import objective_if_complete, require_same_content
 from seq2seq.preflight import machine
 from seq2seq.preflight.corpus_quality import Corpus, measure, survey
 from seq2seq.preflight.diagnostics import Diagnostic, Severity, quality_diagnostics, split_diagnostics
@@ -31,13 +31,13 @@ from seq2seq.system.console import console_log
 from seq2seq.system.device import build_runtime, set_threads
 from seq2seq.tokenizers.pair import Tokenizers
 
-LOGGER = logging.getLogger("seq2seq")
+logger = logging.getLogger("seq2seq")
 
 # A training set of more pairs than this, not prepared yet, is subsampled to about so many: a minute of work.
 _MAX_UNPREPARED_PAIRS, _SUBSAMPLED_PAIRS = 200_000, 100_000
 
 
-def check(config: Config, folder: RunFolder, *, command: str, format: ReportFormat) -> None:
+def check(config: Config, folder: RunFolder, *, command: str, format: CheckFormat) -> None:
     """Prints the report.
 
     Args:
@@ -51,7 +51,7 @@ def check(config: Config, folder: RunFolder, *, command: str, format: ReportForm
     """
     with console_log(), tempfile.TemporaryDirectory(prefix="seq2seq-") as scratch:
         report = _inspect(config, folder, command=command, scratch=Path(scratch))
-    if format is ReportFormat.json:
+    if format is CheckFormat.json:
         print(json.dumps(to_dict(report, config.trainer), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         print(to_text(report, config.trainer))
@@ -97,7 +97,7 @@ def _inspect(config: Config, folder: RunFolder, *, command: str, scratch: Path) 
     with _reported(diagnostics, "name"):
         resumes = resumes and _has_checkpoint(config, folder, prepared)
     with _reported(diagnostics, "trainer.batch_tokens"), _reported(diagnostics, "model", (UserError,)):
-        LOGGER.info("measuring a few training steps")
+        logger.info("measuring a few training steps")
         device = build_runtime(config.trainer.device, config.trainer.precision).device
         free_bytes = machine.available_memory(device)
         report.dry_run = dry_run(
@@ -150,6 +150,7 @@ def folder_state(config: Config, folder: RunFolder) -> tuple[str, bool]:
         return "holds a run, which overwrite=true would delete", False
     if not folder.config.exists():
         return "new", False
+    require_same_config(config, folder)
     if objective_if_complete(config, folder) is not None:
         return "holds this run, complete: there is nothing to train", False
     return "holds this run, not complete: training would resume it", True
@@ -194,7 +195,7 @@ def _prepare(config: Config, report: PreflightReport, scratch: Path, *, tokenize
         report.diagnostics.append(
             Diagnostic(Severity.note, "data.train", note, "run `seq2seq prepare` first for exact numbers")
         )
-    prepared = prepare(data, config.tokenizer, cache_root=cache, log=LOGGER.info, **settings)
+    prepared = prepare(data, config.tokenizer, cache_root=cache, log=logger.info, **settings)
     prepared.verify()
     if report.subsampled > 1:
         # The run's own fingerprints: those of the whole files. Without preparing them its tokenizer is unknown.

@@ -23,15 +23,12 @@ from seq2seq.data.loader import BatchLoader, MicroBatch
 from seq2seq.data.prepare import PreparedData
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.models.base import Seq2Seq
-from seq2seq.pipeline.build import build_evaluator, build_training
+from seq2seq.pipeline.build import build_evaluator, build_training, start_runtime
 from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.system.device import (
     Runtime,
-    build_runtime,
     deterministic,
     is_out_of_memory,
-    keep_freed_memory,
-    set_threads,
 )
 from seq2seq.system.distributed import World
 from seq2seq.system.signals import deferred_signals
@@ -184,12 +181,10 @@ def _child_main(connection: Connection) -> None:
 
 
 def _dry_run(config: Config, prepared: PreparedData, *, free_bytes: int, init_weights: bool, folder: Path) -> DryRun:
-    set_threads(config.trainer.threads)
-    keep_freed_memory()
-    runtime = build_runtime(config.trainer.device, config.trainer.precision)
+    runtime = start_runtime(config.trainer)
     # Without compiling, which takes minutes and would tell little.
     config = replace(config, trainer=replace(config.trainer, compile=False))
-    step, loader = build_training(
+    train_step, loader = build_training(
         config,
         prepared,
         runtime=runtime,
@@ -197,7 +192,7 @@ def _dry_run(config: Config, prepared: PreparedData, *, free_bytes: int, init_we
         init_weights=init_weights,
         store_of_epoch=lambda epoch: prepared.train,
     )
-    model = step.model
+    model = train_step.model
     parameters = sum(p.numel() for p in model.parameters())
     largest_batches = loader.largest_batches(0)
     adam_state_bytes = 2 * 4 * parameters  # two moments in float32, which the first update allocates
@@ -205,17 +200,17 @@ def _dry_run(config: Config, prepared: PreparedData, *, free_bytes: int, init_we
     speed = None
     with deterministic(config.trainer.deterministic):
         needed_bytes = _estimate_peak_bytes(
-            step, [micro.batch for micro in largest_batches], runtime, safe_bytes=safe_bytes
+            train_step, [micro.batch for micro in largest_batches], runtime, safe_bytes=safe_bytes
         )
         fits = needed_bytes <= safe_bytes
         if fits:
-            step.warm_up_memory(largest_batches)
-            speed = _speed(step, loader, config=config, prepared=prepared, runtime=runtime, folder=folder)
+            train_step.warm_up_memory(largest_batches)
+            speed = _speed(train_step, loader, config=config, prepared=prepared, runtime=runtime, folder=folder)
     needed_bytes = _peak_bytes(runtime) if fits else needed_bytes + adam_state_bytes
     shapes = [
         (len(micro.batch.indices), micro.batch.src.size(1), micro.batch.tgt_in.size(1)) for micro in largest_batches
     ]
-    memory = MemoryEstimate(shapes, needed_bytes, free_bytes, measured=fits, splits=step.num_splits)
+    memory = MemoryEstimate(shapes, needed_bytes, free_bytes, measured=fits, splits=train_step.num_splits)
     return DryRun(parameters, memory, speed)
 
 
@@ -223,19 +218,19 @@ def _peak_bytes(runtime: Runtime) -> int:
     return int(runtime.peak_memory_mb() * 2**20)
 
 
-def _estimate_peak_bytes(step: TrainStep, batches: Sequence[Batch], runtime: Runtime, *, safe_bytes: int) -> int:
+def _estimate_peak_bytes(train_step: TrainStep, batches: Sequence[Batch], runtime: Runtime, *, safe_bytes: int) -> int:
     """Estimates the peak memory of training on these batches from parts of them: it grows with the number of examples.
 
     A whole batch could bring the machine down, since other processes share the CPU's memory. Larger parts are tried
     only while the estimate is at most ``safe_bytes``.
     """
-    step.warm_up_memory([MicroBatch(_first_examples(batch, 1), 1.0) for batch in batches])
+    train_step.warm_up_memory([MicroBatch(_first_examples(batch, 1), 1.0) for batch in batches])
     base = estimate = _peak_bytes(runtime)
     for divisor, batch in product(_DIVISORS, batches):
         if estimate > safe_bytes:
             break
         part = _first_examples(batch, len(batch.indices) // divisor)
-        step.warm_up_memory([MicroBatch(part, 1.0)])
+        train_step.warm_up_memory([MicroBatch(part, 1.0)])
         estimate = max(estimate, base + (_peak_bytes(runtime) - base) * len(batch.indices) // len(part.indices))
     return estimate
 
@@ -248,13 +243,19 @@ def _first_examples(batch: Batch, examples: int) -> Batch:
 
 
 def _speed(
-    step: TrainStep, loader: BatchLoader, *, config: Config, prepared: PreparedData, runtime: Runtime, folder: Path
+    train_step: TrainStep,
+    loader: BatchLoader,
+    *,
+    config: Config,
+    prepared: PreparedData,
+    runtime: Runtime,
+    folder: Path,
 ) -> Speed:
     seconds, tokens, num_timed, steps_per_epoch = 0.0, 0, 0, 0
     with closing(loader.steps(0, 0)) as batches_of_steps:
         for index, batches in enumerate(batches_of_steps):
             start = _synchronized_time(runtime)
-            step.run(batches, step=index, lr=0.0)
+            train_step.run(batches, step=index, lr=0.0)
             if index >= _WARMUP_STEPS:
                 seconds = seconds + _synchronized_time(runtime) - start
                 tokens += batches.target_tokens
@@ -263,10 +264,10 @@ def _speed(
             if num_timed >= _MAX_STEPS or (num_timed >= 3 and seconds >= _MAX_SECONDS):
                 break
     mean_tokens = float(prepared.train.target_lengths.sum()) / steps_per_epoch
-    decoding_seconds = _decoding_seconds(step.model, config, prepared, runtime)
+    decoding_seconds = _decoding_seconds(train_step.model, config, prepared, runtime)
     loss_seconds = _FORWARD_SHARE * seconds / tokens * float(prepared.valid.target_lengths.sum())
     start = _synchronized_time(runtime)
-    path = CheckpointStore(folder).save(0, step.tensors(), {})
+    path = CheckpointStore(folder).save(0, train_step.tensors(), {})
     save_seconds = _synchronized_time(runtime) - start
     checkpoint_bytes = sum(file.stat().st_size for file in path.iterdir())
     return Speed(

@@ -56,7 +56,7 @@ class CheckpointStore:
             tensors: for each file ("model", "optimizer", ...) its tensors by name. Names that share one
                 tensor (tied weights) are stored once.
             state: JSON-serializable values; NaN and infinities survive the round trip.
-            fingerprints: hashes of what the checkpoint belongs to (tokenizer, data, config).
+            fingerprints: what the weights depend on: hashes of data and tokenizer, values of the configuration.
             name: folder name; default `step-<8 digits>`.
 
         Raises:

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -20,7 +19,7 @@ from typing import Any
 from seq2seq.errors import UserError
 from seq2seq.system.files import write_bytes
 
-LOGGER = logging.getLogger("seq2seq")
+logger = logging.getLogger("seq2seq")
 
 # Errors of flock on a network file system without locks, or mounted without them (Lustre, some NFS).
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL, errno.EBADF)
@@ -192,7 +191,7 @@ class RunFolder:
         except (ValueError, RecursionError):
             results = None
         if not _is_valid_results(results):
-            LOGGER.warning("%s is damaged: the run is treated as not yet scored", self.results)
+            logger.warning("%s is damaged: the run is treated as not yet scored", self.results)
             return None
         return dict(results)
 
@@ -291,13 +290,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def command_line() -> str:
-    """Returns the command line of this process, as a user would type it.
-
-    Under Hydra ``sys.argv[0]`` is ``seq2seq COMMAND``, see ``cli.hydra_app``.
-    """
-    import shlex
-
-    return f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".rstrip()

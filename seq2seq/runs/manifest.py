@@ -37,7 +37,8 @@ class Manifest:
         step: number of optimizer updates when it was saved.
         files: size in bytes and sha256 of each file except the manifest, by file name.
         aliases: for each tensor file, without suffix, the tied names, mapped to the name that is stored.
-        fingerprints: hashes of what the checkpoint belongs to (tokenizer, data, config); `belongs_to` in the file.
+        fingerprints: what the weights depend on: hashes of data and tokenizer, values of the configuration; in the
+            file, `belongs_to`.
     """
 
     folder: Path

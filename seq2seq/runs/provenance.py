@@ -2,7 +2,9 @@
 
 import importlib.metadata
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,6 @@ from typing import Any
 import torch
 
 from seq2seq import __version__
-from seq2seq.runs.folder import command_line
 from seq2seq.system.device import Runtime
 
 PACKAGES = (
@@ -22,7 +23,7 @@ PACKAGES = (
 def provenance(fingerprints: Mapping[str, str], runtime: Runtime, *, world_size: int) -> dict[str, Any]:
     """Returns the content of `provenance.json`: what it takes to repeat the run."""
     return {
-        "command": command_line(),
+        "command": _command_line(),
         "version": __version__,
         "commit": commit(),
         "python": platform.python_version(),
@@ -87,3 +88,11 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _command_line() -> str:
+    """Returns the command line of this process, as a user would type it.
+
+    Under Hydra ``sys.argv[0]`` is ``seq2seq COMMAND``, see ``cli.hydra_app``.
+    """
+    return f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".rstrip()

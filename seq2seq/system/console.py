@@ -9,7 +9,7 @@ from pathlib import Path
 from seq2seq.errors import Interrupted, TrainingError, UserError
 from seq2seq.system.log_file import LogFileHandler
 
-LOGGER = logging.getLogger("seq2seq")
+logger = logging.getLogger("seq2seq")
 
 
 @contextmanager
@@ -24,22 +24,22 @@ def console_log(*, quiet: bool = False, file: Path | None = None) -> Iterator[No
     if file is not None:
         handlers.append(LogFileHandler(file))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    level, propagate = LOGGER.level, LOGGER.propagate
-    LOGGER.setLevel(logging.INFO)
-    LOGGER.propagate = False
+    level, propagate = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
     for handler in handlers:
-        LOGGER.addHandler(handler)
+        logger.addHandler(handler)
     try:
         yield
     except (UserError, TrainingError, Interrupted) as error:
         if file is not None:  # on the console, the command itself prints the error
-            handlers[1].emit(LOGGER.makeRecord(LOGGER.name, logging.ERROR, __file__, 0, "%s", (error,), None))
+            handlers[1].emit(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (error,), None))
         raise
     finally:
-        LOGGER.setLevel(level)
-        LOGGER.propagate = propagate
+        logger.setLevel(level)
+        logger.propagate = propagate
         for handler in handlers:
-            LOGGER.removeHandler(handler)
+            logger.removeHandler(handler)
             handler.close()
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from seq2seq.tokenizers.base import UNK_SURFACE
 
-LOGGER = logging.getLogger("seq2seq")
+logger = logging.getLogger("seq2seq")
 
 _NUM_CONSECUTIVE = 3  # one batch, or one evaluation, may be unusual by chance
 _WARMUP_FACTOR = 2  # outputs may be poor for this many times the warm-up of the learning rate
@@ -114,7 +114,7 @@ class Alarms:
             state.seen[kind] = steps
             return
         state.raised.append(kind)
-        LOGGER.warning("step %d: since step %d %s", step, steps[0], _MESSAGES[kind])
+        logger.warning("step %d: since step %d %s", step, steps[0], _MESSAGES[kind])
 
 
 def _is_spike(loss: float, recent: Sequence[float]) -> bool:

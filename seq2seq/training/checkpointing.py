@@ -17,7 +17,7 @@ from seq2seq.training.background import Background
 from seq2seq.training.config import Averaging, SaveFailure, TrainerConfig
 from seq2seq.training.state import TrainState
 
-LOGGER = logging.getLogger("seq2seq")
+logger = logging.getLogger("seq2seq")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class CheckpointManager:
     Args:
         store: The checkpoints of the run.
         config: The trainer's section.
-        fingerprints: sha256 of data, tokenizer and configuration, stored in each checkpoint.
+        fingerprints: What the weights depend on, stored in each checkpoint.
         tracker: Flushed before a checkpoint is written, so that curves are never behind weights.
         background: Runs the writes.
     """
@@ -83,7 +83,7 @@ class CheckpointManager:
             if self._config.save_failure is SaveFailure.stop:
                 raise
             self._save_error = error
-            LOGGER.warning("%s; training continues without it (trainer.save_failure=warn)", error)
+            logger.warning("%s; training continues without it (trainer.save_failure=warn)", error)
             return
         self._save_error = None
 
@@ -110,7 +110,7 @@ class CheckpointManager:
             self._background.wait()  # a save in progress would delete this half-written folder as a leftover
             path = self._store.save(step, {"model": weights, "batch": batch}, {}, name="failed")
         except CheckpointSaveError as error:
-            LOGGER.warning("%s", error)
+            logger.warning("%s", error)
             return "could not be saved"
         return f"is in {path}"
 
@@ -127,7 +127,7 @@ class CheckpointManager:
             try:
                 self._store.load(str(step), files=["model"])
             except CheckpointError as error:
-                LOGGER.warning("%s; using the next best checkpoint instead", error)
+                logger.warning("%s; using the next best checkpoint instead", error)
             else:
                 self._store.link("best", step)
                 return

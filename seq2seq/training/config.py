@@ -60,7 +60,7 @@ class TrainerConfig:
         eval_every: Steps between evaluations.
         eval_examples: Validation examples decoded, greedily, at each evaluation; 0 is none.
         samples: Validation examples shown at each evaluation.
-        attention_images: Attention heat maps drawn at each evaluation, at most 4.
+        attention_images: Attention heat maps drawn at each evaluation, at most 4 and at most ``samples``.
         save_every: Steps between checkpoints.
         save_failure: What to do when a checkpoint cannot be written.
         keep_last: Checkpoints kept besides the best.

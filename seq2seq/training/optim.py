@@ -231,7 +231,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Moves the average towards the current weights of the model; call it once after each optimizer update."""
+        """Moves the average towards the current weights of the model; call it once per step, even a skipped one."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         weights = dict(model.named_parameters())

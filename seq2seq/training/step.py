@@ -25,7 +25,7 @@ from seq2seq.training.config import TrainerConfig
 from seq2seq.training.optim_config import OptimConfig
 from seq2seq.training.running_metrics import RunningMetrics
 
-LOGGER = logging.getLogger("seq2seq")
+logger = logging.getLogger("seq2seq")
 
 
 class TrainStep:
@@ -62,7 +62,7 @@ class TrainStep:
         self.metrics = RunningMetrics(runtime.device)
         self.num_splits = 0
         self._config = config
-        self._optim = optim_config
+        self._optim_config = optim_config
         self._runtime, self._world, self._seed = runtime, world, seed
         self._optimizer = optim.build_optimizer(model.named_parameters(), optim_config, device_type=runtime.device.type)
         self._scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision is Precision.fp16)
@@ -105,7 +105,7 @@ class TrainStep:
         scale = self._world.size / batches.target_tokens  # DistributedDataParallel divides by the number of ranks
         losses = self._compute_gradients(batches.micro_batches, step=step, scale=scale, coverage_weight=coverage_weight)
         self._scaler.unscale_(self._optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._optim.clip_norm or math.inf).detach()
+        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._optim_config.clip_norm or math.inf).detach()
         optim.set_learning_rate(self._optimizer, lr)
         skip = ~grad_norm.isfinite()
         if self._scaler.is_enabled():
@@ -181,7 +181,7 @@ class TrainStep:
             )
         self.num_splits += 1
         if self.num_splits == 1:
-            LOGGER.warning(
+            logger.warning(
                 "out of memory: a batch of %d examples (at most %d source and %d target tokens) is computed in halves, "
                 "as is every later one that does not fit (perf/split_batches). It would be faster to lower "
                 "trainer.batch_tokens=%d and to raise trainer.accumulate by the same factor",

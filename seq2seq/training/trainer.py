@@ -30,7 +30,7 @@ from seq2seq.training.state import TrainState, stop_reason
 from seq2seq.training.step import TrainStep
 from seq2seq.training.validation import Validator
 
-LOGGER = logging.getLogger("seq2seq")
+logger = logging.getLogger("seq2seq")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class TrainingContext:
         world: The processes of the run.
         tracker: Receives metrics; the null tracker on ranks that do not write.
         checkpoints: The checkpoints of the run.
-        fingerprints: sha256 of data, tokenizer and configuration, stored in each checkpoint.
+        fingerprints: What the weights depend on, stored in each checkpoint: sha256 of data and tokenizer, and
+            values of the configuration.
     """
 
     runtime: Runtime
@@ -56,7 +57,7 @@ class Trainer:
     """Trains one model.
 
     Args:
-        step: The optimizer step, which holds the model on its device with its initial weights.
+        train_step: The optimizer step, which holds the model on its device with its initial weights.
         loader: Yields the batches of each step.
         validator: Evaluates the model.
         config: The trainer's section.
@@ -66,7 +67,7 @@ class Trainer:
 
     def __init__(
         self,
-        step: TrainStep,
+        train_step: TrainStep,
         loader: BatchLoader,
         *,
         validator: Validator,
@@ -74,13 +75,13 @@ class Trainer:
         optim_config: OptimConfig,
         context: TrainingContext,
     ):
-        self.model = step.model
+        self.model = train_step.model
         self.state = TrainState(machine=_machine(context))
-        self._step = step
+        self._train_step = train_step
         self._loader = loader
         self._validator = validator
         self._config = config
-        self._optim = optim_config
+        self._optim_config = optim_config
         self._context = context
         self._horizon = resolve_horizon(optim_config, max_steps=config.max_steps)
         self._alarms = Alarms(self.state.alarms)
@@ -112,7 +113,7 @@ class Trainer:
         if background_task is not None:
             self._background.submit(background_task)
         try:
-            self._step.warm_up_memory(self._loader.largest_batches(state.epoch))
+            self._train_step.warm_up_memory(self._loader.largest_batches(state.epoch))
         except Exception:
             self._background.wait()  # its error takes precedence: it may be the cause
             raise
@@ -127,7 +128,7 @@ class Trainer:
             while reason is None:
                 batches = self._next_batches(steps, request)
                 if batches is not None:
-                    self._step.run(batches, step=state.step, lr=self._learning_rate())
+                    self._train_step.run(batches, step=state.step, lr=self._learning_rate())
                     self._advance(batches)
                     progress.update(state.step)
                 self._background.raise_error()
@@ -184,11 +185,11 @@ class Trainer:
 
     def _learning_rate(self) -> float:
         scale = 1.0
-        if self._optim.schedule is Schedule.plateau:
+        if self._optim_config.schedule is Schedule.plateau:
             scale = optim.plateau_scale(
-                [value for _, value in self.state.history], mode=self._config.mode, config=self._optim
+                [value for _, value in self.state.history], mode=self._config.mode, config=self._optim_config
             )
-        return optim.learning_rate(self.state.step + 1, self._optim, horizon=self._horizon, plateau_scale=scale)
+        return optim.learning_rate(self.state.step + 1, self._optim_config, horizon=self._horizon, plateau_scale=scale)
 
     def _advance(self, batches: StepBatches) -> None:
         state = self.state
@@ -204,18 +205,18 @@ class Trainer:
 
     def _log(self, batches: StepBatches, progress: Progress) -> None:
         """Logs the metrics since the last log; between evaluations and saves only this synchronizes with the device."""
-        running, state = self._step.metrics, self.state
+        running, state = self._train_step.metrics, self.state
         start = time.perf_counter()
         metrics = running.compute(self._context.world)
         running.seconds += time.perf_counter() - start  # work still queued on the device
         state.step_seconds += running.seconds
         state.skipped += metrics.skipped
-        tokens, scale = metrics.tokens or math.nan, self._step.loss_scale
+        tokens, scale = metrics.tokens or math.nan, self._train_step.loss_scale
         values = {
             "train/loss": metrics.loss / tokens,
             "train/ppl": math.exp(min(metrics.nll / tokens, 700.0)),
             "train/accuracy": 100 * metrics.correct / tokens,
-            "train/lr": self._step.lr,
+            "train/lr": self._train_step.lr,
             "train/grad_norm": metrics.grad_norm,
             "train/epoch": state.epochs,
             "perf/target_tokens_per_sec": metrics.tokens / max(running.seconds, 1e-9),
@@ -228,10 +229,10 @@ class Trainer:
             values["train/loss_scale"] = scale
         if metrics.skipped or scale is not None:
             values["train/skipped_updates"] = metrics.skipped
-        if self._step.num_splits:
-            values["perf/split_batches"] = self._step.num_splits
+        if self._train_step.num_splits:
+            values["perf/split_batches"] = self._train_step.num_splits
         self._context.tracker.log(state.step, values)
-        LOGGER.info(
+        logger.info(
             "step %d  epoch %.2f  loss %.4f  ppl %.2f  lr %.2e  grad %.2f  %s target tokens/s%s",
             state.step, state.epochs, values["train/loss"], values["train/ppl"], values["train/lr"],
             values["train/grad_norm"], f"{values['perf/target_tokens_per_sec']:,.0f}", progress.remaining(state.step),
@@ -242,15 +243,17 @@ class Trainer:
         running.reset()
 
     def _warn(self, skipped: int, values: Mapping[str, float]) -> None:
-        if skipped and self._step.loss_scale is None:  # in fp16, skips are how the first loss scales are found
-            LOGGER.warning(
-                "%d of these %d updates were skipped: loss or gradient not finite", skipped, self._step.metrics.steps
+        if skipped and self._train_step.loss_scale is None:  # in fp16, skips are how the first loss scales are found
+            logger.warning(
+                "%d of these %d updates were skipped: loss or gradient not finite",
+                skipped,
+                self._train_step.metrics.steps,
             )
         self._alarms.check_metrics(self.state.step, values)
 
     def _check_skipped_updates(self, batches: StepBatches) -> None:
         """Raises a TrainingError after too many skipped updates in a row; saves the batch to ``checkpoints/failed``."""
-        skipped, scale = self._step.metrics.consecutive_skips(), self._step.loss_scale
+        skipped, scale = self._train_step.metrics.consecutive_skips(), self._train_step.loss_scale
         if skipped < self._config.max_skipped_steps or (scale is not None and scale >= 1.0):
             return
         state = self.state
@@ -275,13 +278,13 @@ class Trainer:
 
     def _evaluate(self, request: StopRequest) -> None:
         """Evaluates the model. In a single process a signal aborts it, and the resumed run starts with it."""
-        self._step.require_finite_weights()
+        self._train_step.require_finite_weights()
         single_process = self._context.world.size == 1
         try:
-            with self._step.eval_weights(), request.abort_on_signal(single_process):
+            with self._train_step.eval_weights(), request.abort_on_signal(single_process):
                 result = self._validator.run(self.model)
         except Aborted:
-            LOGGER.info(
+            logger.info(
                 "the evaluation at step %d was aborted; run the same command again to resume with it", self.state.step
             )
             return
@@ -290,11 +293,11 @@ class Trainer:
         self.state.history.append((self.state.step, monitored))
         self._validator.log(result, self.state.step)
         summary = "  ".join(f"{name.removeprefix('valid/')} {value:.4g}" for name, value in values.items())
-        LOGGER.info(
+        logger.info(
             "valid %d  %s%s", self.state.step, summary, "  (best)" if self.state.is_best(self._config.mode) else ""
         )
         if not math.isfinite(monitored):
-            LOGGER.warning("%s is not a finite number: it counts as worse than any other value", self._config.metric)
+            logger.warning("%s is not a finite number: it counts as worse than any other value", self._config.metric)
         if self._context.world.is_main:
             self._alarms.check_outputs(self.state.step, result.outputs, result.references)
 
@@ -304,29 +307,29 @@ class Trainer:
         Args:
             scheduled: Whether an uninterrupted run would save here too.
         """
-        self._step.require_finite_weights()
+        self._train_step.require_finite_weights()
         state = self.state
         state.interruption_steps = [step for step in state.interruption_steps if step != state.step]
         if not scheduled:
             state.interruption_steps.append(state.step)
-        state.running_metrics = self._context.world.gather(self._step.metrics.to_json())
-        state.scaler = self._step.scaler_state()
+        state.running_metrics = self._context.world.gather(self._train_step.metrics.to_json())
+        state.scaler = self._train_step.scaler_state()
         if self._context.world.is_main:
-            self._checkpoints.save(self._step.tensors(), state)
+            self._checkpoints.save(self._train_step.tensors(), state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Resumes from a checkpoint of this run; later ones, which were skipped as damaged, are deleted."""
         machine = self.state.machine
         self.state = TrainState.from_json(checkpoint.state)
-        self._step.restore(checkpoint, self.state.scaler)
+        self._train_step.restore(checkpoint, self.state.scaler)
         self._alarms = Alarms(self.state.alarms)
         changed = [f"{key} {old} -> {machine[key]}" for key, old in self.state.machine.items() if old != machine[key]]
         if changed:
-            LOGGER.warning("resuming with %s: results will not be bit-identical", "; ".join(changed))
+            logger.warning("resuming with %s: results will not be bit-identical", "; ".join(changed))
         self.state.machine = machine
         world, by_rank = self._context.world, self.state.running_metrics
         if len(by_rank) == world.size:
-            self._step.metrics.restore(by_rank[world.rank])
+            self._train_step.metrics.restore(by_rank[world.rank])
         if world.is_main:
             self._checkpoints.resume(checkpoint, self.state)
 
@@ -340,7 +343,7 @@ class Trainer:
         value = world.broadcast(self._validator.run(self.model).values).get(config.metric, math.nan)
         best = state.best(config.mode)
         is_best = best is None or (value < best[1] if config.mode == "min" else value > best[1])
-        LOGGER.info(
+        logger.info(
             "average of steps %s  %s %.4g  %s",
             ", ".join(map(str, average.steps)), config.metric, value, "(best)" if is_best else "(not better)",
         )  # fmt: skip

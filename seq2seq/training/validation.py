@@ -1,7 +1,6 @@
 """Evaluation during training: losses, scores of greedy outputs, samples, attention, copying."""
 
 import gc
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,7 +42,7 @@ class Validator:
         tracker: Receives values, samples and attention images; the null tracker on ranks that do not write.
         examples: Number of examples to decode, greedily; the loss is that of all examples.
         samples: Number of decoded examples to show; 0 on ranks that do not write.
-        images: Number of attention heat maps to draw, at most 4.
+        images: Number of attention heat maps to draw, at most 4 and at most ``samples``.
     """
 
     def __init__(
@@ -65,12 +64,9 @@ class Validator:
 
     def run(self, model: Seq2Seq) -> ValidationResult:
         """Evaluates the model, without logging. Decodes nothing if the loss is not a finite number."""
-        values = dict(self._evaluator.loss(model, self._store))
-        outputs: list[str] = []
+        values, outputs = self._evaluator.validate(model, self._store, examples=self._examples)
         explanations: list[GenerationOutput] = []
-        if self._examples > 0 and len(self._store) > 0 and math.isfinite(values["loss"]):
-            outputs = self._evaluator.generate([model], self._store, examples=self._examples, greedy=True)
-            values |= self._evaluator.score(outputs, self._store)
+        if outputs:
             explanations = self._explain(model, len(outputs))
             if model.output.copies:
                 values["copy_rate"] = copy_rate(explanations)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from seq2seq.cli.main import run_command
+from seq2seq.errors import Interrupted
 from seq2seq.runs.checkpoint import Checkpoint
 from seq2seq.runs.checkpoint_store import CheckpointStore
 
@@ -103,11 +104,23 @@ def test_average_over_a_damaged_checkpoint_names_it_and_the_way_out(
     assert "the mean of steps 4, 12" in capsys.readouterr().out
 
 
+def test_average_leaves_out_what_only_an_interruption_saved(
+    train_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stops = ("trainer.stop_after_minutes=1e-9", "trainer.save_every=2", "trainer.eval_every=100", "trainer.keep_last=9")
+    for _ in range(5):
+        with pytest.raises(Interrupted):
+            train_run(tmp_path, *stops)
+    assert train_run.at(tmp_path).checkpoints() == [2, 4, 5]
+    assert run_command("average", [f"run={tmp_path / 'run'}"]) == 0
+    assert "the mean of steps 2, 4\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
-        (["count=0"], ["count=0", "3 checkpoints are kept"]),
-        (["count=-1"], ["count=-1", "3 checkpoints are kept"]),
+        (["count=0"], ["count=0", "from 1 to 3, the number of checkpoints that are kept"]),
+        (["count=-1"], ["count=-1", "from 1 to 3, the number of checkpoints that are kept"]),
         (["count=4"], ["count=4", "trainer.keep_last"]),
         (["which=newest"], ["which", "newest"]),
     ],

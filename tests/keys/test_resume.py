@@ -18,7 +18,7 @@ from seq2seq.config.parse import known_keys, parse
 from seq2seq.config.rules import flatten
 from seq2seq.config.schema import Config
 from seq2seq.errors import Interrupted, UserError
-from seq2seq.pipeline.train import objective_if_complete
+from seq2seq.pipeline.existing_run import require_same_config
 from seq2seq.runs.folder import RunFolder
 from seq2seq.training.config import TrainerConfig
 
@@ -133,7 +133,7 @@ def test_every_key_is_decided_on() -> None:
 def test_what_has_to_stay_is_refused_by_name(family: str, tmp_path: Path) -> None:
     old, new = changed(family, {key for key in leaves() if stays(key)})
     with pytest.raises(UserError) as caught:
-        objective_if_complete(new, run_of(old, tmp_path))
+        require_same_config(new, run_of(old, tmp_path))
     message = str(caught.value)
     assert "choose another name (name=NAME), or start over in this folder (overwrite=true)" in message
     assert f"{tmp_path} holds a run with another configuration" in message
@@ -145,7 +145,7 @@ def test_what_has_to_stay_is_refused_by_name(family: str, tmp_path: Path) -> Non
 
 def test_another_family_of_models_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.family: 'gru' there, 'transformer' now"):
-        objective_if_complete(parsed({}), run_of(parsed({"model.family": "gru"}), tmp_path))
+        require_same_config(parsed({}), run_of(parsed({"model.family": "gru"}), tmp_path))
 
 
 def test_what_may_change_is_accepted(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_what_may_change_is_accepted(tmp_path: Path) -> None:
     before, after = (flatten(saved.to_mapping(config)) for config in (old, new))
     same = {key for key in before if before[key] == after.get(key)}
     assert not same & keys, "all of them are changed"
-    assert objective_if_complete(new, run_of(old, tmp_path)) is None
+    require_same_config(new, run_of(old, tmp_path))
     assert saved.diff(old, new) == {}
     assert saved.fingerprints(old) == saved.fingerprints(new)
 

@@ -26,5 +26,5 @@ def test_the_last_or_the_best_that_are_kept(which: AverageOf, count: int | None,
 
 
 def test_more_than_are_kept_are_refused() -> None:
-    with pytest.raises(UserError, match="count=4: 3 checkpoints are kept"):
+    with pytest.raises(UserError, match="count=4: must be from 1 to 3, the number of checkpoints that are kept"):
         select_steps(STEPS, RANKED, AverageConfig(which=AverageOf.best, count=4))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seq2seq.config.commands import Format, GenerateConfig
+from seq2seq.config.commands import GenerateConfig, GenerateFormat
 from seq2seq.inference.generator import GenerationOutput
 from seq2seq.pipeline.generate import output_line
 
@@ -23,7 +23,7 @@ OUTPUT = GenerationOutput(
 
 
 def record(output: GenerationOutput, **settings: Any) -> dict[str, Any]:
-    line = output_line([output], GenerateConfig(format=Format.jsonl, **settings))
+    line = output_line([output], GenerateConfig(format=GenerateFormat.jsonl, **settings))
     assert line.endswith(b"\n")
     read: dict[str, Any] = json.loads(line)
     assert read["text"] == output.text
