@@ -16,7 +16,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from seq2seq.config.parse import configs_folder, known_keys, register_schema, unknown_key_message
 from seq2seq.errors import UserError
 
-# What Hydra raises for wrong overrides: the last two for an invalid option name, and for its own settings.
+# What Hydra raises for wrong overrides: ValueError for an unknown flag, AssertionError for its own settings.
 _OVERRIDE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
 # Lines of Hydra's and OmegaConf's messages that only help their developers.
 _INTERNAL_LINES = ("full_key:", "reference_type=", "object_type=", "Config search path:", "provider=")
@@ -107,12 +107,12 @@ def _explain(error: Exception, arguments: list[str], schema: type) -> str:
         is_test_set = key.startswith("data.test.")  # with a name that the user chose
         if key not in keys and not is_test_set:
             return unknown_key_message(key, keys)
-    missing = error.__cause__
-    if isinstance(missing, ConfigAttributeError | ConfigKeyError) and missing.full_key in keys:
-        return unknown_key_message(missing.full_key, keys)  # a key of the other model family
+    cause = error.__cause__
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key in keys:
+        return unknown_key_message(cause.full_key, keys)  # a key of the other model family
     reasons = [str(error).strip()]
-    if error.__cause__ is not None:
-        reasons.append(str(error.__cause__).strip())
+    if cause is not None:
+        reasons.append(str(cause).strip())
     lines = [line.strip() for reason in reasons for line in reason.splitlines()]
     message = " ".join(line for line in lines if line and not line.startswith(_INTERNAL_LINES))
     return re.sub(r" \w+_schema\b", "", message)  # the structured configs that `register_schema` stores
@@ -121,7 +121,7 @@ def _explain(error: Exception, arguments: list[str], schema: type) -> str:
 def _choice(group: str, *, _root_: DictConfig) -> str:
     """Resolves ``${choice:GROUP}`` to the option selected in a config group.
 
-    Before a sweep's first job it is known to ``HydraConfig`` only, not to the config itself.
+    Before a sweep's first job only ``HydraConfig`` knows the choices; the config itself does not contain them yet.
     """
     from hydra.core.hydra_config import HydraConfig
 

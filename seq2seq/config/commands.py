@@ -12,7 +12,7 @@ from seq2seq.metrics import MAX_RESAMPLES, MetricsConfig
 
 
 class CheckFormat(str, Enum):
-    """GenerateFormat of the report of `check`."""
+    """Format of the report of `check`."""
 
     text = "text"
     json = "json"
@@ -43,7 +43,7 @@ class EvaluateConfig(Config):
 
 
 class GenerateFormat(str, Enum):
-    """GenerateFormat of the output of `generate`."""
+    """Format of the output of `generate`."""
 
     text = "text"
     jsonl = "jsonl"
@@ -100,7 +100,7 @@ class AverageConfig:
 
 
 class TableFormat(str, Enum):
-    """GenerateFormat of a table."""
+    """Format of a table."""
 
     markdown = "markdown"
     json = "json"
@@ -137,8 +137,8 @@ class CompareConfig:
         trials: Number of trials of approximate randomization.
         examples: How many of the examples that differ most to show, in either direction.
         format: `markdown` or `json`.
-        data: The first run's. With files, `target_language` and `encoding_errors` are used too.
-        metrics: The first run's; `resamples` replaces `metrics.bootstrap`.
+        data: By default that of the first run. With files, only `target_language` and `encoding_errors` are used.
+        metrics: By default that of the first run; `resamples` replaces `metrics.bootstrap`.
     """
 
     run: str | None = None

@@ -21,7 +21,7 @@ REASONS = (EMPTY, IDENTICAL, DUPLICATE, RATIO, LONG)
 
 
 def text_reason(example: Example, config: DataConfig) -> str | None:
-    """Returns the reason to drop an example that shows in its text, or None to keep it.
+    """Returns the reason to drop an example that can be seen before tokenization, or None to keep it.
 
     Args:
         example: the example.
@@ -42,7 +42,7 @@ def length_reasons(source: IntArray, target: IntArray, config: DataConfig) -> di
         target: int64 [B] tokens per target, without EOS.
         config: says which filters are enabled.
     """
-    # A text of white space that the tokenizer drops has no tokens.
+    # A text may have no tokens because the tokenizer's normalization removes all of its characters.
     masks = {EMPTY: (source == 0) | (target == 0)}
     if config.max_length_ratio is not None:
         longer, shorter = np.maximum(source, target), np.minimum(source, target)
@@ -60,14 +60,14 @@ class SeenPairs:
     """The set of pairs seen so far, as 64-bit hashes: 8 bytes per pair.
 
     The probability of any collision among ten million different pairs is 3e-6. The hashes are stored in a few
-    sorted runs, each more than twice as long as the next.
+    sorted arrays, each more than twice as long as the next.
 
     Attributes:
-        runs: sorted arrays of hashes.
+        arrays: sorted arrays of hashes.
     """
 
     def __init__(self) -> None:
-        self.runs: list[npt.NDArray[np.uint64]] = []
+        self.arrays: list[npt.NDArray[np.uint64]] = []
 
     def add(self, examples: Sequence[Example]) -> Mask:
         """Adds pairs; returns the mask [B] of those seen for the first time, within `examples` too."""
@@ -75,12 +75,12 @@ class SeenPairs:
         is_new = np.zeros(len(hashes), dtype=bool)
         distinct, first = np.unique(hashes, return_index=True)
         is_new[first] = True
-        for run in self.runs:
-            is_new[first[_isin_sorted(run, distinct)]] = False
+        for array in self.arrays:
+            is_new[first[_isin_sorted(array, distinct)]] = False
         merged = np.sort(hashes[is_new])
-        while self.runs and len(self.runs[-1]) <= 2 * len(merged):
-            merged = np.sort(np.concatenate([self.runs.pop(), merged]))
-        self.runs.append(merged)
+        while self.arrays and len(self.arrays[-1]) <= 2 * len(merged):
+            merged = np.sort(np.concatenate([self.arrays.pop(), merged]))
+        self.arrays.append(merged)
         return is_new
 
 
@@ -92,9 +92,9 @@ def _hash(example: Example) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def _isin_sorted(run: npt.NDArray[np.uint64], hashes: npt.NDArray[np.uint64]) -> Mask:
-    """Returns the mask [B] of the hashes that a sorted run contains."""
-    if not len(run):
+def _isin_sorted(array: npt.NDArray[np.uint64], hashes: npt.NDArray[np.uint64]) -> Mask:
+    """Returns the mask [B] of the hashes that a sorted array contains."""
+    if not len(array):
         return np.zeros(len(hashes), dtype=bool)
-    indices = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
-    return np.asarray(run[indices] == hashes)
+    indices = np.minimum(np.searchsorted(array, hashes), len(array) - 1)
+    return np.asarray(array[indices] == hashes)

@@ -82,14 +82,14 @@ class BatchLoader:
     """Yields the batches of optimizer steps, epoch after epoch, without end.
 
     Args:
-        store_of_epoch: Returns the examples of an epoch: the same store each time, or one with resampled subwords.
+        store_for_epoch: Returns the examples of an epoch: the same store each time, or one with resampled subwords.
         config: See ``LoaderConfig``.
     """
 
     PREFETCH = 4  # steps prepared ahead: enough to hide a slow batch, at little memory
 
-    def __init__(self, store_of_epoch: Callable[[int], TokenStore], config: LoaderConfig):
-        self._store_of_epoch = store_of_epoch
+    def __init__(self, store_for_epoch: Callable[[int], TokenStore], config: LoaderConfig):
+        self._store_of_epoch = store_for_epoch
         self._config = config
         self._plan_lock = threading.Lock()
         self._planned: tuple[int, TokenStore, EpochPlan] | None = None

@@ -92,7 +92,7 @@ def prepare(
     Raises:
         UserError: a corpus is invalid; raised before a tokenizer is trained.
     """
-    splits = _open_splits(data, cache_root)
+    splits = _hash_splits(data, cache_root)
     if tokenizers is None:
         folder = _tokenizers_folder(splits["train"], tokenizer, cache_root=cache_root, seed=seed)
         tokenizers = _build_tokenizers(folder, splits, tokenizer, seed=seed, log=log)
@@ -122,7 +122,7 @@ def is_prepared(
     Raises:
         UserError: a corpus names no files, or one of them is missing.
     """
-    train = _open_splits(data, cache_root)["train"]
+    train = _hash_splits(data, cache_root)["train"]
     if tokenizers is None:
         folder = _tokenizers_folder(train, tokenizer, cache_root=cache_root, seed=seed)
         if not _has_tokenizers(folder):
@@ -138,7 +138,7 @@ def file_fingerprints(data: DataConfig, cache_root: Path) -> dict[str, str]:
     Raises:
         UserError: a corpus names no files, or one of them is missing.
     """
-    return _fingerprints(_open_splits(data, cache_root))
+    return _fingerprints(_hash_splits(data, cache_root))
 
 
 def open_corpus(corpus: CorpusConfig, tokenizers: Tokenizers, data: DataConfig, *, key: str) -> TokenStore:
@@ -164,7 +164,7 @@ def open_corpus(corpus: CorpusConfig, tokenizers: Tokenizers, data: DataConfig, 
 
 @dataclass(frozen=True)
 class _Split:
-    """A corpus and the hashes of its files.
+    """A corpus, how it is read, and the hashes of its files.
 
     Attributes:
         key: config key of the corpus section.
@@ -185,7 +185,7 @@ class _Split:
         return self.key == "data.train"
 
     @property
-    def content(self) -> list[Any]:
+    def cache_key(self) -> list[Any]:
         """Everything that determines the examples: file hashes and how the files are read."""
         corpus = self.corpus
         fields = [corpus.source_field, corpus.target_field, corpus.references_field]
@@ -201,16 +201,16 @@ class _Split:
             state.check_unchanged()
 
 
-def _open_splits(data: DataConfig, cache_root: Path) -> dict[str, _Split]:
+def _hash_splits(data: DataConfig, cache_root: Path) -> dict[str, _Split]:
     """Hashes the files of all corpora; returns the splits by name: ``train``, ``valid`` and each ``test.<name>``."""
     corpora = {"train": data.train, "valid": data.valid}
     corpora |= {f"test.{name}": corpus for name, corpus in data.test.items()}
     root = resolve_root(data.root)
     hashes = HashCache(cache_root / "hashes.json")
-    return {name: _open_split(corpus, data, root, f"data.{name}", hashes) for name, corpus in corpora.items()}
+    return {name: _hash_split(corpus, data, root, f"data.{name}", hashes) for name, corpus in corpora.items()}
 
 
-def _open_split(corpus: CorpusConfig, data: DataConfig, root: Path, key: str, hashes: HashCache) -> _Split:
+def _hash_split(corpus: CorpusConfig, data: DataConfig, root: Path, key: str, hashes: HashCache) -> _Split:
     paths = corpus_files(corpus, root, key)
     return _Split(key, corpus, data, root, {name: hashes.state(path, f"{name}={path}") for name, path in paths.items()})
 
@@ -240,7 +240,7 @@ def _settings(config: TokenizerConfig, *, multiline: bool) -> dict[str, Any]:
 def _tokenizers_folder(train: _Split, config: TokenizerConfig, *, cache_root: Path, seed: int) -> Path:
     corpus = train.corpus
     settings = _settings(config, multiline=corpus.path is not None and is_jsonl(corpus.path))
-    return cache_root / "tokenizers" / _digest([train.content, settings, seed])
+    return cache_root / "tokenizers" / _digest([train.cache_key, settings, seed])
 
 
 def _build_tokenizers(
@@ -278,7 +278,7 @@ def _store_folder(split: _Split, tokenizers: Tokenizers, root: Path) -> Path:
     settings: list[Any] = [_ENCODING_VERSION, data.max_source_length, data.max_target_length]
     if split.training:
         settings += [getattr(data, name) for name in _TRAIN_ONLY]
-    return root / _digest([split.content, settings, tokenizers.fingerprint()])
+    return root / _digest([split.cache_key, settings, tokenizers.fingerprint()])
 
 
 def _build_store(split: _Split, tokenizers: Tokenizers, root: Path, *, log: Log) -> TokenStore:

@@ -97,9 +97,9 @@ class MappedRaggedArray:
 
     def gather(self, indices: IntArray, max_length: int) -> RaggedArray:
         """Returns the sequences at `indices` [B], each cut to its first `max_length` items."""
-        starts = np.where(indices > 0, self._offsets[indices - 1], 0)
+        starts = np.where(indices > 0, self._offsets[indices - 1], 0)  # index 0 reads the last offset, and discards it
         lengths = np.minimum(self._offsets[indices] - starts, max_length)
-        shifts = starts - (np.cumsum(lengths) - lengths)
+        shifts = starts - (np.cumsum(lengths) - lengths)  # from a sequence's place in the result to that in the file
         return RaggedArray(self._values[np.repeat(shifts, lengths) + np.arange(lengths.sum())], lengths)
 
 

@@ -1,6 +1,6 @@
 """Attention: the masks, and the multi-head form of the Transformer.
 
-Masks are boolean, True = may be attended, of shape [B, T, S] or broadcastable to it.
+Masks are boolean, True = may be attended; `additive_mask` converts them to a term that is added to scores.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A model encodes a batch of sources once (`encode`). It then either reads whole targets (`decode`, teacher forcing for
 the loss) or one target token per call (`start`, `step`, for the search); both give the same numbers. Only `output`
-knows the vocabulary.
+computes over the vocabulary.
 
 Shape letters: B batch, S source length, T target length, D d_model, K beam, V vocabulary, N = B × K rows.
 Masks are boolean, True = may be attended.

@@ -2,8 +2,9 @@
 
 With input feeding, a position reads the attentional state of the previous one (Luong et al., 2015, section 3.3,
 arXiv:1508.04025), so nothing that depends on it can be computed for all positions at once. The backward pass computes
-position by position only what one position passes to the previous one. The gradients of the weights and of the
-projected memory are one product over all positions, where autograd would accumulate them position by position.
+position by position only what one position passes to the previous one, and additive scores' gradients. All other
+gradients of weights and of the projected memory are one product over all positions, where autograd would accumulate
+them position by position.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ class InputFeedingLayer(NamedTuple):
     """Tensors of one GRU layer of the loop, all in the compute dtype.
 
     Attributes:
-        input_gates: the contributions to the gates that are known before the loop, [T, B, 3D].
-        weight_ih: [3D, I], applied to the layer's input: the previous attentional state for the first layer, the
-            state of the layer below for the others.
+        input_gates: the contributions to all three gates that are known before the loop, [T, B, 3D]: of the embedding
+            and the bias for the first layer, of the bias for the others.
+        weight_ih: [3D, I], applied to the layer's input of size I: the previous attentional state for the first layer,
+            the state of the layer below for the others.
         weight_hh: [3D, D], applied to the layer's previous state.
         bias_hh: bias of `weight_hh`, [3D].
         dropout_mask: factor of the input [T, B, I], 0 or 1 / (1 - p); None without dropout.
@@ -58,7 +60,7 @@ class InputFeedingAttention(NamedTuple):
 
     Attributes:
         memory: what is attended to.
-        projection: [D, D], the state half of W_c, followed by the score's query projection if it has one.
+        projection: [D, D], the state half of W_c; [D + A, D] with the score's query projection below it, if it has one.
         scorer_class: constructed from the keys and `scorer_weights`.
         scorer_weights: see `AttentionScore.scorer_weights`.
         coverage: whether the scorer reads coverage.
@@ -75,7 +77,7 @@ def attentional_state(scores: Tensor, projected_state: Tensor, memory: Projected
     """tanh(W_c [c; h]), [B, T, D], and the attention weights [B, T, S] wide: Luong et al. (2015, eq. 5).
 
     W_c is split into two halves, and its context half is applied to the encoder states in advance: the context c is a
-    weighted sum of them, so W c is the same sum of the projected states.
+    weighted sum of them, so its projection is the same sum of the projected states.
 
     Args:
         scores: scores of the queries h against the keys [B, T, S], wide.
@@ -110,7 +112,7 @@ def run_input_feeding(
 
 
 class _LoopConstants(NamedTuple):
-    """Inputs of `_InputFeedingLoop` that get no gradient."""
+    """Settings and tensors for which `_InputFeedingLoop` returns no gradient."""
 
     additive_mask: Tensor
     attention: InputFeedingAttention
@@ -196,9 +198,11 @@ class _AttentionSteps:
         """Gradient of the state [B, D] from those of the attentional state [B, D] and the weights [B, S]."""
         wide, size = self.weights.dtype, self._size
         weights = self.weights[t]
-        grad_sum = self._grad_projected[t, :, :size]
-        grad_sum.copy_(torch.ops.aten.tanh_backward(grad_feature.to(wide), self.features[t].to(wide)))
-        grad_weights = grad_weights + torch.bmm(self._values, grad_sum.unsqueeze(2)).squeeze(2) + self._grad_coverage
+        grad_preactivation = self._grad_projected[t, :, :size]
+        grad_preactivation.copy_(torch.ops.aten.tanh_backward(grad_feature.to(wide), self.features[t].to(wide)))
+        grad_weights = (
+            grad_weights + torch.bmm(self._values, grad_preactivation.unsqueeze(2)).squeeze(2) + self._grad_coverage
+        )
         grad_scores = weights * (grad_weights - (weights * grad_weights).sum(dim=1, keepdim=True))
         coverage = None if self._coverage is None else self._coverage[t]
         grad_query, grad_coverage = self._scorer.backward(self._query(t, state), coverage, grad_scores)
@@ -265,5 +269,5 @@ class _InputFeedingLoop(torch.autograd.Function):
         grad_initial, *layer_grads = zip(*(layer.gradients() for layer in layers), strict=True)
         grad_keys, grad_values, grad_projection, *grad_scorer_weights = attention.gradients(states)
         all_grads = [torch.stack(grad_initial), grad_keys, grad_values, grad_projection, *grad_scorer_weights]
-        all_grads += [grad for four in zip(*layer_grads, strict=True) for grad in four]
+        all_grads += [grad for grads_of_layer in zip(*layer_grads, strict=True) for grad in grads_of_layer]
         return None, *(grad.to(dtype) for grad, dtype in zip(all_grads, ctx.dtypes, strict=True))

@@ -24,7 +24,7 @@ _DEFAULT_CHUNK_ELEMENTS = 1 << 26
 # At least this many rows: each chunk adds a gradient of the size of the whole weight.
 _MIN_CHUNK_ROWS = 512
 # A chunk's contribution to the weight's gradient is a sum over its rows, before any loss scale is applied. In float16
-# (maximum 65504), the sum over this many rows stays finite for features up to 8; scaling later could not fix it.
+# (maximum 65504), the sum over this many rows stays finite for features below 8; scaling later could not fix it.
 _MAX_CHUNK_ROWS_FLOAT16 = 1 << 13
 
 
@@ -291,17 +291,18 @@ def _chunk_loss(
     logits of each row.
 
     In-place softmax is a single pass over memory, and the loss needs no other: the denominator of softmax follows from
-    the label's probability. As this is positive in float32 and bfloat16, no token's loss exceeds 87 nats.
+    the label's probability. In float16, where that probability may underflow, and
+    in evaluation, logsumexp computes it exactly; in training, a reported loss is at most 87 nats per token.
     """
     label, label_entries = labels.unsqueeze(1), (torch.arange(labels.numel(), device=labels.device), labels)
     label_logits = logits.gather(1, label).float().squeeze(1)
-    exact = not want_grad or logits.dtype is torch.float16
-    log_total = torch.logsumexp(logits.float(), dim=1) if exact else None
+    use_logsumexp = not want_grad or logits.dtype is torch.float16
+    log_total = torch.logsumexp(logits.float(), dim=1) if use_logsumexp else None
     probs = torch.softmax(logits, dim=1, out=logits)
     label_probs = probs[label_entries]
     correct = _bits(label_probs) == _bits(probs).amax(dim=1)
     probs[label_entries] = 0
-    # 1 - p of a label's probability p near one is lost in rounding, and the gradient needs it: sum the other entries.
+    # For a label's probability p near one, 1 - p would lose its digits in rounding: sum the other entries instead.
     others = probs.sum(dim=1).float()
     if log_total is None:
         log_label_probs = label_probs.float().clamp_min(torch.finfo(torch.float32).tiny).log()

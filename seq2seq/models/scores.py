@@ -25,11 +25,11 @@ class IncrementalScorer(ABC):
 
     @abstractmethod
     def forward(self, query: Tensor, coverage: Tensor | None) -> Tensor:
-        """Scores [B, S], wide, of queries [B, *]; `coverage` [B, S] is the sum of the attention so far."""
+        """Scores [B, S], wide (at least float32), of queries [B, *]; `coverage` [B, S] is the sum of past attention."""
 
     @abstractmethod
     def start_backward(self) -> None:
-        """Allocates the gradients; call it before the first `backward`."""
+        """Prepares the gradients; call it before the first `backward`."""
 
     @abstractmethod
     def backward(self, query: Tensor, coverage: Tensor | None, grad_scores: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -153,7 +153,7 @@ class _ProductAttentionScore(AttentionScore):
 
 
 class DotAttentionScore(_ProductAttentionScore):
-    """Scores q·(s h): Luong et al. (2015, eq. 8 "dot", arXiv:1508.04025).
+    """Scores q·(s h): Luong et al. (2015, section 3.1 "dot", arXiv:1508.04025).
 
     Args:
         scale: s, either 1 or 1 / sqrt(D) (Vaswani et al., 2017, eq. 1).
@@ -169,7 +169,7 @@ class DotAttentionScore(_ProductAttentionScore):
 
 
 class GeneralAttentionScore(_ProductAttentionScore):
-    """Scores q·W h: Luong et al. (2015, eq. 8 "general", arXiv:1508.04025)."""
+    """Scores q·W h: Luong et al. (2015, section 3.1 "general", arXiv:1508.04025)."""
 
     def __init__(self, query_size: int, state_size: int) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class AdditiveAttentionScore(AttentionScore):
         return self.q_proj.weight
 
     def scorer_weights(self) -> tuple[Tensor, ...]:
-        """V [A] and, with coverage, w [A]."""
+        """The vector v [A] and, with coverage, the vector w [A]."""
         v = self.v.weight.squeeze(0)
         return (v,) if self.coverage is None else (v, self.coverage)
 

@@ -1,4 +1,8 @@
-"""State of incremental decoding with a Transformer."""
+"""State of incremental decoding with a Transformer.
+
+Caches are never reordered: each step adds one entry per beam, and the beam mask says which entries belong to the
+history of a beam.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +21,14 @@ class TransformerState(State):
     """State of incremental decoding with a Transformer.
 
     Attributes:
-        layers: the decoder layers.
+        layers: the decoder layers, with weights packed for inference.
         caches: their key-value caches. Each step adds one entry per beam, so a sentence has P = Σ K entries, K being
             the width at each step.
         beam_mask: additive mask [N, P]: 0 at the entries of a row's own history, -inf at those of other beams.
         additive_source_mask: [B, S], 0 at source tokens, -inf at padding.
         source_mask: the same as [B, S] bool, True at tokens.
         source_tokens: the tokens that may be copied, [B, ...]; None without copying.
-        copy_keys: keys [B, S, D] of the copy head; None without one.
+        copy_keys: keys [B, S, D] of the separate copy attention; None without one.
         position: number of target tokens read so far.
     """
 
@@ -59,9 +63,9 @@ class TransformerState(State):
 
     def keep(self, sentences: Tensor) -> None:
         """See `State.keep`."""
-        moved = (sentences != torch.arange(sentences.size(0), device=sentences.device)).nonzero().squeeze(1)
+        changed_rows = (sentences != torch.arange(sentences.size(0), device=sentences.device)).nonzero().squeeze(1)
         for cache in self.caches:
-            cache.keep(sentences, moved)
+            cache.keep(sentences, changed_rows)
         beams = torch.arange(self.width, device=sentences.device)
         self.beam_mask = self.beam_mask.index_select(0, (sentences.unsqueeze(1) * self.width + beams).flatten())
         self.source_mask = self.source_mask.index_select(0, sentences)

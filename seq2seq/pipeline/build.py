@@ -51,8 +51,8 @@ def build_training(
     *,
     runtime: Runtime,
     world: World,
-    init_weights: bool = True,
-    store_of_epoch: Callable[[int], TokenStore] | None = None,
+    load_pretrained: bool = True,
+    store_for_epoch: Callable[[int], TokenStore] | None = None,
 ) -> tuple[TrainStep, BatchLoader]:
     """Builds the optimizer step, with the model on its device, and the loader of its batches.
 
@@ -61,21 +61,21 @@ def build_training(
         prepared: Prepared data of the run.
         runtime: Device and precision.
         world: The processes that share the run.
-        init_weights: Whether to load the initial weights that the configuration names; false if a checkpoint will be
-            loaded.
-        store_of_epoch: See ``BatchLoader``; None takes the training set, resampled if the configuration says so.
+        load_pretrained: Whether to load the pretrained weights that the configuration names; false if a checkpoint
+            will be loaded.
+        store_for_epoch: See ``BatchLoader``; None takes the training set, resampled if the configuration says so.
 
     Raises:
-        UserError: If initial weights cannot be read, or do not fit the model.
+        UserError: If pretrained weights cannot be read, or do not fit the model.
     """
     seed_step(config.seed, step=-1)
     model = build_model(config.model, vocabulary(prepared.tokenizers))
-    if init_weights:
-        load_initial_weights(model, config, prepared.tokenizers)
+    if load_pretrained:
+        load_pretrained_weights(model, config, prepared.tokenizers)
     model.to(runtime.device).train()
     step = TrainStep(model, config.trainer, config.optim, runtime=runtime, world=world, seed=config.seed)
     loader = build_loader(
-        config, store_of_epoch or _epoch_stores(config, prepared, world), world=world, pinned=runtime.pinned
+        config, store_for_epoch or _epoch_stores(config, prepared, world), world=world, pinned=runtime.pinned
     )
     return step, loader
 
@@ -83,7 +83,7 @@ def build_training(
 def _epoch_stores(config: Config, prepared: PreparedData, world: World) -> Callable[[int], TokenStore]:
     """Returns the function from an epoch to its training set, which subword regularisation resamples each epoch."""
 
-    def store_of_epoch(epoch: int) -> TokenStore:
+    def store_for_epoch(epoch: int) -> TokenStore:
         if config.tokenizer.sampling_alpha == 0:
             return prepared.train
         resampled = prepared.train.resampled(
@@ -94,23 +94,23 @@ def _epoch_stores(config: Config, prepared: PreparedData, world: World) -> Calla
             logger.info("epoch %d: truncated %d texts whose resampled tokens exceed the limits", epoch, truncated)
         return resampled
 
-    return store_of_epoch
+    return store_for_epoch
 
 
 def build_loader(
-    config: Config, store_of_epoch: Callable[[int], TokenStore], *, world: World | None = None, pinned: bool = False
+    config: Config, store_for_epoch: Callable[[int], TokenStore], *, world: World | None = None, pinned: bool = False
 ) -> BatchLoader:
     """Builds the loader of a run's batches.
 
     Args:
         config: Configuration of the run.
-        store_of_epoch: See ``BatchLoader``.
+        store_for_epoch: See ``BatchLoader``.
         world: The processes that share the run; None for a single process.
         pinned: Whether batches are put into page-locked memory.
     """
     world = world or World()
     return BatchLoader(
-        store_of_epoch,
+        store_for_epoch,
         LoaderConfig(
             batch_tokens=config.trainer.batch_tokens,
             accumulate=config.trainer.accumulate,
@@ -144,7 +144,7 @@ def build_evaluator(
     )
 
 
-def load_initial_weights(model: Seq2Seq, config: Config, tokenizers: Tokenizers) -> None:
+def load_pretrained_weights(model: Seq2Seq, config: Config, tokenizers: Tokenizers) -> None:
     """Loads the weights of another run, or pretrained word vectors, into a model if the configuration names them.
 
     Raises:

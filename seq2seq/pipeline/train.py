@@ -87,7 +87,7 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         tracker = Tracker(folder.path, resume_step=checkpoint.step if checkpoint else None)
     try:
         train_step, loader = build_training(
-            config, prepared, runtime=runtime, world=world, init_weights=checkpoint is None
+            config, prepared, runtime=runtime, world=world, load_pretrained=checkpoint is None
         )
         model = train_step.model
         logger.info("%s", tables.parameter_table((name, p.numel()) for name, p in model.named_parameters()))

@@ -105,7 +105,7 @@ def _inspect(config: Config, folder: RunFolder, *, command: str, scratch: Path) 
             prepared,
             free_bytes=free_bytes,
             subsampling=report.subsampled,
-            init_weights=not resumes,
+            load_pretrained=not resumes,
         )
         diagnostics += resource_diagnostics(config.trainer, report)
     return report

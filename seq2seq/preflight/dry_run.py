@@ -99,7 +99,7 @@ class DryRun:
 
 
 def dry_run(
-    config: Config, prepared: PreparedData, *, free_bytes: int, subsampling: int = 1, init_weights: bool = True
+    config: Config, prepared: PreparedData, *, free_bytes: int, subsampling: int = 1, load_pretrained: bool = True
 ) -> DryRun:
     """Measures memory and speed of a run in a child process.
 
@@ -112,17 +112,17 @@ def dry_run(
         prepared: Prepared data of the run.
         free_bytes: Bytes of free memory.
         subsampling: n if ``prepared`` has every n-th training example only.
-        init_weights: Whether to load the initial weights; false if training resumes from a checkpoint.
+        load_pretrained: Whether to load pretrained weights; false if training resumes from a checkpoint.
 
     Raises:
         TrainingError: If memory does not suffice for the model or a single example, or the child was killed.
-        UserError: If the model cannot be built, or its initial weights cannot be loaded.
+        UserError: If the model cannot be built, or pretrained weights cannot be loaded.
     """
     context = multiprocessing.get_context("spawn")
     connection, child_connection = context.Pipe()
     with tempfile.TemporaryDirectory(prefix="check-", dir=config.cache_root) as folder:
         task = partial(
-            _dry_run, config, prepared, free_bytes=free_bytes, init_weights=init_weights, folder=Path(folder)
+            _dry_run, config, prepared, free_bytes=free_bytes, load_pretrained=load_pretrained, folder=Path(folder)
         )
         process = context.Process(target=_child_main, args=(child_connection,), daemon=True)
         # multiprocessing's own tracker process; started within `deferred_signals`, it would unblock SIGINT there.
@@ -180,17 +180,17 @@ def _child_main(connection: Connection) -> None:
         connection.send(TrainingError(f"out of memory: the model or its optimizer do not fit ({reason})"))
 
 
-def _dry_run(config: Config, prepared: PreparedData, *, free_bytes: int, init_weights: bool, folder: Path) -> DryRun:
+def _dry_run(config: Config, prepared: PreparedData, *, free_bytes: int, load_pretrained: bool, folder: Path) -> DryRun:
     runtime = start_runtime(config.trainer)
-    # Without compiling, which takes minutes and would tell little.
+    # Without compiling, which takes minutes: the measurements are those of the model that is not compiled.
     config = replace(config, trainer=replace(config.trainer, compile=False))
     train_step, loader = build_training(
         config,
         prepared,
         runtime=runtime,
         world=World(),
-        init_weights=init_weights,
-        store_of_epoch=lambda epoch: prepared.train,
+        load_pretrained=load_pretrained,
+        store_for_epoch=lambda epoch: prepared.train,  # not resampled, which would only take time
     )
     model = train_step.model
     parameters = sum(p.numel() for p in model.parameters())
@@ -224,13 +224,13 @@ def _estimate_peak_bytes(train_step: TrainStep, batches: Sequence[Batch], runtim
     A whole batch could bring the machine down, since other processes share the CPU's memory. Larger parts are tried
     only while the estimate is at most ``safe_bytes``.
     """
-    train_step.warm_up_memory([MicroBatch(_first_examples(batch, 1), 1.0) for batch in batches])
+    train_step.warm_up_memory([MicroBatch(_first_examples(batch, 1), weight=1.0) for batch in batches])
     base = estimate = _peak_bytes(runtime)
     for divisor, batch in product(_DIVISORS, batches):
         if estimate > safe_bytes:
             break
         part = _first_examples(batch, len(batch.indices) // divisor)
-        train_step.warm_up_memory([MicroBatch(part, 1.0)])
+        train_step.warm_up_memory([MicroBatch(part, weight=1.0)])
         estimate = max(estimate, base + (_peak_bytes(runtime) - base) * len(batch.indices) // len(part.indices))
     return estimate
 

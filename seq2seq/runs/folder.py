@@ -265,7 +265,7 @@ def refuse_external_links(folder: Path) -> None:
     for parent, folders, files in os.walk(folder):
         for name in [*folders, *files]:
             path = Path(parent, name)
-            if path.is_char_device():  # /dev/null neither stores nor returns data
+            if os.path.realpath(path) == os.devnull:  # neither stores nor returns data
                 continue
             if path.is_symlink() and os.path.commonpath([root, os.path.realpath(path)]) != root:
                 raise UserError(

@@ -19,7 +19,7 @@ from seq2seq.search.config import SearchConfig
 from seq2seq.search.constraints import NEG_INF, Constraints
 from seq2seq.search.coverage_penalty import CoveragePenalty
 from seq2seq.search.decoder import Decoder
-from seq2seq.search.hypothesis import Hypothesis, StepRecord, backtrack
+from seq2seq.search.hypothesis import Hypothesis, StepHistory, backtrack
 from seq2seq.search.lengths import normalizer
 from seq2seq.search.topk import best_candidates
 
@@ -73,9 +73,9 @@ class BeamSearch:
         self.vocabulary = vocabulary
         self.constraints = Constraints(config, vocabulary)
         self.coverage = coverage
-        self.tokens, self.parents = StepRecord(), StepRecord()
-        self.eos_scores, self.eos_parents, self.cut_scores = StepRecord(), StepRecord(), StepRecord()
-        self.penalties = StepRecord()  # [b, 2K] coverage penalties: K candidates that end, then the K new beams
+        self.tokens, self.parents = StepHistory(), StepHistory()
+        self.eos_scores, self.eos_parents, self.truncated_scores = StepHistory(), StepHistory(), StepHistory()
+        self.penalties = StepHistory()  # [b, 2K] coverage penalties: K candidates that end, then the K new beams
 
     def run(self, limits: Tensor) -> list[list[Hypothesis]]:
         """Returns up to n_best hypotheses per sentence, best first; `limits` [B] int64 are their maximum lengths."""
@@ -150,8 +150,8 @@ class BeamSearch:
             step: from 1.
         """
         at_limit = active.limits <= step
-        cut_scores = torch.where(at_limit.unsqueeze(1), active.scores, NEG_INF)
-        self.cut_scores.append(cut_scores, active.sentences)
+        truncated_scores = torch.where(at_limit.unsqueeze(1), active.scores, NEG_INF)
+        self.truncated_scores.append(truncated_scores, active.sentences)
         all_ended = torch.cat([active.best_ended, final_scores], dim=1)
         active.best_ended = all_ended.topk(self.config.n_best, dim=1).values
         active.num_ended = active.num_ended + (final_scores > NEG_INF).sum(dim=1)
@@ -172,8 +172,8 @@ class BeamSearch:
         """Reads the n best hypotheses of each sentence back from the records."""
         width = self.config.beam_size
         eos_scores = self.eos_scores.stack(num_sentences, fill=NEG_INF)
-        cut_scores = self.cut_scores.stack(num_sentences, fill=NEG_INF)
-        scores_by_step = np.concatenate([eos_scores, cut_scores], axis=2)  # [T, B, 2K]: K that ended, K cut off
+        truncated_scores = self.truncated_scores.stack(num_sentences, fill=NEG_INF)
+        scores_by_step = np.concatenate([eos_scores, truncated_scores], axis=2)  # [T, B, 2K]: K that ended, K cut off
         steps, sentences, slots = np.nonzero(scores_by_step > NEG_INF)
         log_probs = scores_by_step[steps, sentences, slots]
         scores = log_probs / normalizer(torch.from_numpy(steps + 1), self.config).numpy()

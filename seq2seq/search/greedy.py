@@ -15,7 +15,7 @@ from seq2seq.search.config import SearchConfig
 from seq2seq.search.constraints import Constraints
 from seq2seq.search.coverage_penalty import CoveragePenalty
 from seq2seq.search.decoder import Decoder
-from seq2seq.search.hypothesis import Hypothesis, StepRecord
+from seq2seq.search.hypothesis import Hypothesis, StepHistory
 from seq2seq.search.lengths import normalizer
 from seq2seq.search.sampling import draw, uniforms
 from seq2seq.search.topk import best_token
@@ -65,9 +65,9 @@ class _History:
         penalties: the coverage penalty at the last token, 0 before and after; empty without a coverage penalty.
     """
 
-    tokens: StepRecord = field(default_factory=StepRecord)
-    log_probs: StepRecord = field(default_factory=StepRecord)
-    penalties: StepRecord = field(default_factory=StepRecord)
+    tokens: StepHistory = field(default_factory=StepHistory)
+    log_probs: StepHistory = field(default_factory=StepHistory)
+    penalties: StepHistory = field(default_factory=StepHistory)
 
 
 def greedy_search(
@@ -92,7 +92,7 @@ def greedy_search(
     num_sentences, width = limits.size(0), config.n_best
     constraints = Constraints(config, vocabulary)
     history = _History()
-    rows = _ActiveRows(
+    active = _ActiveRows(
         sentences=torch.arange(num_sentences, device=limits.device),
         limits=limits.unsqueeze(1),
         done=torch.zeros(num_sentences, width, dtype=torch.bool, device=limits.device),
@@ -102,27 +102,27 @@ def greedy_search(
     for step in range(1, int(limits.max()) + 1):
         log_probs, attention = decoder.step(tokens.flatten())
         constraints.apply(log_probs, step)
-        chosen_log_probs, chosen = choose(log_probs, step, rows.sentences)
+        chosen_log_probs, chosen = choose(log_probs, step, active.sentences)
         # A row that is done is padded until its sentence leaves the batch.
-        tokens = chosen.view_as(tokens).masked_fill(rows.done, vocabulary.pad_id)
-        history.tokens.append(tokens, rows.sentences)
-        history.log_probs.append(chosen_log_probs.view_as(tokens).masked_fill(rows.done, 0.0), rows.sentences)
+        tokens = chosen.view_as(tokens).masked_fill(active.done, vocabulary.pad_id)
+        history.tokens.append(tokens, active.sentences)
+        history.log_probs.append(chosen_log_probs.view_as(tokens).masked_fill(active.done, 0.0), active.sentences)
         constraints.advance(tokens, identity[: tokens.size(0)])
-        is_last = ~rows.done & ((tokens == vocabulary.eos_id) | (rows.limits <= step))
+        is_last = ~active.done & ((tokens == vocabulary.eos_id) | (active.limits <= step))
         if coverage is not None:
-            history.penalties.append(torch.where(is_last, coverage.add(attention), 0.0), rows.sentences)
-        rows.done = rows.done | is_last
-        active = sentences_to_keep(rows.done.all(dim=1), step)
-        if active is None:
+            history.penalties.append(torch.where(is_last, coverage.add(attention), 0.0), active.sentences)
+        active.done = active.done | is_last
+        rows = sentences_to_keep(active.done.all(dim=1), step)
+        if rows is None:
             continue
-        if active.numel() == 0:
+        if rows.numel() == 0:
             break
-        decoder.keep(active)
-        constraints.keep(active)
+        decoder.keep(rows)
+        constraints.keep(rows)
         if coverage is not None:
-            coverage.keep(active)
-        tokens = tokens.index_select(0, active)
-        rows = _ActiveRows(*(value.index_select(0, active) for value in vars(rows).values()))
+            coverage.keep(rows)
+        tokens = tokens.index_select(0, rows)
+        active = _ActiveRows(*(value.index_select(0, rows) for value in vars(active).values()))
     return _hypotheses(history, config, vocabulary=vocabulary, num_sentences=num_sentences)
 
 

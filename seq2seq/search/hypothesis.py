@@ -41,7 +41,7 @@ class Hypothesis:
         return len(self.ids) + self.ended
 
 
-class StepRecord:
+class StepHistory:
     """Collects a small tensor per step, with one row for each sentence still in the batch.
 
     Prefixes are never copied: hypotheses are read back through their parents when the search is over.

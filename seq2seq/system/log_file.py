@@ -10,9 +10,9 @@ logger = logging.getLogger(__name__)
 class ResumeFilter:
     """Selects the records of a log that remain valid on resume; each tag is logged once per step.
 
-    Steps after the checkpoint are trained again, so their records are dropped. Test scores follow the last checkpoint
-    of a run, so they are computed again too, or are obsolete because a limit was raised. An evaluation at the step of
-    the checkpoint may have been interrupted, or have ended before its result was saved; the resumed run repeats it
+    Steps after the checkpoint are trained again, so their records are dropped. Test scores are computed after the last
+    checkpoint, so they are computed again too, or are obsolete because training was extended. An evaluation at the step
+    of the checkpoint may have been interrupted, or have ended before its result was saved; the resumed run repeats it
     without logging existing records a second time.
 
     Args:
@@ -125,7 +125,7 @@ class LogFileHandler(logging.Handler):
         self._file = LogFile(path)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes a message; bytes that are not text (in a file name) are escaped."""
+        """Writes a message; lone surrogates, from undecodable file names, are escaped."""
         self._file.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
 
     def close(self) -> None:

@@ -107,7 +107,7 @@ def test_average_over_a_damaged_checkpoint_names_it_and_the_way_out(
 def test_average_leaves_out_what_only_an_interruption_saved(
     train_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stops = ("trainer.stop_after_minutes=1e-9", "trainer.save_every=2", "trainer.eval_every=100", "trainer.keep_last=9")
+    stops = ("trainer.stop_after_minutes=1e-9", "trainer.save_every=2", "trainer.eval_every=2", "trainer.keep_last=9")
     for _ in range(5):
         with pytest.raises(Interrupted):
             train_run(tmp_path, *stops)

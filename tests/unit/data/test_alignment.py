@@ -46,7 +46,10 @@ def test_message_names_the_line(tmp_path: Path) -> None:
     message = describe(tmp_path, source, target)
     assert "has 300 lines" in message
     assert "has 299" in message
-    assert any(f"line {line} of a.txt" in message for line in (119, 120, 121, 122, 123)), message
+    assert any(f", line {line} of a.txt may" in message for line in (119, 120, 121, 122, 123)), message
+    del target[120]
+    message = describe(tmp_path, source, target)
+    assert any(f", 2 lines starting at line {line} of a.txt may" in message for line in (119, 120, 121, 122)), message
 
 
 @pytest.mark.parametrize(("char", "name"), [("\r", "carriage return"), ("\u2028", "U\\+2028"), ("\x85", "U\\+0085")])

@@ -54,8 +54,8 @@ def test_duplicates_agree_with_a_set() -> None:
             expected.append((example.source, example.target) not in known)
             known.add((example.source, example.target))
         assert seen.add(chunk).tolist() == expected
-    assert sum(map(len, seen.runs)) == len(known)
-    assert len(seen.runs) < 8
+    assert sum(map(len, seen.arrays)) == len(known)
+    assert len(seen.arrays) < 8
 
 
 def test_the_border_between_source_and_target_matters() -> None:

@@ -181,6 +181,21 @@ def test_explanations_have_the_attention_of_each_token(tokenizers: Tokenizers, m
     assert output.attention.sum(1).tolist() == pytest.approx([1.0] * len(output.tokens), abs=1e-5)
 
 
+def test_a_validation_is_the_loss_and_the_scores_of_greedy_outputs(
+    tokenizers: Tokenizers, store: TokenStore, model: Seq2Seq
+) -> None:
+    found = evaluator(tokenizers)
+    outputs = found.generate([model], store, examples=3, greedy=True)
+    loss = found.loss(model, store)
+    assert found.validate(model, store, examples=3) == (loss | found.score(outputs, store), outputs)
+    assert found.validate(model, store, examples=0) == (loss, [])
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    values, outputs = found.validate(model, store, examples=3)
+    assert outputs == []
+    assert not math.isfinite(values["loss"])
+
+
 def test_scores_are_of_the_first_examples(tokenizers: Tokenizers, store: TokenStore) -> None:
     outputs = ["c b a", "d d", "d c b a f a"]
     references = [[target for _, target in TEXTS[:3]]]

@@ -114,6 +114,8 @@ STATE_ONLY = {"state.json": SEAL}
 def test_a_manifest_of_another_shape_is_refused_by_name(
     store: CheckpointStore, folder: Path, fields: dict[str, Any]
 ) -> None:
+    if "files" in fields:
+        fields = fields | {"aliases": {}}  # whose files would be missing too
     write_sound(folder, **fields)
     with pytest.raises(CheckpointError, match=r"step-00000007/manifest\.json: "):
         store.load("7")

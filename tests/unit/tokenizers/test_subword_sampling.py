@@ -136,6 +136,13 @@ def test_frequencies_agree_with_sentencepiece(kind, alpha, nbest, text):
     assert statistic < freedom + 8 * math.sqrt(2 * freedom) + 20
 
 
+def test_long_texts_are_drawn_too():
+    """The probability of a long text is below the smallest number; only relative ones matter."""
+    text = " ".join(["bananacab"] * 200)
+    ids = build_sampler(model(TokenizerKind.unigram), alpha=0.1, nbest=8).sample_batch([text] * 200, seed=1)
+    assert len(set(map(tuple, ids))) > 4
+
+
 def test_the_n_best_are_drawn_by_their_probabilities():
     serialised = model(TokenizerKind.unigram)
     best = [tuple(s) for s in processor(serialised).nbest_encode_as_pieces("bananacab", nbest_size=5)]

@@ -43,15 +43,9 @@ class Evaluator:
         self.copied = copied
         self.explained: list[str] = []
 
-    def loss(self, model: object, store: Store) -> dict[str, float]:
-        return {"loss": 2.0, "ppl": 7.4, "accuracy": 50.0}
-
-    def generate(self, models: object, store: Store, *, examples: int, greedy: bool) -> list[str]:
-        assert greedy
-        return [f"output {i}" for i in range(examples)]
-
-    def score(self, outputs: Sequence[str], store: Store) -> dict[str, float]:
-        return SCORES
+    def validate(self, model: object, store: Store, *, examples: int) -> tuple[dict[str, float], list[str]]:
+        outputs = [f"output {i}" for i in range(examples)]
+        return {"loss": 2.0, "ppl": 7.4, "accuracy": 50.0} | (SCORES if outputs else {}), outputs
 
     def generate_with_attention(self, model: object, texts: Sequence[str]) -> list[GenerationOutput]:
         self.explained = list(texts)
