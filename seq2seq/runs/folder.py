@@ -26,6 +26,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL, errno.EBAD
 _LOCK, _LOCK_BY_NAME = "run.lock", "run.lock.holder"
 # Temporary files of a process that was killed before renaming them, and the probe of `RunFolder.create`.
 _LEFTOVER = re.compile(r"\..+\.\d+")
+_SINKS = ("/dev/null", "/dev/full")  # devices that do not store what is written to them
 
 
 class RunFolder:
@@ -265,7 +266,7 @@ def refuse_external_links(folder: Path) -> None:
     for parent, folders, files in os.walk(folder):
         for name in [*folders, *files]:
             path = Path(parent, name)
-            if os.path.realpath(path) == os.devnull:  # neither stores nor returns data
+            if os.path.realpath(path) in _SINKS:
                 continue
             if path.is_symlink() and os.path.commonpath([root, os.path.realpath(path)]) != root:
                 raise UserError(

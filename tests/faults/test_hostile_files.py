@@ -223,6 +223,13 @@ def test_a_link_out_of_the_run_folder_is_refused(run: Path, capsys: pytest.Captu
     assert secret.read_text() == "mine"
 
 
+def test_a_link_to_a_device_without_end_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "generations").mkdir(exist_ok=True)
+    (run / "generations" / "news.txt").unlink(missing_ok=True)
+    (run / "generations" / "news.txt").symlink_to("/dev/zero")
+    assert "news.txt is a link that points outside" in refused(capsys, "evaluate", f"run={run}")
+
+
 def test_training_does_not_go_on_through_a_link(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     secret = home / "secret"
     secret.write_text("mine")
