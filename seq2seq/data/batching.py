@@ -74,26 +74,16 @@ class Batch:
         return Batch(*(getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)))
 
 
-def collate(
-    store: TokenStore,
-    indices: npt.NDArray[np.integer[Any]],
-    *,
-    max_source_length: int,
-    max_target_length: int,
-    pad_multiple: int = 1,
-) -> Batch:
+def collate(store: TokenStore, indices: npt.NDArray[np.integer[Any]]) -> Batch:
     """Collates examples into a batch.
 
     Args:
         store: the store that holds the examples.
         indices: [B] their indices in the store.
-        max_source_length: maximum tokens per source, EOS included; a longer one is cut.
-        max_target_length: the same for targets.
-        pad_multiple: padded lengths are rounded up to a multiple of this.
     """
     store_indices: IntArray = np.asarray(indices, dtype=np.int64)
-    src, _ = _pad(store.source_ids.gather(store_indices, max_source_length - 1), pad_multiple)
-    tgt, mask = _pad(store.target_ids.gather(store_indices, max_target_length - 1), pad_multiple)
+    src, _ = _pad(store.source_ids.gather(store_indices))
+    tgt, mask = _pad(store.target_ids.gather(store_indices))
     tgt_in = np.full_like(tgt, PAD_ID)
     tgt_in[:, 1:] = np.where(mask[:, 1:], tgt[:, :-1], PAD_ID)
     tgt_in[:, 0] = BOS_ID
@@ -107,19 +97,15 @@ def collate(
     )
 
 
-def _pad(sequences: RaggedArray, pad_multiple: int) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+def _pad(sequences: RaggedArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
     """Appends EOS to each sequence and pads to [B, width]; also returns the mask of what is not padding."""
     ids, lengths = sequences.values, sequences.lengths
-    width = int(_round_up(lengths.max() + 1, pad_multiple))
+    width = int(lengths.max()) + 1
     positions = np.arange(width)
     padded = np.full((len(lengths), width), PAD_ID, dtype=np.int64)
     padded[positions < lengths[:, None]] = ids
     padded[np.arange(len(lengths)), lengths] = EOS_ID
     return padded, positions <= lengths[:, None]
-
-
-def _round_up(lengths: IntArray, multiple: int) -> IntArray:
-    return -(-lengths // multiple) * multiple
 
 
 @dataclass(frozen=True)
@@ -156,7 +142,6 @@ def plan_epoch(
     batch_tokens: int,
     seed: int,
     epoch: int,
-    pad_multiple: int = 1,
 ) -> EpochPlan:
     """Plans the micro-batches of an epoch: a pure function of the lengths, `seed` and `epoch`.
 
@@ -171,7 +156,6 @@ def plan_epoch(
         batch_tokens: the token budget of a micro-batch.
         seed: the run's seed.
         epoch: epoch index, from 0.
-        pad_multiple: the multiple that `collate` rounds padded lengths up to.
     """
     if batch_tokens < 1:
         raise UserError(f"trainer.batch_tokens={batch_tokens}: must be at least 1.")
@@ -180,7 +164,7 @@ def plan_epoch(
     order = order[argsort_by_length(source_lengths[order], target_lengths[order], pool=_POOL)]
     # Without this, examples of rare lengths would share a batch in every epoch.
     order = order[np.argsort(np.arange(len(order)) + generator.uniform(0, _JITTER, len(order)))]
-    width = _round_up(np.maximum(source_lengths, target_lengths)[order], pad_multiple)
+    width = np.maximum(source_lengths, target_lengths)[order]
     offsets = _batch_offsets(width, batch_tokens)
     sizes = np.diff(offsets, prepend=0)
     shuffle = generator.permutation(len(sizes))

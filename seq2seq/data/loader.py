@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from seq2seq.data.batching import Batch, EpochPlan, collate, plan_epoch
-from seq2seq.data.ragged import IntArray
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
+from seq2seq.system.distributed import World
 
 # How long to wait for the prefetch thread to stop. It may be busy for minutes resampling the ids of an epoch; the
 # partial files that it leaves at exit are removed by the next process.
@@ -53,44 +53,34 @@ class StepBatches:
     epoch_size: int
 
 
-@dataclass(frozen=True)
-class LoaderConfig:
-    """What determines the batches of each step, besides the data.
-
-    Attributes:
-        batch_tokens: Token budget of a micro-batch: examples × max(padded source, padded target).
-        accumulate: Micro-batches per step on each rank.
-        max_source_length: Maximum source tokens, EOS included; the rest is cut.
-        max_target_length: Maximum target tokens, EOS included; the rest is cut.
-        seed: The run's seed.
-        rank: Rank of this process.
-        world_size: Number of processes.
-        pin_memory: Whether to copy batches into page-locked memory.
-    """
-
-    batch_tokens: int
-    accumulate: int
-    max_source_length: int
-    max_target_length: int
-    seed: int
-    rank: int = 0
-    world_size: int = 1
-    pin_memory: bool = False
-
-
 class BatchLoader:
     """Yields the batches of optimizer steps, epoch after epoch, without end.
 
     Args:
         store_for_epoch: Returns the examples of an epoch: the same store each time, or one with resampled subwords.
-        config: See ``LoaderConfig``.
+        batch_tokens: Token budget of a micro-batch: examples × max(padded source, padded target).
+        accumulate: Micro-batches per step on each rank.
+        seed: The run's seed.
+        world: The processes that share the run; None for a single process.
+        pin_memory: Whether to copy batches into page-locked memory.
     """
 
     PREFETCH = 4  # steps prepared ahead: enough to hide a slow batch, at little memory
 
-    def __init__(self, store_for_epoch: Callable[[int], TokenStore], config: LoaderConfig):
-        self._store_of_epoch = store_for_epoch
-        self._config = config
+    def __init__(
+        self,
+        store_for_epoch: Callable[[int], TokenStore],
+        *,
+        batch_tokens: int,
+        accumulate: int,
+        seed: int,
+        world: World | None = None,
+        pin_memory: bool = False,
+    ):
+        self._store_for_epoch = store_for_epoch
+        self._batch_tokens, self._accumulate, self._seed = batch_tokens, accumulate, seed
+        self._world = world or World()
+        self._pin_memory = pin_memory
         self._plan_lock = threading.Lock()
         self._planned: tuple[int, TokenStore, EpochPlan] | None = None
 
@@ -102,7 +92,7 @@ class BatchLoader:
         source = np.maximum.reduceat(store.source_lengths[plan.order], starts).astype(np.int64)
         target = np.maximum.reduceat(store.target_lengths[plan.order], starts).astype(np.int64)
         indices = {int(np.argmax(examples * (source + target))), int(np.argmax(examples * (source + target) ** 2))}
-        return [MicroBatch(self._collate(store, plan[index]), 1.0) for index in sorted(indices)]
+        return [MicroBatch(collate(store, plan[index]), 1.0) for index in sorted(indices)]
 
     def steps(self, epoch: int, position: int) -> Generator[StepBatches, None, None]:
         """Yields the steps from a position on, prefetched in a thread whose errors are raised here.
@@ -145,8 +135,7 @@ class BatchLoader:
             thread.join(_JOIN_TIMEOUT_SEC)
 
     def _generate(self, epoch: int, position: int) -> Generator[StepBatches, None, None]:
-        config = self._config
-        micro_batches_per_step = config.world_size * config.accumulate
+        micro_batches_per_step = self._world.size * self._accumulate
         while True:
             store, plan = self._plan(epoch)
             for start in range(position, len(plan), micro_batches_per_step):
@@ -159,15 +148,14 @@ class BatchLoader:
 
     def _plan(self, epoch: int) -> tuple[TokenStore, EpochPlan]:
         """Returns the store and plan of an epoch; caches those of the latest one."""
-        config = self._config
         with self._plan_lock:
             if self._planned is None or self._planned[0] != epoch:
-                store = self._store_of_epoch(epoch)
+                store = self._store_for_epoch(epoch)
                 plan = plan_epoch(
                     store.source_lengths,
                     store.target_lengths,
-                    batch_tokens=config.batch_tokens,
-                    seed=config.seed,
+                    batch_tokens=self._batch_tokens,
+                    seed=self._seed,
                     epoch=epoch,
                 )
                 if len(plan) == 0:
@@ -175,22 +163,16 @@ class BatchLoader:
                 self._planned = epoch, store, plan
             return self._planned[1:]
 
-    def _collate(self, store: TokenStore, indices: IntArray) -> Batch:
-        config = self._config
-        return collate(
-            store, indices, max_source_length=config.max_source_length, max_target_length=config.max_target_length
-        )
-
     def _step(self, store: TokenStore, plan: EpochPlan, epoch: int, start: int) -> StepBatches:
-        config = self._config
-        end = min(start + config.world_size * config.accumulate, len(plan))
+        world = self._world
+        end = min(start + world.size * self._accumulate, len(plan))
         micro_batches = []
-        for first in range(start, start + config.world_size * config.accumulate, config.world_size):  # of rank 0
+        for first in range(start, start + world.size * self._accumulate, world.size):  # of rank 0
             if first >= end:
                 break  # nothing left for any rank
-            index = first + config.rank
-            batch = self._collate(store, plan[index if index < end else start])
-            micro_batches.append(MicroBatch(batch.pin_memory() if config.pin_memory else batch, float(index < end)))
+            index = first + world.rank
+            batch = collate(store, plan[index if index < end else start])
+            micro_batches.append(MicroBatch(batch.pin_memory() if self._pin_memory else batch, float(index < end)))
         return StepBatches(
             micro_batches,
             target_tokens=sum(plan.target_tokens(index) for index in range(start, end)),

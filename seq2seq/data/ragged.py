@@ -95,10 +95,10 @@ class MappedRaggedArray:
         """Returns the number of items per sequence, int64 [N]."""
         return np.diff(self._offsets, prepend=0)
 
-    def gather(self, indices: IntArray, max_length: int) -> RaggedArray:
-        """Returns the sequences at `indices` [B], each cut to its first `max_length` items."""
+    def gather(self, indices: IntArray) -> RaggedArray:
+        """Returns the sequences at `indices` [B]."""
         starts = np.where(indices > 0, self._offsets[indices - 1], 0)  # index 0 reads the last offset, and discards it
-        lengths = np.minimum(self._offsets[indices] - starts, max_length)
+        lengths = self._offsets[indices] - starts
         shifts = starts - (np.cumsum(lengths) - lengths)  # from a sequence's place in the result to that in the file
         return RaggedArray(self._values[np.repeat(shifts, lengths) + np.arange(lengths.sum())], lengths)
 

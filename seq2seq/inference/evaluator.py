@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,35 +23,17 @@ from seq2seq.system.distributed import World
 from seq2seq.tokenizers.pair import Tokenizers
 
 
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """Settings of an evaluation.
+class Evaluator:
+    """Computes losses, outputs and scores of models on token stores.
 
-    Attributes:
+    Args:
+        tokenizers: Those of the models.
         search: The search for final scores; evaluations during training are greedy.
         metrics: Which metrics to compute.
         target_language: Selects BLEU's tokenizer; None means a language that separates words by spaces.
         batch_tokens: Size limit of a teacher-forced batch: examples × max(padded source, padded target).
         max_source_length: Length that sources are truncated to, including the end of sentence.
-        max_target_length: Target tokens that count towards the loss, including the end of sentence.
         seed: For bootstrap resampling and sampling.
-    """
-
-    search: SearchConfig
-    metrics: MetricsConfig
-    target_language: str | None
-    batch_tokens: int
-    max_source_length: int
-    max_target_length: int
-    seed: int
-
-
-class Evaluator:
-    """Computes losses, outputs and scores of models on token stores.
-
-    Args:
-        config: The settings.
-        tokenizers: Those of the models.
         runtime: The device; losses are computed in its precision, search in ``search.precision``.
         world: The ranks that share the work; all of them get the full result.
 
@@ -62,14 +44,20 @@ class Evaluator:
 
     def __init__(
         self,
-        config: EvaluationConfig,
         tokenizers: Tokenizers,
         *,
+        search: SearchConfig,
+        metrics: MetricsConfig,
+        target_language: str | None,
+        batch_tokens: int,
+        max_source_length: int,
+        seed: int,
         runtime: Runtime,
         world: World | None = None,
     ):
-        self.config = config
         self.tokenizers = tokenizers
+        self._search, self._metrics, self._target_language = search, metrics, target_language
+        self._batch_tokens, self._max_source_length, self._seed = batch_tokens, max_source_length, seed
         self._runtime = runtime
         self._world = world or World()
         self.loss_splitter = BatchSplitter(runtime.device, action="computing the loss of")
@@ -89,21 +77,13 @@ class Evaluator:
         totals = torch.zeros(3, dtype=torch.float64)
 
         def loss_sums(indices: IntArray) -> LossSums:
-            batch = collate(
-                store,
-                indices,
-                max_source_length=self.config.max_source_length,
-                max_target_length=self.config.max_target_length,
-            ).to(self._runtime.device)
+            batch = collate(store, indices).to(self._runtime.device)
             with self._runtime.autocast():
                 sums: LossSums = objective(batch.src, batch.tgt_in, batch.rows, batch.labels, 0.0)
             return sums
 
-        hint = (
-            f"lower data.max_source_length={self.config.max_source_length} or "
-            f"data.max_target_length={self.config.max_target_length}"
-        )
-        batches = evaluation_batches(store.source_lengths, store.target_lengths, batch_tokens=self.config.batch_tokens)
+        hint = f"lower data.max_source_length={store.limits.source} or data.max_target_length={store.limits.target}"
+        batches = evaluation_batches(store.source_lengths, store.target_lengths, batch_tokens=self._batch_tokens)
         for indices in batches[self._world.rank :: self._world.size]:
             for _, sums in self.loss_splitter.map(indices, loss_sums, hint=hint):
                 totals += torch.stack([sums.nll, sums.correct, sums.tokens]).double().cpu()
@@ -163,7 +143,7 @@ class Evaluator:
 
     def generator(self, models: Sequence[Seq2Seq], *, greedy: bool = False) -> Generator:
         """Builds a generator of the models with this evaluator's search settings."""
-        search = self.config.search
+        search = self._search
         if greedy:
             # The coverage penalty only ranks hypotheses, and greedy search has one.
             search = replace(search, beam_size=1, n_best=1, sampling=False, coverage_penalty=0.0)
@@ -172,8 +152,8 @@ class Evaluator:
             self.tokenizers,
             search,
             device=self._runtime.device,
-            max_source_length=self.config.max_source_length,
-            seed=self.config.seed,
+            max_source_length=self._max_source_length,
+            seed=self._seed,
         )
         generator.splitter = self.search_splitter
         return generator
@@ -183,20 +163,18 @@ class Evaluator:
         scores = metrics.score(
             outputs,
             _references(store, len(outputs)),
-            self.config.metrics,
-            target_language=self.config.target_language,
-            seed=self.config.seed,
+            self._metrics,
+            target_language=self._target_language,
+            seed=self._seed,
             bootstrap=0,
         )
-        return {name: scores[name].score for name in self.config.metrics.names}
+        return {name: scores[name].score for name in self._metrics.names}
 
     def score_test(self, outputs: Sequence[str], store: TokenStore) -> dict[str, Score]:
         """Scores the outputs of a test set with everything that the metrics section configures for final scores."""
-        settings = self.config.metrics
+        settings = self._metrics
         references = _references(store, len(outputs))
-        scores = metrics.score(
-            outputs, references, settings, target_language=self.config.target_language, seed=self.config.seed
-        )
+        scores = metrics.score(outputs, references, settings, target_language=self._target_language, seed=self._seed)
         return scores | metrics.score_summaries(outputs, _sources(store), references, settings)
 
     def score_baselines(self, store: TokenStore) -> dict[str, dict[str, Score]]:
@@ -204,9 +182,9 @@ class Evaluator:
         return metrics.score_baselines(
             _sources(store),
             _references(store, len(store)),
-            self.config.metrics,
-            target_language=self.config.target_language,
-            seed=self.config.seed,
+            self._metrics,
+            target_language=self._target_language,
+            seed=self._seed,
         )
 
 

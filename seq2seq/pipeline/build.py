@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from seq2seq.config.schema import Config
-from seq2seq.data.loader import BatchLoader, LoaderConfig
+from seq2seq.data.loader import BatchLoader
 from seq2seq.data.prepare import PreparedData
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
-from seq2seq.inference.evaluator import EvaluationConfig, Evaluator
+from seq2seq.inference.evaluator import Evaluator
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.runs.checkpoint_store import CheckpointStore
@@ -108,19 +108,13 @@ def build_loader(
         world: The processes that share the run; None for a single process.
         pinned: Whether batches are put into page-locked memory.
     """
-    world = world or World()
     return BatchLoader(
         store_for_epoch,
-        LoaderConfig(
-            batch_tokens=config.trainer.batch_tokens,
-            accumulate=config.trainer.accumulate,
-            max_source_length=config.data.max_source_length,
-            max_target_length=config.data.max_target_length,
-            seed=config.seed,
-            rank=world.rank,
-            world_size=world.size,
-            pin_memory=pinned,
-        ),
+        batch_tokens=config.trainer.batch_tokens,
+        accumulate=config.trainer.accumulate,
+        seed=config.seed,
+        world=world,
+        pin_memory=pinned,
     )
 
 
@@ -129,16 +123,13 @@ def build_evaluator(
 ) -> Evaluator:
     """Builds the evaluator of a configuration."""
     return Evaluator(
-        EvaluationConfig(
-            search=config.search,
-            metrics=config.metrics,
-            target_language=config.data.target_language,
-            batch_tokens=config.trainer.batch_tokens,
-            max_source_length=config.data.max_source_length,
-            max_target_length=config.data.max_target_length,
-            seed=config.seed,
-        ),
         tokenizers,
+        search=config.search,
+        metrics=config.metrics,
+        target_language=config.data.target_language,
+        batch_tokens=config.trainer.batch_tokens,
+        max_source_length=config.data.max_source_length,
+        seed=config.seed,
         runtime=runtime,
         world=world,
     )

@@ -18,7 +18,7 @@ import torch
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.prepare import open_corpus
 from seq2seq.errors import TrainingError
-from seq2seq.inference.evaluator import EvaluationConfig, Evaluator
+from seq2seq.inference.evaluator import Evaluator
 from seq2seq.metrics import MetricsConfig
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
@@ -57,8 +57,10 @@ def main() -> None:
 
     def evaluator(*, batch_size: int, batch_tokens: int) -> Evaluator:
         search = SearchConfig(beam_size=2, max_length=3, batch_size=batch_size, batch_tokens=10**6)
-        config = EvaluationConfig(search, MetricsConfig(), None, batch_tokens, 50_000, 256, seed=1)
-        return Evaluator(config, tokenizers, runtime=runtime)
+        return Evaluator(
+            tokenizers, search=search, metrics=MetricsConfig(), target_language=None, batch_tokens=batch_tokens,
+            max_source_length=50_000, seed=1, runtime=runtime,
+        )  # fmt: skip
 
     def scores(evaluator: Evaluator) -> list[float]:
         found = evaluator.generator([model]).generate_nbest(LINES)

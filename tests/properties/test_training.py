@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from seq2seq.data.corpus import CorpusConfig, DataConfig
-from seq2seq.data.loader import BatchLoader, LoaderConfig
+from seq2seq.data.loader import BatchLoader
 from seq2seq.data.prepare import prepare
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import Interrupted, TrainingError, UserError
+from seq2seq.system.distributed import World
 from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
 
 # No dropout; and an epsilon above rounding noise, which Adam would blow up to whole steps where a gradient is zero
@@ -106,8 +107,8 @@ def test_every_example_is_seen_once_an_epoch_across_ranks(corpus: Path, tmp_path
     seen: list[int] = []
     tokens = 0
     for rank in range(3):
-        config = LoaderConfig(200, 2, 256, 256, seed=1, rank=rank, world_size=3)
-        steps = BatchLoader(lambda epoch: prepared.train, config).steps(0, 0)
+        loader = BatchLoader(lambda epoch: prepared.train, batch_tokens=200, accumulate=2, seed=1, world=World(rank, 3))
+        steps = loader.steps(0, 0)
         for step in islice(steps, 1000):
             if step.epoch > 0:
                 break

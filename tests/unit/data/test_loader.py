@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any
@@ -13,14 +14,14 @@ import torch
 from seq2seq.data.batching import EpochPlan, collate, plan_epoch
 from seq2seq.data.corpus import DataConfig, Example
 from seq2seq.data.encode import write_store
-from seq2seq.data.loader import BatchLoader, LoaderConfig, StepBatches
+from seq2seq.data.loader import BatchLoader, StepBatches
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
+from seq2seq.system.distributed import World
 from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
 from seq2seq.tokenizers.pair import train_tokenizers
 
 BUDGET, SEED = 35, 7
-CUT = {"max_source_length": 9, "max_target_length": 50}
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,8 @@ def plan(store: TokenStore, epoch: int) -> EpochPlan:
     return plan_epoch(*lengths, batch_tokens=BUDGET, seed=SEED, epoch=epoch)
 
 
-def config(**changes: Any) -> LoaderConfig:
-    return LoaderConfig(**{"batch_tokens": BUDGET, "accumulate": 2, "seed": SEED} | CUT | changes)
+def build(store_for_epoch: Callable[[int], TokenStore], **changes: Any) -> BatchLoader:
+    return BatchLoader(store_for_epoch, **{"batch_tokens": BUDGET, "accumulate": 2, "seed": SEED} | changes)
 
 
 def taken(loader: BatchLoader, count: int, *, epoch: int = 0, position: int = 0) -> list[StepBatches]:
@@ -58,13 +59,13 @@ def test_each_step_takes_the_next_micro_batches_of_the_epoch_and_then_of_the_nex
     plans = [plan(store, epoch) for epoch in range(3)]
     assert len(plans[0]) % 2 == 1, "the last step of an epoch is a short one"
     expected = [(epoch, start) for epoch, epoch_plan in enumerate(plans) for start in range(0, len(epoch_plan), 2)]
-    steps = taken(BatchLoader(lambda epoch: store, config()), len(expected))
+    steps = taken(build(lambda epoch: store), len(expected))
     for step, (epoch, start) in zip(steps, expected, strict=True):
         end = min(start + 2, len(plans[epoch]))
         assert (step.epoch, step.position, step.epoch_size) == (epoch, end, len(plans[epoch]))
         assert [micro.weight for micro in step.micro_batches] == (end - start) * [1.0]
         for micro, number in zip(step.micro_batches, range(start, end), strict=True):
-            wanted = collate(store, plans[epoch][number], **CUT)
+            wanted = collate(store, plans[epoch][number])
             assert all(torch.equal(getattr(micro.batch, name), tensor) for name, tensor in vars(wanted).items())
         batches = [micro.batch for micro in step.micro_batches]
         assert step.target_tokens == sum(batch.tokens for batch in batches)
@@ -76,7 +77,7 @@ def test_ranks_share_each_step_and_the_last_one_of_an_epoch_has_fillers(store: T
     size, epoch_plan = 4, plan(store, 0)
     count = -(-len(epoch_plan) // (2 * size))
     assert len(epoch_plan) % (2 * size) in (1, 2, 3), "the last step has less than one micro-batch per rank"
-    ranks = [taken(BatchLoader(lambda epoch: store, config(rank=rank, world_size=size)), count) for rank in range(size)]
+    ranks = [taken(build(lambda epoch: store, world=World(rank, size)), count) for rank in range(size)]
     for number, steps in enumerate(zip(*ranks, strict=True)):
         start = number * 2 * size
         end = min(start + 2 * size, len(epoch_plan))
@@ -98,9 +99,9 @@ def test_ranks_share_each_step_and_the_last_one_of_an_epoch_has_fillers(store: T
 @pytest.mark.parametrize("consumed", [1, 3, 40])
 def test_a_loader_resumes_from_any_position(store: TokenStore, consumed: int) -> None:
     count = 12  # more than an epoch
-    whole = taken(BatchLoader(lambda epoch: store, config()), consumed + count)
+    whole = taken(build(lambda epoch: store), consumed + count)
     last = whole[consumed - 1]
-    rest = taken(BatchLoader(lambda epoch: store, config()), count, epoch=last.epoch, position=last.position)
+    rest = taken(build(lambda epoch: store), count, epoch=last.epoch, position=last.position)
     for one, other in zip(rest, whole[consumed:], strict=True):
         assert (one.epoch, one.position) == (other.epoch, other.position)
         pairs = zip(one.micro_batches, other.micro_batches, strict=True)
@@ -111,7 +112,7 @@ def test_a_loader_resumes_from_any_position(store: TokenStore, consumed: int) ->
 def test_each_epoch_asks_once_for_its_examples(store: TokenStore) -> None:
     """Even after `largest_batches`; and it prefetches no more than a few steps."""
     asked: list[int] = []
-    loader = BatchLoader(lambda epoch: (asked.append(epoch), store)[1], config(accumulate=1000))
+    loader = build(lambda epoch: (asked.append(epoch), store)[1], accumulate=1000)
     loader.largest_batches(0)
     steps = loader.steps(0, 0)
     assert next(steps).epoch == 0
@@ -124,12 +125,8 @@ def test_each_epoch_asks_once_for_its_examples(store: TokenStore) -> None:
 def test_the_largest_batches_are_found(store: TokenStore) -> None:
     """By positions, and by pairs of positions, as in attention: out of memory shows before the first step."""
     epoch_plan = plan(store, 0)
-    batches = [
-        collate(store, epoch_plan[number], **(CUT | {"max_source_length": 50})) for number in range(len(epoch_plan))
-    ]
-    largest_batches = [
-        micro.batch for micro in BatchLoader(lambda epoch: store, config(max_source_length=50)).largest_batches(0)
-    ]
+    batches = [collate(store, epoch_plan[number]) for number in range(len(epoch_plan))]
+    largest_batches = [micro.batch for micro in build(lambda epoch: store).largest_batches(0)]
     shapes = [(len(batch.src), batch.src.size(1) + batch.tgt_in.size(1)) for batch in batches]
     found = [(len(batch.src), batch.src.size(1) + batch.tgt_in.size(1)) for batch in largest_batches]
     assert max(examples * width for examples, width in found) == max(examples * width for examples, width in shapes)
@@ -140,7 +137,7 @@ def test_the_largest_batches_are_found(store: TokenStore) -> None:
 def test_a_corpus_without_examples_is_refused() -> None:
     nothing: Any = SimpleNamespace(source_lengths=np.zeros(0, np.int32), target_lengths=np.zeros(0, np.int32))
     with pytest.raises(UserError, match="no example is left"):
-        taken(BatchLoader(lambda epoch: nothing, config()), 1)
+        taken(build(lambda epoch: nothing), 1)
 
 
 def test_an_error_in_the_thread_is_raised_with_its_micro_batch() -> None:
@@ -155,19 +152,19 @@ def test_an_error_in_the_thread_is_raised_with_its_micro_batch() -> None:
 
     vanished: Any = Store()
     with pytest.raises(OSError, match="vanished") as caught:
-        taken(BatchLoader(lambda epoch: vanished, config(batch_tokens=50)), 1)
+        taken(build(lambda epoch: vanished, batch_tokens=50), 1)
     assert caught.value.__notes__ == ["while preparing micro-batch 0 of 3 of epoch 0"]
 
 
 def test_a_dead_thread_is_not_waited_for(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading.Thread, "run", lambda self: None)
     with pytest.raises(RuntimeError, match="has ended"):
-        taken(BatchLoader(lambda epoch: store, config()), 1)
+        taken(build(lambda epoch: store), 1)
 
 
 def test_no_thread_outlives_its_loader(store: TokenStore) -> None:
     before = threading.active_count()
-    steps = BatchLoader(lambda epoch: store, config()).steps(0, 0)
+    steps = build(lambda epoch: store).steps(0, 0)
     next(steps)
     assert threading.active_count() == before + 1
     steps.close()

@@ -13,7 +13,7 @@ from torch import Tensor
 from seq2seq.data.corpus import DataConfig, Example
 from seq2seq.data.encode import write_store
 from seq2seq.data.store import TokenStore
-from seq2seq.inference.evaluator import EvaluationConfig, Evaluator, perplexity
+from seq2seq.inference.evaluator import Evaluator, perplexity
 from seq2seq.inference.generator import Generator
 from seq2seq.metrics import MetricsConfig
 from seq2seq.models.base import Seq2Seq
@@ -44,8 +44,8 @@ def store(tokenizers: Tokenizers, tmp_path_factory: pytest.TempPathFactory) -> T
     return stored(tmp_path_factory.mktemp("store"), tokenizers, TEXTS)
 
 
-def stored(folder: Path, tokenizers: Tokenizers, texts: list[tuple[str, str]]) -> TokenStore:
-    write_store(folder, [Example(s, t, (t,)) for s, t in texts], tokenizers, DataConfig(), training=False)
+def stored(folder: Path, tokenizers: Tokenizers, texts: list[tuple[str, str]], **limits: int) -> TokenStore:
+    write_store(folder, [Example(s, t, (t,)) for s, t in texts], tokenizers, DataConfig(**limits), training=False)
     return TokenStore(folder)
 
 
@@ -59,9 +59,9 @@ def model(tokenizers: Tokenizers) -> Seq2Seq:
 def evaluator(tokenizers: Tokenizers, world: World | None = None, **changes: Any) -> Evaluator:
     settings: dict[str, Any] = {
         "search": SearchConfig(beam_size=3, max_length=5), "batch_tokens": 8, "seed": 1, "target_language": None,
-        "metrics": MetricsConfig(names=["bleu", "chrf"], bootstrap=0), "max_source_length": 50, "max_target_length": 50,
+        "metrics": MetricsConfig(names=["bleu", "chrf"], bootstrap=0), "max_source_length": 50,
     } | changes  # fmt: skip
-    return Evaluator(EvaluationConfig(**settings), tokenizers, runtime=Runtime(CPU, Precision.fp32), world=world)
+    return Evaluator(tokenizers, **settings, runtime=Runtime(CPU, Precision.fp32), world=world)
 
 
 @torch.no_grad()
@@ -97,11 +97,12 @@ def test_the_loss_is_that_of_a_teacher_forced_pass(tokenizers: Tokenizers, store
     assert not model.training
 
 
-def test_no_more_target_tokens_count_than_may(tokenizers: Tokenizers, store: TokenStore, model: Seq2Seq) -> None:
+def test_no_more_target_tokens_count_than_may(
+    tokenizers: Tokenizers, store: TokenStore, model: Seq2Seq, tmp_path: Path
+) -> None:
     nll, _, tokens = by_hand(model, store, longest=3)
-    assert evaluator(tokenizers, max_target_length=3).loss(model, store)["loss"] == pytest.approx(
-        nll / tokens, rel=1e-5
-    )
+    short = stored(tmp_path, tokenizers, TEXTS, max_target_length=3)
+    assert evaluator(tokenizers).loss(model, short)["loss"] == pytest.approx(nll / tokens, rel=1e-5)
 
 
 def test_nothing_has_no_loss(tokenizers: Tokenizers, model: Seq2Seq, tmp_path: Path) -> None:
