@@ -19,6 +19,8 @@ from seq2seq.models.transformer_decoding import DecodingLayer
 from seq2seq.models.transformer_layers import CopyHead, DecoderLayer, EncoderLayer
 from seq2seq.models.transformer_state import TransformerState
 
+_POSITIONS = {PositionKind.sinusoidal: SinusoidalPositions, PositionKind.learned: LearnedPositions}
+
 
 class Transformer(Seq2Seq):
     """Encoder and decoder stacks over shared or separate embeddings."""
@@ -30,7 +32,7 @@ class Transformer(Seq2Seq):
         size = config.d_model
         self.source_embedding, self.target_embedding, tied = build_embeddings(vocabulary, size, config.tie_embeddings)
         self.output = OutputLayer(size, vocab_size=vocabulary.target_size, tied=tied, copy=config.copy)
-        positions = SinusoidalPositions if config.positions is PositionKind.sinusoidal else LearnedPositions
+        positions = _POSITIONS[config.positions]
         self.source_positions = positions(size, config.max_positions)
         self.target_positions = positions(size, config.max_positions)
         self.dropout = Dropout(config.dropout)
