@@ -26,7 +26,7 @@ MAY_CHANGE_ON_RESUME = (
     "trainer.max_steps", "trainer.max_epochs", "trainer.max_minutes", "trainer.stop_after_minutes",
     "trainer.patience", "trainer.log_every", "trainer.save_every", "trainer.save_failure", "trainer.keep_last",
     "trainer.keep_best", "trainer.max_skipped_steps", "trainer.samples", "trainer.attention_images",
-    "trainer.timeout_minutes",
+    "trainer.timeout_minutes", "trainer.profile_steps",
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from seq2seq.system.device import (
     is_out_of_memory,
 )
 from seq2seq.system.distributed import World
+from seq2seq.training.profiling import StepProfiler
 from seq2seq.training.trainer import Trainer, TrainingContext
 from seq2seq.training.validation import Validator
 
@@ -91,7 +92,10 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         )
         model = train_step.model
         logger.info("%s", tables.parameter_table((name, p.numel()) for name, p in model.named_parameters()))
-        context = TrainingContext(runtime, world, tracker, checkpoints, fingerprints)
+        profiler = StepProfiler(
+            config.trainer.profile_steps if world.is_main else None, folder.path / "profile", runtime.device
+        )
+        context = TrainingContext(runtime, world, tracker, checkpoints, profiler, fingerprints)
         trainer = Trainer(
             train_step, loader, validator=_validator(config, prepared, context), config=config.trainer,
             optim_config=config.optim, context=context,

@@ -74,6 +74,8 @@ class TrainerConfig:
             metrics are logged. Fewer are skipped and counted.
         init_from: Run folder or checkpoint to take the initial weights and the tokenizer from.
         timeout_minutes: How long ranks wait for each other.
+        profile_steps: ``[first, last]`` step, from 1, that the profiler records, into ``profile/`` in the run folder;
+            null records nothing.
     """
 
     device: Device = Device.auto
@@ -108,6 +110,7 @@ class TrainerConfig:
     max_skipped_steps: int = 10
     init_from: str | None = None
     timeout_minutes: float = 30.0
+    profile_steps: list[int] | None = None
 
     def __post_init__(self) -> None:
         for key in ("batch_tokens", "accumulate", "log_every", "eval_every", "save_every", "keep_last",
@@ -130,6 +133,13 @@ class TrainerConfig:
         _require(0 <= self.attention_images <= 4, "attention_images", self.attention_images, "0 to 4")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0, below 1")
         _require(self.metric.startswith("valid/"), "metric", self.metric, "a tag such as valid/loss or valid/bleu")
+        if self.profile_steps is not None:
+            valid = len(self.profile_steps) == 2 and 1 <= self.profile_steps[0] <= self.profile_steps[1]
+            last = "" if self.max_steps is None else f", at most trainer.max_steps={self.max_steps}"
+            _require(
+                valid and (self.max_steps is None or self.profile_steps[1] <= self.max_steps), "profile_steps",
+                self.profile_steps, f"the first and the last step, from 1{last}, or null",
+            )  # fmt: skip
         if self.max_steps is None and self.max_epochs is None and self.max_minutes is None and self.patience is None:
             raise UserError(
                 "trainer.max_steps, max_epochs, max_minutes and patience are all null: the run would never end; "

@@ -25,6 +25,7 @@ from seq2seq.training.background import Background
 from seq2seq.training.checkpointing import CheckpointManager
 from seq2seq.training.config import TrainerConfig
 from seq2seq.training.optim_config import OptimConfig, Schedule, resolve_horizon
+from seq2seq.training.profiling import StepProfiler
 from seq2seq.training.progress import Progress
 from seq2seq.training.state import TrainState, stop_reason
 from seq2seq.training.step import TrainStep
@@ -42,6 +43,7 @@ class TrainingContext:
         world: The processes of the run.
         tracker: Receives metrics; the null tracker on ranks that do not write.
         checkpoints: The checkpoints of the run.
+        profiler: Records the configured steps.
         fingerprints: What the weights depend on, stored in each checkpoint: sha256 of data and tokenizer, and
             values of the configuration.
     """
@@ -50,6 +52,7 @@ class TrainingContext:
     world: World
     tracker: NullTracker
     checkpoints: CheckpointStore
+    profiler: StepProfiler
     fingerprints: Mapping[str, str]
 
 
@@ -107,7 +110,7 @@ class Trainer:
             Interrupted: If the process was asked to stop before; a checkpoint is saved.
             TrainingError: If training cannot continue.
         """
-        config, state = self._config, self.state
+        config, state, profiler = self._config, self.state, self._context.profiler
         clock = _Clock(previous=state.seconds)
         self.model.train()
         if background_task is not None:
@@ -119,7 +122,7 @@ class Trainer:
             raise
         progress = Progress(state.step, config.max_steps, enabled=self._context.world.is_main)
         steps = self._loader.steps(state.epoch, state.position)
-        with stop_requests() as request, progress, self._background, closing(steps):
+        with stop_requests() as request, progress, self._background, closing(steps), closing(profiler):
             reason = stop_reason(state, config)
             if state.step and (self._is_due(config.eval_every) or reason) and not state.evaluated:
                 self._evaluate(request)  # a signal aborted it, or a limit was lowered
@@ -128,7 +131,8 @@ class Trainer:
             while reason is None:
                 batches = self._next_batches(steps, request)
                 if batches is not None:
-                    self._train_step.run(batches, step=state.step, lr=self._learning_rate())
+                    with profiler.step(state.step + 1):
+                        self._train_step.run(batches, step=state.step, lr=self._learning_rate())
                     self._advance(batches)
                     progress.update(state.step)
                 self._background.raise_error()

@@ -53,6 +53,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "trainer.patience": ([1], [0]),
     "trainer.average_checkpoints": ([1], [0]),
     "trainer.max_skipped_steps": ([1], [0]),
+    "trainer.profile_steps": ([[1, 1], [3, 9]], [[], [1], [0, 1], [2, 1], [1, 2, 3]]),
     "trainer.timeout_minutes": ([TINY, WEEK], [0.0, math.nextafter(WEEK, math.inf)]),
     "optim.lr": ([TINY], [0.0, math.inf]),
     "optim.betas": ([[0.0, BELOW_ONE], [BELOW_ONE, 0.0]], [[0.9], [0.9, 0.9, 0.9], [-TINY, 0.9], [0.9, 1.0]]),

@@ -31,6 +31,7 @@ MAY_CHANGE = {
     "trainer.max_epochs", "trainer.max_minutes", "trainer.stop_after_minutes", "trainer.patience", "trainer.log_every",
     "trainer.save_every", "trainer.save_failure", "trainer.keep_last", "trainer.keep_best",
     "trainer.max_skipped_steps", "trainer.samples", "trainer.attention_images", "trainer.timeout_minutes",
+    "trainer.profile_steps",
 }  # fmt: skip
 STAYS = {
     "seed", "data.max_source_length", "data.max_target_length", "data.on_long", "data.max_length_ratio",
@@ -58,7 +59,7 @@ AFTER: dict[str, Any] = {
     "name": "other", "output_root": "elsewhere", "cache_root": "cache", "data.root": "/", "data.source_language": "de",
     "data.target_language": "en", "data.test": {"more": {"path": "more.tsv"}}, "trainer.threads": 2,
     "trainer.max_epochs": 3, "trainer.max_minutes": 2.0, "trainer.stop_after_minutes": 1.0, "trainer.patience": 9,
-    "search.max_length_ratio": 2.0, "search.seed": 4, "search.n_best": 2, "search.beam_size": 6,
+    "trainer.profile_steps": [1, 2], "search.max_length_ratio": 2.0, "search.seed": 4, "search.n_best": 2, "search.beam_size": 6,
     "metrics.names": ["bleu", "ter"], "metrics.bleu_tokenize": "char", "metrics.baselines": ["lead"],
     "metrics.lead_words": 9,
     **{f"data.{split}.{key}": "b" for split in ("train", "valid")
@@ -181,6 +182,7 @@ def test_a_run_goes_on_with_what_may_change(train_run: Any, interrupted: Path, c
         "trainer.max_steps=6", "trainer.max_epochs=5", "trainer.max_minutes=9", "trainer.patience=7",
         "trainer.log_every=3", "trainer.save_every=2", "trainer.keep_last=3", "trainer.keep_best=2",
         "trainer.samples=1", "trainer.max_skipped_steps=5", "trainer.save_failure=warn", "trainer.timeout_minutes=1",
+        "trainer.profile_steps=[2,3]",
         "trainer.checkpoint_activations=true", "metrics.names=[chrf]", "search=greedy", "search.max_length=3",
     )  # fmt: skip
     run = type(whole)(tmp_path / "moved" / "again")

@@ -29,6 +29,7 @@ from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
 from seq2seq.training.config import Averaging, MetricMode, TrainerConfig
 from seq2seq.training.optim_config import OptimConfig
+from seq2seq.training.profiling import StepProfiler
 from seq2seq.training.step import TrainStep
 from seq2seq.training.trainer import Trainer, TrainingContext
 from seq2seq.training.validation import ValidationResult
@@ -117,7 +118,14 @@ class Setting:
             validator=self.validator,  # type: ignore[arg-type]
             config=config,
             optim_config=optim,
-            context=TrainingContext(runtime, World(), self.tracker, self.store, {"tokenizer": "abc"}),
+            context=TrainingContext(
+                runtime,
+                World(),
+                self.tracker,
+                self.store,
+                StepProfiler(None, folder, runtime.device),
+                {"tokenizer": "abc"},
+            ),
         )
 
     def linked(self, name: str) -> int:
