@@ -23,7 +23,7 @@ class StepProfiler:
     """
 
     def __init__(self, steps: Sequence[int] | None, folder: Path, device: torch.device):
-        self._first, self._last = steps or (0, 0)
+        self._first, self._last = steps or (1, 0)  # an empty range
         self._folder = folder
         self._device = device.type
         self._profile: profile | None = None

@@ -59,7 +59,8 @@ AFTER: dict[str, Any] = {
     "name": "other", "output_root": "elsewhere", "cache_root": "cache", "data.root": "/", "data.source_language": "de",
     "data.target_language": "en", "data.test": {"more": {"path": "more.tsv"}}, "trainer.threads": 2,
     "trainer.max_epochs": 3, "trainer.max_minutes": 2.0, "trainer.stop_after_minutes": 1.0, "trainer.patience": 9,
-    "trainer.profile_steps": [1, 2], "search.max_length_ratio": 2.0, "search.seed": 4, "search.n_best": 2, "search.beam_size": 6,
+    "trainer.profile_steps": [1, 2], "search.max_length_ratio": 2.0, "search.seed": 4, "search.n_best": 2,
+    "search.beam_size": 6,
     "metrics.names": ["bleu", "ter"], "metrics.bleu_tokenize": "char", "metrics.baselines": ["lead"],
     "metrics.lead_words": 9,
     **{f"data.{split}.{key}": "b" for split in ("train", "valid")
