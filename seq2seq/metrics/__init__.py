@@ -3,6 +3,7 @@
 from seq2seq.metrics.bootstrap import Score, Statistics, corpus_scores, percentile_interval, resampled_sums
 from seq2seq.metrics.config import LOWER_IS_BETTER, MAX_RESAMPLES, METRICS, ROUGE_METRICS, MetricsConfig, RougeSplit
 from seq2seq.metrics.scoring import score, score_baselines, score_summaries, statistics
+from seq2seq.metrics.signature import Signature
 
 __all__ = [
     "LOWER_IS_BETTER",
@@ -12,6 +13,7 @@ __all__ = [
     "MetricsConfig",
     "RougeSplit",
     "Score",
+    "Signature",
     "Statistics",
     "corpus_scores",
     "percentile_interval",

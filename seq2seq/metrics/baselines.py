@@ -37,12 +37,12 @@ def baseline_texts(
     return texts
 
 
-def signature_suffix(name: str, config: MetricsConfig) -> str:
+def baseline_settings(name: str, config: MetricsConfig) -> dict[str, object]:
     """Returns what a baseline appends to the signatures of its scores."""
     if name != "lead":
-        return f"text:{name}"
-    words = "all" if config.lead_words is None else str(config.lead_words)
-    return f"text:lead|sentences:{config.lead_sentences}|words:{words}"
+        return {"text": name}
+    words = "all" if config.lead_words is None else config.lead_words
+    return {"text": "lead", "sentences": config.lead_sentences, "words": words}
 
 
 def lead(source: str, *, sentences: int, words: int | None) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from seq2seq.errors import UserError
 from seq2seq.metrics.bootstrap import Statistics
+from seq2seq.metrics.signature import Signature
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def sacrebleu_statistics(
     for name in names:
         metric = _build_metric(name, bleu_tokenize or bleu_tokenizer(language))
         rows = np.asarray(metric._extract_corpus_statistics(flat_hyps, columns), dtype=np.float64)
-        found[name] = Statistics(str(metric.get_signature()), rows, _corpus_score(metric))
+        found[name] = Statistics(Signature.parse(str(metric.get_signature())), rows, _corpus_score(metric))
     return found
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2seq.metrics.signature import Signature
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -22,7 +24,7 @@ class Statistics:
         score: Maps a sum of rows [C] to the corpus score, 0 to 100. Lower is better for LOWER_IS_BETTER.
     """
 
-    signature: str
+    signature: Signature
     rows: NDArray[np.float64]
     score: Callable[[NDArray[np.float64]], float]
 
@@ -40,13 +42,13 @@ class Score:
     """
 
     score: float
-    signature: str
+    signature: Signature
     low: float | None = None
     high: float | None = None
 
     def to_dict(self) -> dict[str, float | str]:
         """Returns the fields for results.json; omits the interval if there is none."""
-        fields: dict[str, float | str] = {"score": self.score, "signature": self.signature}
+        fields: dict[str, float | str] = {"score": self.score, "signature": str(self.signature)}
         if self.low is not None and self.high is not None:
             fields |= {"low": self.low, "high": self.high}
         return fields
@@ -66,7 +68,7 @@ def corpus_scores(statistics: Mapping[str, Statistics], *, resamples: int, seed:
     for name, stats in statistics.items():
         end = start + stats.rows.shape[1]
         low, high = percentile_interval(np.array([stats.score(row) for row in sums[:, start:end]]))
-        scores[name] = Score(values[name], _with_bootstrap(stats.signature, resamples, seed), low, high)
+        scores[name] = Score(values[name], stats.signature.with_resampling(bs=resamples, seed=seed), low, high)
         start = end
     return scores
 
@@ -101,9 +103,3 @@ def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     ordered = np.sort(values)
     cut = len(ordered) // 40
     return float(ordered[cut]), float(ordered[len(ordered) - cut - 1])
-
-
-def _with_bootstrap(signature: str, resamples: int, seed: int) -> str:
-    """Inserts the bootstrap into a signature where sacrebleu does: after the number of references."""
-    references, settings = signature.split("|", 1)
-    return f"{references}|bs:{resamples}|seed:{seed}|{settings}"

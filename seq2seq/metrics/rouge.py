@@ -20,6 +20,7 @@ from seq2seq.metrics.bootstrap import Statistics, ratio
 from seq2seq.metrics.config import MetricsConfig, RougeSplit
 from seq2seq.metrics.languages import primary_language
 from seq2seq.metrics.sentences import split_sentences
+from seq2seq.metrics.signature import Signature
 from seq2seq.metrics.words import UnicodeTokenizer
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class RougeSettings:
     """
 
     tokenizer: RougeTokenizer
-    label: str
+    label: dict[str, str]
     split: RougeSplit
 
 
@@ -63,8 +64,9 @@ def rouge_settings(
     letters = Counter({letter: count for letter, count in letters.items() if letter.isalpha()})
     non_latin = sum(count for letter, count in letters.items() if "LATIN" not in unicodedata.name(letter, ""))
     if non_latin > _NON_LATIN_SHARE * letters.total():
-        return RougeSettings(UnicodeTokenizer(), "tok:unicode|stem:no", config.rouge_split)
-    return RougeSettings(DefaultTokenizer(stem=stem), f"tok:default|stem:{'yes' if stem else 'no'}", config.rouge_split)
+        return RougeSettings(UnicodeTokenizer(), {"tok": "unicode", "stem": "no"}, config.rouge_split)
+    label = {"tok": "default", "stem": "yes" if stem else "no"}
+    return RougeSettings(DefaultTokenizer(stem=stem), label, config.rouge_split)
 
 
 def rouge_statistics(
@@ -83,9 +85,9 @@ def rouge_statistics(
         also `<name>_mean`, which first averages over the references of an example. Two empty texts score 0.
     """
     f1 = _f1(names, hyps, refs, settings)
-    package = f"pkg:rouge-score|version:{version('rouge-score')}"
+    package = {"pkg": "rouge-score", "version": version("rouge-score")}
     if isinstance(settings.tokenizer, UnicodeTokenizer) or settings.split is RougeSplit.sentences:
-        package += f"|seq2seq:{__version__}"  # which defines the rule
+        package["seq2seq"] = __version__  # which defines the rule
     widths = {len(references) for references in refs}
     nrefs = str(widths.pop()) if len(widths) == 1 else "var"
     variants = {"": ("best", [scores.max(axis=0) for scores in f1])}
@@ -94,9 +96,14 @@ def rouge_statistics(
     statistics = {}
     for column, name in enumerate(names):
         for suffix, (label, values) in variants.items():
-            signature = (
-                f"nrefs:{nrefs}|type:{name}|measure:f1|refs:{label}|{settings.label}|split:{settings.split.value}"
-                f"|{package}"
+            signature = Signature.of(
+                nrefs=nrefs,
+                type=name,
+                measure="f1",
+                refs=label,
+                **settings.label,
+                split=settings.split.value,
+                **package,
             )
             rows = np.array([[value[column], 1.0] for value in values])
             statistics[name + suffix] = Statistics(signature, rows, ratio)

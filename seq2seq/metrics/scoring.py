@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from seq2seq.errors import UserError
-from seq2seq.metrics.baselines import baseline_texts, signature_suffix
+from seq2seq.metrics.baselines import baseline_settings, baseline_texts
 from seq2seq.metrics.bleu import sacrebleu_statistics
 from seq2seq.metrics.bootstrap import Score, Statistics, corpus_scores
 from seq2seq.metrics.config import ROUGE_METRICS, SACREBLEU_METRICS, MetricsConfig
@@ -98,8 +98,10 @@ def score_baselines(
     for name, texts in baseline_texts(sources, refs, config, target_language=target_language).items():
         found = score(texts, refs, config, target_language=target_language, seed=seed)
         found |= score_summaries(texts, sources, refs, config)
-        suffix = signature_suffix(name, config)
-        scores[name] = {key: replace(value, signature=f"{value.signature}|{suffix}") for key, value in found.items()}
+        settings = baseline_settings(name, config)
+        scores[name] = {
+            key: replace(value, signature=value.signature.append(**settings)) for key, value in found.items()
+        }
     if config.summary_statistics:
         scores["reference"] = score_summaries([references[0] for references in refs], sources, refs, config)
     return scores

@@ -13,6 +13,7 @@ import numpy as np
 
 from seq2seq import __version__
 from seq2seq.metrics.bootstrap import Statistics, percentage, ratio
+from seq2seq.metrics.signature import Signature
 from seq2seq.metrics.words import UnicodeTokenizer
 
 NOVEL_ORDERS = (1, 2, 3, 4)
@@ -101,8 +102,8 @@ def _ngrams(words: Tokens, order: int) -> list[tuple[str, ...]]:
 
 def _statistics(name: str, rows: Sequence[tuple[float, float]], *, nrefs: str) -> Statistics:
     in_words = name == "copied_length"
-    signature = (
-        f"nrefs:{nrefs}|type:{name}|measure:{'words' if in_words else '%'}|of:sums|tok:unicode|case:lc"
-        f"|pkg:seq2seq|version:{__version__}"
-    )
+    signature = Signature.of(
+        nrefs=nrefs, type=name, measure="words" if in_words else "%", of="sums", tok="unicode", case="lc",
+        pkg="seq2seq", version=__version__,
+    )  # fmt: skip
     return Statistics(signature, np.array(rows, dtype=np.float64), ratio if in_words else percentage)

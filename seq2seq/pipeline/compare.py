@@ -20,6 +20,7 @@ from seq2seq.data.corpus import (
 )
 from seq2seq.data.text import check_readable, read_lines
 from seq2seq.errors import UserError
+from seq2seq.metrics.signature import Signature
 from seq2seq.metrics.significance import ResamplingConfig
 from seq2seq.runs import comparison
 from seq2seq.runs.comparison import Comparison, System, TestSet
@@ -30,7 +31,7 @@ logger = logging.getLogger("seq2seq")
 
 _OUTPUT_FIELD = "text"  # the best output in the JSONL that `generate` writes
 _FIELDS = ("source_field", "target_field", "references_field")
-_RESAMPLING_FIELDS = ("bs:", "ar:", "seed:")  # of a signature: they do not change the score itself
+_RESAMPLING = ("bs", "ar", "seed")  # of a signature: they do not change the score itself
 
 ComparisonInputs = Iterator[tuple[TestSet, list[System]]]
 
@@ -217,7 +218,7 @@ def _warn_if_scores_differ(paths: Sequence[str], results: Sequence[Comparison]) 
             saved_scores = (require_run(path).read_results() or {}).get("test", {}).get(result.test_set, {})
             for metric, scores in result.scores.items():
                 entry = saved_scores.get(metric)
-                if entry is None or _scoring_fields(entry["signature"]) != _scoring_fields(result.signatures[metric]):
+                if entry is None or _scoring(entry["signature"]) != _scoring(result.signatures[metric]):
                     continue
                 if abs(entry["score"] - scores[index].score) > 0.005:
                     logger.warning(
@@ -227,9 +228,9 @@ def _warn_if_scores_differ(paths: Sequence[str], results: Sequence[Comparison]) 
                     )  # fmt: skip
 
 
-def _scoring_fields(signature: str) -> list[str]:
-    """Returns the fields of a signature on which the score depends."""
-    return [field for field in signature.split("|") if not field.startswith(_RESAMPLING_FIELDS)]
+def _scoring(signature: str) -> Signature:
+    """Returns the part of a signature on which the score depends."""
+    return Signature.parse(signature).without(*_RESAMPLING)
 
 
 def _inputs_from_files(settings: CompareConfig, others: Sequence[str]) -> ComparisonInputs:

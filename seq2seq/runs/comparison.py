@@ -174,10 +174,21 @@ def compare(
         len(test.references),
         tuple(system.name for system in systems),
         paired_tests(system_statistics, resampling),
-        {name: _with_resampling(entry.signature, resampling) for name, entry in system_statistics[0].items()},
+        {
+            name: str(
+                entry.signature.with_resampling(bs=resampling.resamples, ar=resampling.trials, seed=resampling.seed)
+            )
+            for name, entry in system_statistics[0].items()
+        },
         contrasts,
         resampling,
     )
+
+
+def _signature(stats: Statistics, resampling: ResamplingConfig) -> str:
+    """Returns a metric's signature with the settings of both tests."""
+    settings = {"bs": resampling.resamples, "ar": resampling.trials, "seed": resampling.seed}
+    return str(stats.signature.with_resampling(**settings))
 
 
 def _sentence_scores(stats: Statistics) -> Array:
@@ -208,12 +219,6 @@ def _contrasts(
     better = [index for index in np.argsort(-gains, kind="stable")[:count].tolist() if gains[index] > 0]
     worse = [index for index in np.argsort(gains, kind="stable")[:count].tolist() if gains[index] < 0]
     return Contrasts([contrast(index) for index in better], [contrast(index) for index in worse])
-
-
-def _with_resampling(signature: str, resampling: ResamplingConfig) -> str:
-    """Inserts the settings of both tests where sacrebleu has them: after the number of references."""
-    references, settings = signature.split("|", 1)
-    return f"{references}|bs:{resampling.resamples}|ar:{resampling.trials}|seed:{resampling.seed}|{settings}"
 
 
 def markdown(comparison: Comparison) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.errors import UserError
+from seq2seq.metrics.signature import Signature
 from seq2seq.runs.folder import refuse_external_links
 from seq2seq.system.plain_yaml import read_mapping
 
@@ -54,8 +55,8 @@ def _signatures(test: Mapping[str, Mapping[str, Any]]) -> str:
     groups: dict[str, dict[str, str]] = {}
     for scores in test.values():
         for metric, entry in scores.items():
-            fields = [field for field in entry["signature"].split("|") if not field.startswith("type:")]
-            groups.setdefault("|".join(fields), {})[metric] = entry["signature"]
+            shared = str(Signature.parse(entry["signature"]).without("type"))
+            groups.setdefault(shared, {})[metric] = entry["signature"]
     lines = ["signatures (each in full in results.json)"]
     for shared, metrics in groups.items():
         full = set(metrics.values())

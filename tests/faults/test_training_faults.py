@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from seq2seq.errors import Interrupted, TrainingError
-from seq2seq.metrics import Score
+from seq2seq.metrics import Score, Signature
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,7 +101,7 @@ def test_a_metric_that_is_no_number_counts_as_the_worst(
 ) -> None:
     from seq2seq import metrics
 
-    monkeypatch.setattr(metrics, "score", lambda *_, **__: {"bleu": Score(value, "none")})
+    monkeypatch.setattr(metrics, "score", lambda *_, **__: {"bleu": Score(value, Signature.parse("none"))})
     overrides = ("trainer.metric=valid/bleu", "trainer.patience=2", "trainer.max_steps=8", "trainer.eval_every=2")
     run = train_run(tmp_path, *overrides)
     assert run.results["objective"]["value"] == -1e9

@@ -3,6 +3,7 @@ import pytest
 
 from seq2seq.metrics import MetricsConfig, score, statistics
 from seq2seq.metrics.bootstrap import Statistics, corpus_scores, percentage, ratio, resampled_sums
+from seq2seq.metrics.signature import Signature
 
 rng = np.random.default_rng(3)
 WORDS = ["red", "green", "blue", "black", "white", "grey"]
@@ -49,13 +50,13 @@ def test_ratios():
 
 
 def test_the_signature_names_the_bootstrap_after_the_number_of_references():
-    one = Statistics("nrefs:1|type:mine", np.array([[1.0, 1.0], [0.0, 1.0]]), percentage)
-    assert corpus_scores({"mine": one}, resamples=0, seed=1)["mine"].signature == "nrefs:1|type:mine"
-    assert corpus_scores({"mine": one}, resamples=5, seed=1)["mine"].signature == "nrefs:1|bs:5|seed:1|type:mine"
+    one = Statistics(Signature.parse("nrefs:1|type:mine"), np.array([[1.0, 1.0], [0.0, 1.0]]), percentage)
+    assert str(corpus_scores({"mine": one}, resamples=0, seed=1)["mine"].signature) == "nrefs:1|type:mine"
+    assert str(corpus_scores({"mine": one}, resamples=5, seed=1)["mine"].signature) == "nrefs:1|bs:5|seed:1|type:mine"
     assert corpus_scores({}, resamples=5, seed=1) == {}
 
 
 def test_statistics_have_one_row_per_example():
     for one in statistics(HYPS, REFS, MetricsConfig(), target_language="en").values():
         assert one.rows.shape[0] == 40
-        assert one.signature.startswith("nrefs:2|")
+        assert str(one.signature).startswith("nrefs:2|")

@@ -5,14 +5,14 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from seq2seq.metrics import Statistics
+from seq2seq.metrics import Signature, Statistics
 from seq2seq.metrics.significance import ResamplingConfig, paired_tests
 
 
 def mean_of(values):
     """Returns the statistics of a metric that is a mean over examples."""
     rows = np.column_stack([values, np.ones(len(values))]).astype(np.float64)
-    return {"mean": Statistics("nrefs:1|test", rows, lambda sums: sums[0] / sums[1])}
+    return {"mean": Statistics(Signature.parse("nrefs:1|test"), rows, lambda sums: sums[0] / sums[1])}
 
 
 def differences(systems, *, resamples=200, trials=500, seed=3):

@@ -10,6 +10,7 @@ import pytest
 import sacrebleu
 
 from seq2seq.metrics import Score
+from seq2seq.metrics.signature import Signature
 from seq2seq.pipeline import results
 from seq2seq.pipeline.results import finite_objective, one_line, score_baselines, score_tests, write_generations
 
@@ -24,13 +25,13 @@ class Evaluator:
 
     def score_test(self, outputs: Sequence[str], store: str) -> dict[str, Score]:
         assert outputs[0].startswith(store)
-        return {"bleu": Score(12.5, "sig", 10.0, 15.0)}
+        return {"bleu": Score(12.5, Signature.parse("sig"), 10.0, 15.0)}
 
     def loss(self, model: Any, store: str) -> dict[str, float]:
         return {"loss": 2.0, "ppl": 7.5, "accuracy": 40.0}
 
     def score_baselines(self, store: str) -> Mapping[str, Mapping[str, Score]]:
-        return {} if store == "mail" else {"lead": {"rouge1": Score(30.0, "sig")}}
+        return {} if store == "mail" else {"lead": {"rouge1": Score(30.0, Signature.parse("sig"))}}
 
 
 evaluator: Any = Evaluator()
