@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from seq2seq.errors import UserError
 from seq2seq.models.copying import SourceTokens
-from seq2seq.models.linear import compute_dtype
+from seq2seq.models.kernels.linear import compute_dtype
 from seq2seq.models.output import DecoderOutput, OutputLayer
 
 __all__ = ["DecoderOutput", "Memory", "OutputLayer", "Seq2Seq", "State", "Vocabulary", "beam_rows", "compute_dtype"]

@@ -13,22 +13,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seq2seq.models.attention import additive_mask, safe_padding_mask
+from seq2seq.models.attention_scores import (
+    AdditiveAttentionScore,
+    AttentionScore,
+    DotAttentionScore,
+    GeneralAttentionScore,
+)
 from seq2seq.models.base import DecoderOutput, Memory, OutputLayer, Seq2Seq, State, Vocabulary, beam_rows
 from seq2seq.models.copying import CopyDistribution, SourceTokens
-from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import build_embeddings
 from seq2seq.models.gru_config import GRUAttention, GRUConfig
-from seq2seq.models.input_feeding import (
+from seq2seq.models.kernels.dropout import Dropout
+from seq2seq.models.kernels.input_feeding import (
     InputFeedingAttention,
     InputFeedingLayer,
     ProjectedMemory,
     attentional_state,
     run_input_feeding,
 )
-from seq2seq.models.linear import compute_dtype, pad_rows
-from seq2seq.models.recurrent import run_bidirectional, run_recurrence
-from seq2seq.models.scores import AdditiveAttentionScore, AttentionScore, DotAttentionScore, GeneralAttentionScore
+from seq2seq.models.kernels.linear import compute_dtype, pad_rows
+from seq2seq.models.kernels.recurrence import run_bidirectional, run_recurrence
+from seq2seq.models.masks import additive_mask, safe_padding_mask
 
 RecurrentWeights = list[tuple[Tensor, Tensor]]
 

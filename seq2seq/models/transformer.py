@@ -8,12 +8,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from seq2seq.models.attention import additive_mask, causal_mask, safe_padding_mask
 from seq2seq.models.base import DecoderOutput, Memory, OutputLayer, Seq2Seq, State, Vocabulary
 from seq2seq.models.copying import CopyDistribution, SourceTokens
-from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import LearnedPositions, SinusoidalPositions, build_embeddings
-from seq2seq.models.linear import compute_dtype
+from seq2seq.models.kernels.dropout import Dropout
+from seq2seq.models.kernels.linear import compute_dtype
+from seq2seq.models.masks import additive_mask, causal_mask, safe_padding_mask
 from seq2seq.models.transformer_config import CopyAttention, NormPlacement, PositionKind, TransformerConfig
 from seq2seq.models.transformer_decoding import DecodingLayer
 from seq2seq.models.transformer_layers import CopyHead, DecoderLayer, EncoderLayer

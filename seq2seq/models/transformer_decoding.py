@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seq2seq.models.packed_linear import PackedLinear
+from seq2seq.models.kernels.packed_linear import PackedLinear
 from seq2seq.models.transformer_layers import DecoderLayer
 
 _MIN_CAPACITY = 32  # entries

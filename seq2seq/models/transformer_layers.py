@@ -7,10 +7,11 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seq2seq.models.attention import MultiHeadAttention, attend, attention_weights
+from seq2seq.models.attention import MultiHeadAttention
 from seq2seq.models.base import Memory
-from seq2seq.models.dropout import Dropout
-from seq2seq.models.linear import Linear, linear, pad_rows
+from seq2seq.models.kernels.attention import attend, attention_weights
+from seq2seq.models.kernels.dropout import Dropout
+from seq2seq.models.kernels.linear import Linear, linear, pad_rows
 from seq2seq.models.transformer_config import (
     Activation,
     CopyAttention,

@@ -43,7 +43,7 @@ TRAINER: dict[str, str] = {
     "trainer.save_failure": "faults/test_training_faults.py::test_a_full_disk_at_a_save_may_be_survived",
     "trainer.stop_after_minutes": "keys/test_trainer.py::test_minutes_of_a_process_and_of_the_run",
     "trainer.threads": "keys/test_trainer.py::test_threads_and_the_precision_of_the_machine",
-    "trainer.profile_steps": "keys/test_trainer.py::test_profile_steps",
+    "trainer.profile_steps": "keys/test_profiling.py::test_profile_steps",
     "trainer.timeout_minutes": "keys/test_trainer.py::test_timeout_minutes",
 }
 OPTIM: dict[str, str] = {

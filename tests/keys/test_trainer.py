@@ -1,6 +1,5 @@
 """Every key of `trainer`: what a run logs, keeps, shows and refuses, against what the key's description says."""
 
-import json
 import math
 import os
 import re
@@ -371,22 +370,6 @@ def test_max_skipped_steps(train_run: Any, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="3 updates in a row were skipped, in fp32, up to step 4 "):
         train_run(tmp_path, *FAST, "optim.lr=1e30", "optim.warmup_steps=0", "trainer.max_skipped_steps=3",
                   "trainer.log_every=1", "trainer.eval_every=100", "trainer.max_steps=100")  # fmt: skip
-
-
-def test_profile_steps(train_run: Any, tmp_path: Path) -> None:
-    """A trace with these steps and no others, and their operators; the weights do not depend on it."""
-    profiled = train_run(tmp_path, *TWIN, "trainer.max_steps=4", "trainer.profile_steps=[2,3]")
-    plain = train_run(tmp_path / "plain", *TWIN, "trainer.max_steps=4")
-    assert all(torch.equal(weight, plain.weights()[name]) for name, weight in profiled.weights().items())
-    assert not (plain.folder / "profile").exists()
-    trace = json.loads((profiled.folder / "profile" / "steps-2-3.json").read_text(encoding="utf-8"))
-    names = [event["name"] for event in trace["traceEvents"] if "dur" in event]
-    assert sorted(name for name in names if name.startswith("step ")) == ["step 2", "step 3"]
-    assert "aten::mm" in names
-    assert "aten::mm" in (profiled.folder / "profile" / "steps-2-3.txt").read_text(encoding="utf-8")
-    assert f"profile of steps 2 to 3: {profiled.folder / 'profile' / 'steps-2-3.json'}" in profiled.log
-    with pytest.raises(UserError, match=r"trainer\.profile_steps=\[2, 9\]: must be .*, at most trainer\.max_steps=4"):
-        train_run(tmp_path / "late", *TWIN, "trainer.max_steps=4", "trainer.profile_steps=[2,9]")
 
 
 def test_timeout_minutes(train_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

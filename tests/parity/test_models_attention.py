@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from seq2seq.models.attention import MultiHeadAttention, attend, causal_mask
+from seq2seq.models.attention import MultiHeadAttention
 from seq2seq.models.base import Memory
-from seq2seq.models.dropout import Dropout
 from seq2seq.models.embedding import sinusoids
+from seq2seq.models.kernels.attention import attend
+from seq2seq.models.kernels.dropout import Dropout
+from seq2seq.models.masks import causal_mask
 from seq2seq.models.transformer_config import Activation, NormPlacement, TransformerConfig
 from seq2seq.models.transformer_layers import DecoderLayer, EncoderLayer
 

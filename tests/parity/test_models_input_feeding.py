@@ -5,12 +5,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seq2seq.models.attention_scores import AdditiveAttentionScore
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.gru_config import GRUAttention, GRUConfig
-from seq2seq.models.input_feeding import InputFeedingAttention, InputFeedingLayer, ProjectedMemory, run_input_feeding
-from seq2seq.models.recurrent import run_recurrence
-from seq2seq.models.scores import AdditiveAttentionScore, AdditiveScorer, DotScorer
+from seq2seq.models.kernels.attention_scores import AdditiveScorer, DotScorer
+from seq2seq.models.kernels.input_feeding import (
+    InputFeedingAttention,
+    InputFeedingLayer,
+    ProjectedMemory,
+    run_input_feeding,
+)
+from seq2seq.models.kernels.recurrence import run_recurrence
 
 B, T, S, D, A = 3, 4, 5, 6, 7
 

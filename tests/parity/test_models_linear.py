@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seq2seq.models.linear import linear, round_up
+from seq2seq.models.kernels.linear import linear, round_up
 
 
 @pytest.mark.parametrize("relu", [False, True])

@@ -7,9 +7,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from seq2seq.models.base import Vocabulary
 from seq2seq.models.build import build_model
-from seq2seq.models.dropout import Dropout
 from seq2seq.models.gru_config import GRUConfig
-from seq2seq.models.recurrent import run_bidirectional
+from seq2seq.models.kernels.dropout import Dropout
+from seq2seq.models.kernels.recurrence import run_bidirectional
 
 LENGTHS = torch.tensor([3, 7, 1, 5])
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seq2seq.models.linear import has_fused_kernels, pad_rows
+from seq2seq.models.kernels.linear import has_fused_kernels, pad_rows
 
 
 class PackedLinear:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from seq2seq.models.dropout import Dropout
+from seq2seq.models.kernels.dropout import Dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])

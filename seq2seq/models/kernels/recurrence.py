@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from seq2seq.models.dropout import Dropout
-from seq2seq.models.linear import compute_dtype, wide_dtype
+from seq2seq.models.kernels.dropout import Dropout
+from seq2seq.models.kernels.linear import compute_dtype, wide_dtype
 
 
 def run_bidirectional(gru: nn.GRU, x: Tensor, mask: Tensor, dropout: Dropout) -> Tensor:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from seq2seq.models.linear import wide_dtype
-from seq2seq.models.recurrent import IncrementalGRU
-from seq2seq.models.scores import IncrementalScorer
+from seq2seq.models.kernels.attention_scores import IncrementalScorer
+from seq2seq.models.kernels.linear import wide_dtype
+from seq2seq.models.kernels.recurrence import IncrementalGRU
 
 
 class InputFeedingLayer(NamedTuple):

@@ -1,0 +1,1 @@
+"""What exists for speed: hand-written backward passes and fused kernels, behind functions that models call."""
