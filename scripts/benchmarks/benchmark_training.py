@@ -19,9 +19,7 @@ from peers import supported_contenders
 
 from seq2seq.config.schema import Config
 from seq2seq.data.prepare import PreparedData, prepare
-from seq2seq.pipeline.build import build_loader, build_training
-from seq2seq.system.config import Precision
-from seq2seq.system.device import build_runtime, keep_freed_memory, set_threads
+from seq2seq.pipeline.build import build_loader, build_training, start_runtime
 from seq2seq.system.distributed import world_from_environment
 from seq2seq.tokenizers.base import EOS_ID
 from seq2seq.training import optim
@@ -58,9 +56,7 @@ class OurLoop:
     def __init__(self, overrides: list[str], precision: str, steps: int):
         fixed = [f"{key}={value}" for key, value in {**_FIXED, "trainer.precision": precision}.items()]
         self._config = config = compose_config([*overrides, *fixed])
-        set_threads(config.trainer.threads)
-        keep_freed_memory()
-        runtime = build_runtime(config.trainer.device, Precision(precision))
+        runtime = start_runtime(config.trainer)
         self._world = world_from_environment()
         data = prepare_data(config)
         self._step, self._stream = build_training(config, data, runtime=runtime, world=self._world)

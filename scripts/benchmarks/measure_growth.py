@@ -116,16 +116,14 @@ def train(connection: Connection, work: Workload, overrides: Sequence[str], step
     from seq2seq.data.loader import MicroBatch, StepBatches
     from seq2seq.models.base import Vocabulary
     from seq2seq.models.build import build_model
-    from seq2seq.system.device import build_runtime, keep_freed_memory, set_threads
+    from seq2seq.pipeline.build import start_runtime
     from seq2seq.system.distributed import World
     from seq2seq.training.step import TrainStep
 
     config = compose_config([*work.keys, *overrides])
     if work.width is not None:
         config = compose_config([*width_keys(config.model.family, work.width), *overrides])
-    set_threads(config.trainer.threads)
-    keep_freed_memory()
-    runtime = build_runtime(config.trainer.device, config.trainer.precision)
+    runtime = start_runtime(config.trainer)
     torch.manual_seed(config.seed)
     model = build_model(config.model, Vocabulary(work.vocabulary, work.vocabulary, joint=True))
     step = TrainStep(

@@ -23,8 +23,7 @@ def average(config: Config, folder: RunFolder, settings: AverageConfig) -> None:
         store = CheckpointStore(folder.checkpoints)
         last = store.load("last", files=[])
         state = TrainState.from_json(last.state)
-        regular = [step for step in store.steps() if step not in state.interruption_steps]
-        steps = select_steps(regular, state.ranked(config.trainer.mode), settings)
+        steps = select_steps(state.without_interruptions(store.steps()), state.ranked(config.trainer.mode), settings)
         weights = averaging.average([store.resolve(str(step)) for step in steps])
         store.save(max(steps), {"model": weights}, {"averaged": steps}, fingerprints=last.fingerprints, name="average")
         runtime = start_runtime(replace(config.trainer, device=Device.auto))
@@ -43,13 +42,18 @@ def select_steps(steps: list[int], ranked: list[int], settings: AverageConfig) -
     """Selects the steps to average among those that have a checkpoint, without those of interruptions.
 
     Raises:
-        UserError: If there are fewer than ``count``.
+        UserError: If there are none, or fewer than ``count``.
     """
     order = steps[::-1] if settings.which is AverageOf.last else [step for step in ranked if step in steps]
+    if not order:
+        raise UserError(
+            f"which={settings.which.value}: there is no checkpoint to average yet; the one of an interruption is used "
+            "to resume only"
+        )
     count = len(order) if settings.count is None else settings.count
     if not 1 <= count <= len(order):
         raise UserError(
-            f"count={'null' if settings.count is None else settings.count}: must be from 1 to {len(order)}, the number "
-            "of checkpoints that are kept; a run with a higher trainer.keep_last or trainer.keep_best keeps more"
+            f"count={count}: must be from 1 to {len(order)}, the number of checkpoints that are kept; a run with a "
+            "higher trainer.keep_last or trainer.keep_best keeps more"
         )
     return sorted(order[:count])

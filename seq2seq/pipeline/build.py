@@ -75,7 +75,7 @@ def build_training(
     model.to(runtime.device).train()
     step = TrainStep(model, config.trainer, config.optim, runtime=runtime, world=world, seed=config.seed)
     loader = build_loader(
-        config, store_for_epoch or _epoch_stores(config, prepared, world), world=world, pinned=runtime.pinned
+        config, store_for_epoch or _epoch_stores(config, prepared, world), world=world, pin_memory=runtime.pinned
     )
     return step, loader
 
@@ -98,7 +98,11 @@ def _epoch_stores(config: Config, prepared: PreparedData, world: World) -> Calla
 
 
 def build_loader(
-    config: Config, store_for_epoch: Callable[[int], TokenStore], *, world: World | None = None, pinned: bool = False
+    config: Config,
+    store_for_epoch: Callable[[int], TokenStore],
+    *,
+    world: World | None = None,
+    pin_memory: bool = False,
 ) -> BatchLoader:
     """Builds the loader of a run's batches.
 
@@ -106,7 +110,7 @@ def build_loader(
         config: Configuration of the run.
         store_for_epoch: See ``BatchLoader``.
         world: The processes that share the run; None for a single process.
-        pinned: Whether batches are put into page-locked memory.
+        pin_memory: Whether batches are put into page-locked memory.
     """
     return BatchLoader(
         store_for_epoch,
@@ -114,7 +118,7 @@ def build_loader(
         accumulate=config.trainer.accumulate,
         seed=config.seed,
         world=world,
-        pin_memory=pinned,
+        pin_memory=pin_memory,
     )
 
 

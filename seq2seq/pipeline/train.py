@@ -92,9 +92,7 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         )
         model = train_step.model
         logger.info("%s", tables.parameter_table((name, p.numel()) for name, p in model.named_parameters()))
-        profiler = StepProfiler(
-            config.trainer.profile_steps if world.is_main else None, folder.path / "profile", runtime.device
-        )
+        profiler = StepProfiler(config.trainer.profile_steps if world.is_main else None, folder.profile, runtime.device)
         context = TrainingContext(runtime, world, tracker, checkpoints, profiler, fingerprints)
         trainer = Trainer(
             train_step, loader, validator=_validator(config, prepared, context), config=config.trainer,

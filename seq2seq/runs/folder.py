@@ -44,6 +44,7 @@ class RunFolder:
         self.tokenizer = path / "tokenizer"
         self.checkpoints = path / "checkpoints"
         self.generations = path / "generations"
+        self.profile = path / "profile"
         self.results = path / "results.json"
 
     def create(self) -> None:

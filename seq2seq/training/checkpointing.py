@@ -96,7 +96,7 @@ class CheckpointManager:
         config = self._config
         num_last = config.average_checkpoints if config.average is Averaging.last else config.keep_last
         num_best = config.average_checkpoints if config.average is Averaging.best else config.keep_best
-        regular = [step for step in steps if step not in state.interruption_steps]
+        regular = state.without_interruptions(steps)
         ranked = [step for step in state.ranked(config.mode) if step in set(regular)]
         return {state.step, *regular[-max(num_last, config.keep_last) :], *ranked[: max(num_best, config.keep_best)]}
 
@@ -137,7 +137,7 @@ class CheckpointManager:
         config = self._config
         if config.average is Averaging.none:
             return None
-        regular = [step for step in self._store.steps() if step not in state.interruption_steps]
+        regular = state.without_interruptions(self._store.steps())
         ranked = regular if config.average is Averaging.last else state.ranked(config.mode)[::-1]
         chosen = [step for step in ranked if step in set(regular)][-config.average_checkpoints :]
         if not chosen:

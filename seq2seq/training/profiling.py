@@ -54,7 +54,7 @@ class StepProfiler:
         self._profile.stop()
         recorded, self._profile = self._profile, None
         path = self._folder / f"steps-{self._first}-{self._last}.json"
-        by = f"self_{'cuda' if self._device == 'cuda' else 'cpu'}_time_total"
+        by = "self_device_time_total" if self._device == "cuda" else "self_cpu_time_total"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             recorded.export_chrome_trace(str(path))

@@ -69,6 +69,10 @@ class TrainState:
         best = self.best(mode)
         return best is not None and best[0] == self.step
 
+    def without_interruptions(self, steps: list[int]) -> list[int]:
+        """Of the steps of checkpoints, those that an uninterrupted run would have too."""
+        return [step for step in steps if step not in self.interruption_steps]
+
     def ranked(self, mode: str) -> list[int]:
         """Steps of the evaluations with a finite value, best first."""
         sign = 1 if mode == "min" else -1

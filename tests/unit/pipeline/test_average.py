@@ -25,6 +25,13 @@ def test_the_last_or_the_best_that_are_kept(which: AverageOf, count: int | None,
     assert select_steps(STEPS, RANKED, AverageConfig(which=which, count=count)) == expected
 
 
+def test_nothing_to_average_is_said_to_be_so() -> None:
+    for steps, ranked in (([], [3]), ([3], [])):
+        which = AverageOf.last if not steps else AverageOf.best
+        with pytest.raises(UserError, match=f"which={which.value}: there is no checkpoint to average yet"):
+            select_steps(steps, ranked, AverageConfig(which=which))
+
+
 def test_more_than_are_kept_are_refused() -> None:
     with pytest.raises(UserError, match="count=4: must be from 1 to 3, the number of checkpoints that are kept"):
         select_steps(STEPS, RANKED, AverageConfig(which=AverageOf.best, count=4))
