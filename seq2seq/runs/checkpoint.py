@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from seq2seq.runs.manifest import MANIFEST, STATE, CheckpointError, Manifest, read_manifest, sync_and_hash
-from seq2seq.system.files import sync_folder
+from seq2seq.system.files import sync
 
 STEP_FOLDER = re.compile(r"step-(\d{8,18})", re.ASCII)
 
@@ -75,7 +75,7 @@ def write_checkpoint(
     (folder / STATE).write_text(json.dumps(dict(state)), encoding="utf-8")
     files = {path.name: sync_and_hash(path) for path in sorted(folder.iterdir())}
     Manifest(folder, step, files, {file: names for file, names in aliases.items() if names}, dict(fingerprints)).write()
-    sync_folder(folder)
+    sync(folder)
 
 
 def load_checkpoint(folder: Path, *, files: Sequence[str] | None = None) -> Checkpoint:

@@ -16,7 +16,7 @@ from torch import Tensor
 from seq2seq.errors import TrainingError
 from seq2seq.runs.checkpoint import STEP_FOLDER, Checkpoint, load_checkpoint, write_checkpoint
 from seq2seq.runs.manifest import MANIFEST, CheckpointError, NewerFormatError
-from seq2seq.system.files import sync_folder
+from seq2seq.system.files import sync
 
 logger = logging.getLogger(__name__)
 
@@ -248,7 +248,7 @@ def _replace(temporary: Path, final: Path) -> None:
     if os.path.lexists(final) and not (final.is_symlink() and temporary.is_symlink()):
         os.rename(final, replaced)
     os.replace(temporary, final)
-    sync_folder(final.parent)
+    sync(final.parent)
     _remove(replaced)
 
 

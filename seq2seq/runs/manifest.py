@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import stat
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.errors import UserError
+from seq2seq.system.files import sha256_of, sync
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -93,10 +93,8 @@ class Manifest:
 
 def sync_and_hash(path: Path) -> dict[str, Any]:
     """Flush a file to disk and return its entry in `Manifest.files`: sha256 and size in bytes."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"sha256": digest, "bytes": path.stat().st_size}
+    sync(path)
+    return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seq2seq.errors import TrainingError, UserError
-from seq2seq.system.files import sync_folder
+from seq2seq.system.files import sync
 
 _PARTIAL = ".partial"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: above a limit on the file size
@@ -82,7 +82,7 @@ def _build(folder: Path, build: Callable[[Path], None], is_complete: Callable[[P
         except OSError:
             if not is_complete(folder):  # otherwise another process was faster, and its result is as good
                 raise
-        sync_folder(folder.parent)
+        sync(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -1,5 +1,6 @@
-"""Atomic writes: readers see a file whole or not at all."""
+"""Atomic writes, flushes and checksums of files."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -25,10 +26,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Flushes the entries of a folder to the disk: only then does a rename inside it survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Flushes a file, or the entries of a folder, to the disk: only then does a rename survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the sha256 of a file's content, in hex; reads it in blocks, however large it is."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

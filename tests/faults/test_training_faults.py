@@ -52,7 +52,7 @@ def test_the_batch_is_kept_while_a_checkpoint_is_written(
     from seq2seq.runs.checkpoint_store import CheckpointStore
 
     prune, sync, half_written, cleared = (
-        CheckpointStore.prune, checkpoint.sync_folder, threading.Event(), threading.Event()
+        CheckpointStore.prune, checkpoint.sync, threading.Event(), threading.Event()
     )  # fmt: skip
 
     def slow_prune(self: CheckpointStore, keep: Any) -> None:
@@ -69,7 +69,7 @@ def test_the_batch_is_kept_while_a_checkpoint_is_written(
             cleared.clear()
 
     monkeypatch.setattr(CheckpointStore, "prune", slow_prune)
-    monkeypatch.setattr(checkpoint, "sync_folder", slow_sync)
+    monkeypatch.setattr(checkpoint, "sync", slow_sync)
     overrides = ("optim.lr=1e30", "trainer.max_skipped_steps=3", "trainer.eval_every=1000", "trainer.max_steps=1000",
                  "trainer.save_every=1", "trainer.log_every=5")  # fmt: skip
     with pytest.raises(TrainingError, match=r"the batch is in .*failed"):

@@ -1,11 +1,12 @@
 """Files are whole or not there."""
 
+import hashlib
 import os
 import threading
 
 import pytest
 
-from seq2seq.system.files import write_bytes
+from seq2seq.system.files import sha256_of, write_bytes
 
 
 def test_replaces_a_file_and_makes_its_folder(tmp_path):
@@ -42,3 +43,9 @@ def test_readers_see_all_of_it(tmp_path):
     finally:
         stop.set()
         writer.join()
+
+
+def test_the_checksum_covers_a_file_of_several_blocks(tmp_path):
+    content = b"0123456789abcdef" * 50_000
+    write_bytes(tmp_path / "a", content)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
