@@ -2,7 +2,7 @@
 
 With a sequential generator a sentence's samples would depend on the rest of its batch. Instead, each draw hashes its
 own coordinates (a counter-based generator, Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), with
-the finaliser of SplitMix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators") as the hash.
+SplitMix64 as the hash.
 """
 
 from __future__ import annotations
@@ -11,31 +11,10 @@ import torch
 from torch import Tensor
 
 from seq2seq.search.config import SearchConfig
+from seq2seq.system.splitmix64 import GOLDEN_GAMMA, mix64, shift_right, wrap_int64
 
 # With 23 bits, u × total always rounds to less than total in float32, so a draw never falls beyond the last token.
 _BITS = 23
-
-
-def _wrap_int64(value: int) -> int:
-    """Wraps a Python integer to int64, as arithmetic on int64 tensors does."""
-    return (value + (1 << 63)) % (1 << 64) - (1 << 63)
-
-
-# The constants of SplitMix64: the increment of its state, and the multipliers of its finaliser.
-_GOLDEN_GAMMA = _wrap_int64(0x9E3779B97F4A7C15)
-_MULTIPLIER_1 = _wrap_int64(0xBF58476D1CE4E5B9)
-_MULTIPLIER_2 = _wrap_int64(0x94D049BB133111EB)
-
-
-def _logical_right_shift(value: Tensor, bits: int) -> Tensor:
-    """Shifts int64 right, filling with zeros; PyTorch's own shift copies the sign bit."""
-    return (value >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _mix64(value: Tensor) -> Tensor:
-    value = (value ^ _logical_right_shift(value, 30)) * _MULTIPLIER_1
-    value = (value ^ _logical_right_shift(value, 27)) * _MULTIPLIER_2
-    return value ^ _logical_right_shift(value, 31)
 
 
 def uniforms(seed: int, step: int, *, sentence_indices: Tensor, num_samples: int) -> Tensor:
@@ -50,11 +29,11 @@ def uniforms(seed: int, step: int, *, sentence_indices: Tensor, num_samples: int
     Returns:
         [b, num_samples] float32.
     """
-    state = _mix64(sentence_indices + _wrap_int64(seed + _GOLDEN_GAMMA))
+    state = mix64(sentence_indices + wrap_int64(seed + GOLDEN_GAMMA))
     sample_indices = torch.arange(num_samples, device=sentence_indices.device)
-    state = _mix64(state.unsqueeze(1) + (sample_indices + 1) * _GOLDEN_GAMMA)
-    state = _mix64(state + _wrap_int64(step * _GOLDEN_GAMMA))
-    return _logical_right_shift(state, 64 - _BITS).float() / (1 << _BITS)
+    state = mix64(state.unsqueeze(1) + (sample_indices + 1) * GOLDEN_GAMMA)
+    state = mix64(state + wrap_int64(step * GOLDEN_GAMMA))
+    return shift_right(state, 64 - _BITS).float() / (1 << _BITS)
 
 
 def draw(log_probs: Tensor, uniform: Tensor, config: SearchConfig) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 
 from seq2seq.errors import UserError
 from seq2seq.system.config import Device, Precision
+from seq2seq.system.splitmix64 import GOLDEN_GAMMA, mix64
 
 
 @dataclass(frozen=True)
@@ -157,17 +158,10 @@ def seed_step(seed: int, step: int, rank: int = 0) -> None:
     Randomness within a step (dropout) is thus a pure function of (seed, step, rank), and a resume has no generator
     state to restore. The three are hashed so that neighbouring steps and ranks are uncorrelated.
     """
-    torch.manual_seed(_hash_seed(seed, step, rank))
-
-
-def _hash_seed(*values: int) -> int:
     state = 0
-    for value in values:  # splitmix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators")
-        state = (state + value + 0x9E3779B97F4A7C15) & (2**64 - 1)
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-        state ^= state >> 31
-    return state & (2**63 - 1)
+    for value in (seed, step, rank):
+        state = mix64(state + value + GOLDEN_GAMMA)
+    torch.manual_seed(state & (2**63 - 1))
 
 
 @contextmanager
