@@ -98,7 +98,7 @@ def training_task(overrides: list[str], steps: int) -> TrainingTask:
         model=asdict(config.model),
         vocab_size=data.tokenizers.target.vocab_size,
         batches=[
-            [([*train.source(i).tolist(), EOS_ID], [*train.target(i).tolist(), EOS_ID]) for i in indices]
+            [([*train.source_ids[i].tolist(), EOS_ID], [*train.target_ids[i].tolist(), EOS_ID]) for i in indices]
             for indices in batches
         ],
         label_smoothing=config.trainer.label_smoothing,

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +35,8 @@ def text_reason(example: Example, config: DataConfig) -> str | None:
     return None
 
 
-def length_reasons(source: IntArray, target: IntArray, config: DataConfig) -> dict[str, Mask]:
-    """Returns, per reason, the mask [B] of examples to drop for their lengths; each has at most one reason.
+def length_reasons(source: IntArray, target: IntArray, config: DataConfig) -> npt.NDArray[np.str_]:
+    """Returns the reason to drop each example for its lengths, [B]; empty to keep it.
 
     Args:
         source: int64 [B] tokens per source, without EOS.
@@ -49,11 +50,7 @@ def length_reasons(source: IntArray, target: IntArray, config: DataConfig) -> di
         masks[RATIO] = longer > config.max_length_ratio * shorter
     if config.on_long == OnLong.skip:
         masks[LONG] = (source + 1 > config.max_source_length) | (target + 1 > config.max_target_length)
-    remaining = np.ones(len(source), dtype=bool)
-    for reason, mask in masks.items():
-        masks[reason] = mask & remaining
-        remaining &= ~mask
-    return masks
+    return np.select(list(masks.values()), list(masks), default="")
 
 
 class SeenPairs:
@@ -76,7 +73,7 @@ class SeenPairs:
         distinct, first = np.unique(hashes, return_index=True)
         is_new[first] = True
         for array in self.arrays:
-            is_new[first[_isin_sorted(array, distinct)]] = False
+            is_new[first[isin_sorted(distinct, array)]] = False
         merged = np.sort(hashes[is_new])
         while self.arrays and len(self.arrays[-1]) <= 2 * len(merged):
             merged = np.sort(np.concatenate([self.arrays.pop(), merged]))
@@ -92,9 +89,6 @@ def _hash(example: Example) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def _isin_sorted(array: npt.NDArray[np.uint64], hashes: npt.NDArray[np.uint64]) -> Mask:
-    """Returns the mask [B] of the hashes that a sorted array contains."""
-    if not len(array):
-        return np.zeros(len(hashes), dtype=bool)
-    indices = np.minimum(np.searchsorted(array, hashes), len(array) - 1)
-    return np.asarray(array[indices] == hashes)
+def isin_sorted(values: npt.NDArray[Any], ordered: npt.NDArray[Any]) -> Mask:
+    """Returns the mask [B] of the values that a sorted array contains."""
+    return np.searchsorted(ordered, values, "left") < np.searchsorted(ordered, values, "right")

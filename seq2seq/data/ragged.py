@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,60 +25,41 @@ class DamagedStoreError(Exception):
 
 @dataclass(frozen=True)
 class RaggedArray:
-    """Sequences in memory.
+    """Sequences in memory or in memory-mapped files; safe to read from several threads.
 
     Attributes:
-        values: [sum of lengths] the items of all sequences, concatenated.
-        lengths: int64 [B] number of items per sequence.
+        values: [total] the items of all sequences, concatenated.
+        offsets: int64 [N+1] where each sequence starts in `values`, and where the last one ends.
     """
 
     values: Array
-    lengths: IntArray
+    offsets: IntArray
+
+    @classmethod
+    def from_lengths(cls, values: Array, lengths: IntArray) -> "RaggedArray":
+        """Builds it from concatenated items and the number of items per sequence, int64 [N]."""
+        return cls(values, np.concatenate([[0], np.cumsum(lengths)]))
 
     @classmethod
     def from_rows(cls, rows: Sequence[Sequence[int]], dtype: np.dtype[Any]) -> "RaggedArray":
         """Builds it from lists of ids, stored as `dtype`."""
         lengths = np.fromiter(map(len, rows), dtype=INT64, count=len(rows))
         values = np.fromiter(itertools.chain.from_iterable(rows), dtype=dtype, count=int(lengths.sum()))
-        return cls(values, lengths)
+        return cls.from_lengths(values, lengths)
 
     @classmethod
     def from_texts(cls, texts: Iterable[str]) -> "RaggedArray":
         """Builds it from the UTF-8 bytes of texts."""
         encoded = [text.encode("utf-8") for text in texts]
         lengths = np.fromiter(map(len, encoded), dtype=INT64, count=len(encoded))
-        return cls(np.frombuffer(b"".join(encoded), dtype=UINT8), lengths)
-
-    def select(self, mask: npt.NDArray[np.bool_]) -> "RaggedArray":
-        """Returns the sequences where `mask` [B] is true."""
-        return RaggedArray(self.values[np.repeat(mask, self.lengths)], self.lengths[mask])
-
-    def truncate(self, max_length: int) -> "RaggedArray":
-        """Returns the sequences, each cut to its first `max_length` items."""
-        starts = np.cumsum(self.lengths) - self.lengths
-        positions = np.arange(len(self.values)) - np.repeat(starts, self.lengths)  # within its sequence
-        return RaggedArray(self.values[positions < max_length], np.minimum(self.lengths, max_length))
-
-
-class MappedRaggedArray:
-    """Sequences in a pair of memory-mapped files; safe to read from several threads.
-
-    Args:
-        values: [total] the items of all sequences, concatenated.
-        offsets: int64 [N] offset in `values` at which each sequence ends.
-    """
-
-    def __init__(self, values: Array, offsets: IntArray):
-        self._values = values
-        self._offsets = offsets
+        return cls.from_lengths(np.frombuffer(b"".join(encoded), dtype=UINT8), lengths)
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> Array:
-        """Returns the sequence at an index, 0 to N-1 (a read-only view)."""
-        start = self._offsets[index - 1] if index else 0
-        return self._values[start : self._offsets[index]]
+        """Returns the sequence at an index, 0 to N-1 (a view; read-only if it is mapped)."""
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     def text(self, index: int) -> str:
         """Decodes the sequence at an index as UTF-8.
@@ -91,58 +72,68 @@ class MappedRaggedArray:
         except UnicodeDecodeError as error:
             raise DamagedStoreError(f"text {index} of a token store is damaged: {error}") from None
 
+    @property
     def lengths(self) -> IntArray:
-        """Returns the number of items per sequence, int64 [N]."""
-        return np.diff(self._offsets, prepend=0)
+        """The number of items per sequence, int64 [N]."""
+        return np.diff(self.offsets)
 
-    def gather(self, indices: IntArray) -> RaggedArray:
-        """Returns the sequences at `indices` [B]."""
-        starts = np.where(indices > 0, self._offsets[indices - 1], 0)  # index 0 reads the last offset, and discards it
-        lengths = self._offsets[indices] - starts
-        shifts = starts - (np.cumsum(lengths) - lengths)  # from a sequence's place in the result to that in the file
-        return RaggedArray(self._values[np.repeat(shifts, lengths) + np.arange(lengths.sum())], lengths)
+    def gather(self, indices: IntArray) -> "RaggedArray":
+        """Returns copies of the sequences at `indices` [B]."""
+        starts = self.offsets[indices]
+        lengths = self.offsets[indices + 1] - starts
+        shifts = starts - (np.cumsum(lengths) - lengths)  # from a sequence's place in the result to that in `values`
+        return RaggedArray.from_lengths(self.values[np.repeat(shifts, lengths) + np.arange(lengths.sum())], lengths)
+
+    def truncate(self, max_length: int) -> "RaggedArray":
+        """Returns the sequences, each cut to its first `max_length` items."""
+        positions = np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.lengths)  # within its sequence
+        return RaggedArray.from_lengths(self.values[positions < max_length], np.minimum(self.lengths, max_length))
 
 
 class RaggedWriter:
-    """Appends sequences to the file `<name>` and their end offsets to `<name>.ends`."""
+    """Appends sequences to the file `<name>` and their offsets to `<name>.offsets`."""
 
     def __init__(self, folder: Path, name: str):
-        self._values = ArrayWriter(folder / name)
-        self._offsets = ArrayWriter(folder / f"{name}.ends")
+        self._values = open(folder / name, "wb")  # noqa: SIM115 - open between calls, closed by close()
+        self._offsets = open(folder / f"{name}.offsets", "wb")  # noqa: SIM115
+        self._offsets.write(np.zeros(1, INT64).data)
         self._total = 0
 
     def append(self, sequences: RaggedArray) -> None:
         """Appends sequences."""
-        offsets = self._total + np.cumsum(sequences.lengths)
-        self._total += int(sequences.lengths.sum())
-        self._values.append(sequences.values)
-        self._offsets.append(offsets)
+        self._values.write(np.ascontiguousarray(sequences.values).data)
+        self._offsets.write((self._total + sequences.offsets[1:]).data)
+        self._total += len(sequences.values)
 
     def close(self) -> None:
-        """Flushes both files to disk and closes them."""
-        self._values.close()
-        self._offsets.close()
+        """Flushes both files to disk and closes them; a second call does nothing."""
+        for file in (self._values, self._offsets):
+            if not file.closed:
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
 
 
-class ArrayWriter:
-    """Appends arrays to a file."""
+def open_ragged(folder: Path, name: str, dtype: np.dtype[Any], count: int) -> RaggedArray:
+    """Maps the files that a `RaggedWriter` of that name wrote.
 
-    def __init__(self, path: Path):
-        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 - open between calls, closed by close()
+    Raises:
+        DamagedStoreError: They do not hold `count` sequences.
+        UserError: They cannot be read.
+    """
+    offsets = _open_array(folder / f"{name}.offsets", INT64)
+    values = _open_array(folder / name, dtype)
+    if not (
+        len(offsets) == count + 1
+        and offsets[0] == 0
+        and offsets[-1] == len(values)
+        and np.all(offsets[1:] >= offsets[:-1])
+    ):
+        raise DamagedStoreError(f"{folder / name} does not hold {count:,} sequences")
+    return RaggedArray(values, offsets)
 
-    def append(self, values: Array) -> None:
-        """Appends an array."""
-        self._file.write(np.ascontiguousarray(values).data)
 
-    def close(self) -> None:
-        """Flushes the file to disk and closes it; a second call does nothing."""
-        if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-
-
-def open_array(path: Path, dtype: np.dtype[Any]) -> Array:
+def _open_array(path: Path, dtype: np.dtype[Any]) -> Array:
     """Maps a file as a read-only array, without reading it yet."""
     try:
         if path.stat().st_size == 0:  # an empty file cannot be mapped
@@ -153,21 +144,3 @@ def open_array(path: Path, dtype: np.dtype[Any]) -> Array:
         raise DamagedStoreError(f"{path} is missing") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def open_ragged(folder: Path, name: str, dtype: np.dtype[Any], count: int) -> MappedRaggedArray:
-    """Opens the ragged array that a `RaggedWriter` of that name wrote.
-
-    Raises:
-        DamagedStoreError: It does not hold `count` sequences.
-    """
-    offsets = open_array(folder / f"{name}.ends", INT64)
-    values = open_array(folder / name, dtype)
-    if len(offsets) != count or (count and int(offsets[-1]) != len(values)) or not is_nondecreasing(offsets):
-        raise DamagedStoreError(f"{folder / name} does not hold {count:,} sequences")
-    return MappedRaggedArray(values, offsets)
-
-
-def is_nondecreasing(offsets: IntArray) -> bool:
-    """Whether each offset is at least the one before it, and the first at least 0."""
-    return not len(offsets) or bool(offsets[0] >= 0 and np.all(offsets[1:] >= offsets[:-1]))

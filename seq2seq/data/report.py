@@ -163,12 +163,13 @@ class SideCounter:
         lengths, counts = np.unique(encoded.lengths + 1, return_counts=True)
         self._lengths.update(dict(zip(lengths.tolist(), counts.tolist(), strict=True)))
 
-    def add_kept(self, encoded: RaggedArray) -> None:
-        """Adds the encoded texts that are kept, before truncation and without EOS, to the counts of cut tokens."""
-        cut = np.maximum(encoded.lengths + 1 - self._report.limit, 0)
+    def cut(self, encoded: RaggedArray) -> RaggedArray:
+        """Returns the encoded texts that are kept, cut to the limit (minus one, for EOS); counts what that removes."""
+        cut = encoded.truncate(self._report.limit - 1)
         self._report.kept_tokens += len(encoded.values)
-        self._report.truncated += int(np.count_nonzero(cut))
-        self._report.cut_tokens += int(cut.sum())
+        self._report.truncated += int(np.count_nonzero(cut.lengths < encoded.lengths))
+        self._report.cut_tokens += len(encoded.values) - len(cut.values)
+        return cut
 
     def result(self) -> SideReport:
         """Returns the report of everything added."""

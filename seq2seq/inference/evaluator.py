@@ -82,7 +82,8 @@ class Evaluator:
                 sums: LossSums = objective(batch.src, batch.tgt_in, batch.rows, batch.labels, 0.0)
             return sums
 
-        hint = f"lower data.max_source_length={store.limits.source} or data.max_target_length={store.limits.target}"
+        source_limit, target_limit = store.report.source.limit, store.report.target.limit
+        hint = f"lower data.max_source_length={source_limit} or data.max_target_length={target_limit}"
         batches = evaluation_batches(store.source_lengths, store.target_lengths, batch_tokens=self._batch_tokens)
         for indices in batches[self._world.rank :: self._world.size]:
             for _, sums in self.loss_splitter.map(indices, loss_sums, hint=hint):

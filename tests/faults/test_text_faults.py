@@ -56,7 +56,7 @@ def sources(store: TokenStore) -> list[str]:
 
 
 def every_id(store: TokenStore) -> list[tuple[list[int], list[int]]]:
-    return [(store.source(i).tolist(), store.target(i).tolist()) for i in range(len(store))]
+    return [(store.source_ids[i].tolist(), store.target_ids[i].tolist()) for i in range(len(store))]
 
 
 @pytest.mark.parametrize("lost", [0, 9, 47])
@@ -177,7 +177,7 @@ def test_separators_controls_and_nul_stay_in_their_lines(tmp_path: Path, kind: T
     made = prepared(tmp_path, joined(lines), joined(lines), kind=kind, vocab_size=290)
     assert sources(made.train) == lines
     for number in range(len(LINES), len(lines)):
-        ids = made.train.source(number).tolist()
+        ids = made.train.source_ids[number].tolist()
         text = made.tokenizers.source.decode(ids)
         assert text.startswith("a")
         assert text.endswith("b")
@@ -215,11 +215,11 @@ def test_typed_control_tokens_are_text_and_marks_of_spaces_are_counted(tmp_path:
     made = prepared(tmp_path, joined(lines), joined(lines), kind=kind, vocab_size=290)
     assert made.train.report.source.meta_spaces == 2
     assert "2 with U+2581" in made.report.lines()[1]
-    ids = made.train.source(len(LINES)).tolist()
+    ids = made.train.source_ids[len(LINES)].tolist()
     assert min(ids) > UNK_ID + 2
     decode = made.tokenizers.source.decode
     assert decode(ids) == lines[-3]
-    assert [decode(made.train.source(len(LINES) + i).tolist()) for i in (1, 2)] == ["a b", "x y"]
+    assert [decode(made.train.source_ids[len(LINES) + i].tolist()) for i in (1, 2)] == ["a b", "x y"]
 
 
 @pytest.mark.parametrize("kind", list(TokenizerKind))
@@ -287,7 +287,7 @@ def test_a_tiny_corpus_is_prepared_or_told_the_size_that_works(tmp_path: Path, k
         made = prepared(tmp_path, content, content, kind=kind, vocab_size=most)
         assert made.tokenizers.source.vocab_size == most
     assert len(made.train) == count
-    text = made.tokenizers.source.decode(made.train.source(0).tolist())
+    text = made.tokenizers.source.decode(made.train.source_ids[0].tolist())
     assert text == LINES[0]
 
 

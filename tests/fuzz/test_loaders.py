@@ -298,7 +298,7 @@ def store(place: Path, tokenizers: Tokenizers) -> dict[str, bytes]:
 def read_all(folder: Path) -> list[object]:
     opened = TokenStore(folder)
     return [
-        (opened.source(n).tolist(), opened.target(n).tolist(), opened.source_text(n), opened.references(n))
+        (opened.source_ids[n].tolist(), opened.target_ids[n].tolist(), opened.source_text(n), opened.references(n))
         for n in range(len(opened))
     ]
 

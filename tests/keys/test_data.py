@@ -56,11 +56,6 @@ def texts(store: TokenStore) -> list[tuple[str, str]]:
     return [(store.source_text(i), store.target_text(i)) for i in range(len(store))]
 
 
-def kept(store: TokenStore) -> list[int]:
-    """Line numbers of the examples, from 0."""
-    return [store.corpus_index(i) for i in range(len(store))]
-
-
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("files")
@@ -179,10 +174,10 @@ def test_a_test_set_typed_for_evaluate_is_read_as_named(evaluate: Evaluate, sayi
 def test_filters_drop_their_training_examples_only(
     prepare: Prepare, corpora: list[str], plain: PreparedData, filter: str, dropped: int
 ) -> None:
-    assert kept(plain.train) == [0, 1, 2, 3, 4, 5]
+    assert texts(plain.train) == TRAIN
     prepared = prepare(*corpora, filter)
-    assert kept(prepared.train) == [i for i in range(6) if i != dropped]
-    assert kept(prepared.valid) == kept(prepared.test["extra"]) == [0, 1]
+    assert texts(prepared.train) == TRAIN[:dropped] + TRAIN[dropped + 1 :]
+    assert (texts(prepared.valid), texts(prepared.test["extra"])) == (VALID, TEST)
 
 
 @pytest.mark.parametrize(("side", "dropped"), [("source", 4), ("target", 5)])
@@ -190,7 +185,7 @@ def test_long_texts_are_dropped_in_training_and_cut_elsewhere(
     prepare: Prepare, corpora: list[str], side: str, dropped: int
 ) -> None:
     prepared = prepare(*corpora, f"data.max_{side}_length=8")
-    assert kept(prepared.train) == [i for i in range(6) if i != dropped]
+    assert texts(prepared.train) == TRAIN[:dropped] + TRAIN[dropped + 1 :]
     limits = {"source": 256, "target": 256, side: 8}
     for store, pairs in ((prepared.valid, VALID), (prepared.test["extra"], TEST)):
         lengths = [(len(source.split()) + 1, len(target.split()) + 1) for source, target in pairs]
@@ -200,11 +195,11 @@ def test_long_texts_are_dropped_in_training_and_cut_elsewhere(
 
 def test_long_training_texts_can_be_cut_instead(prepare: Prepare, corpora: list[str]) -> None:
     limits = ("data.max_source_length=8", "data.max_target_length=7")
-    assert kept(prepare(*corpora, *limits).train) == [0, 1, 2, 3]
+    assert texts(prepare(*corpora, *limits).train) == TRAIN[:4]
     prepared = prepare(*corpora, *limits, "data.on_long=truncate")
-    assert kept(prepared.train) == [0, 1, 2, 3, 4, 5]
-    assert prepared.tokenizers.source.decode(prepared.train.source(4)) == "a b c d e f g"
-    assert prepared.tokenizers.target.decode(prepared.train.target(5)) == "x y z v w u"
+    assert texts(prepared.train) == TRAIN
+    assert prepared.tokenizers.source.decode(prepared.train.source_ids[4]) == "a b c d e f g"
+    assert prepared.tokenizers.target.decode(prepared.train.target_ids[5]) == "x y z v w u"
 
 
 def test_texts_beyond_the_limits_are_cut_in_evaluations(evaluate: Evaluate, tmp_path: Path) -> None:

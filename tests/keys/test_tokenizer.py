@@ -182,8 +182,8 @@ def test_min_frequency_leaves_rarer_words_unknown(prepare: Prepare, words: list[
 def sides(prepared: PreparedData, store: TokenStore) -> list[tuple[list[int], str]]:
     """Ids and text of each source and target."""
     numbers = range(len(store))
-    return [(store.source(i).tolist(), store.source_text(i)) for i in numbers] + [
-        (store.target(i).tolist(), store.target_text(i)) for i in numbers
+    return [(store.source_ids[i].tolist(), store.source_text(i)) for i in numbers] + [
+        (store.target_ids[i].tolist(), store.target_text(i)) for i in numbers
     ]
 
 
@@ -218,7 +218,7 @@ def test_sampling_alpha_is_the_share_of_merges_that_bpe_leaves_out(
     """All of them: nothing but characters is left."""
     prepared = prepare(*made_up, "tokenizer.kind=bpe", "tokenizer.sampling_alpha=1")
     store = prepared.train.resampled(prepared.tokenizers, seed=1, epoch=0, folder=tmp_path)
-    drawn = {piece for i in range(len(store)) for piece in prepared.tokenizers.source.pieces(store.source(i))}
+    drawn = {piece for i in range(len(store)) for piece in prepared.tokenizers.source.pieces(store.source_ids[i])}
     assert drawn == set("▁abcdefghß")
     assert not set(pieces(prepared.tokenizers.source, SOURCES[0])) <= drawn  # as it is encoded otherwise
 

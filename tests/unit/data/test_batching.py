@@ -40,7 +40,7 @@ def test_collate_row_by_row(store: TokenStore) -> None:
     labels: list[int] = []
     rows: list[int] = []
     for row, index in enumerate(batch.indices.tolist()):
-        source, target = store.source(index).tolist(), store.target(index).tolist()
+        source, target = store.source_ids[index].tolist(), store.target_ids[index].tolist()
         assert batch.src[row].tolist() == [*source, EOS_ID] + [PAD_ID] * (6 - len(source))
         assert batch.tgt_in[row].tolist() == [BOS_ID, *target] + [PAD_ID] * (6 - len(target))
         rows += [row * 7 + position for position in range(len(target) + 1)]
@@ -48,7 +48,7 @@ def test_collate_row_by_row(store: TokenStore) -> None:
     assert batch.rows.tolist() == rows
     assert batch.labels.tolist() == labels
     assert batch.tokens == len(labels)
-    used = sum(len(store.source(i)) + 1 for i in range(4)) + len(labels)
+    used = sum(len(store.source_ids[i]) + 1 for i in range(4)) + len(labels)
     assert batch.padding_share == pytest.approx(1 - used / 56)
     assert {tensor.dtype for tensor in vars(batch).values()} == {torch.int64}
     assert torch.equal(batch.to("cpu", non_blocking=True).labels, batch.labels)

@@ -51,8 +51,8 @@ def test_everything_is_there_and_aligned(data: DataConfig, tmp_path: Path) -> No
     assert list(made.test) == ["a", "b"]
     assert made.test["b"].source_text(2) == "satz nummer 2 von b"
     assert made.test["b"].target_text(2) == "sentence number 2 of b"
-    assert made.train.source(9).tolist() == made.tokenizers.source.encode("satz nummer 9 von t")
-    assert made.train.target(9).tolist() == made.tokenizers.target.encode("sentence number 9 of t")
+    assert made.train.source_ids[9].tolist() == made.tokenizers.source.encode("satz nummer 9 von t")
+    assert made.train.target_ids[9].tolist() == made.tokenizers.target.encode("sentence number 9 of t")
     assert list(made.report.splits) == ["train", "valid", "test.a", "test.b"]
     assert json.loads(json.dumps(made.report.to_dict()))["test.b"]["kept"] == 3
     assert "train: 50 of 50 examples" in made.report.lines()[0]
@@ -109,10 +109,10 @@ def test_line_breaks_concern_records_only(data: DataConfig, tmp_path: Path) -> N
     kept = run(data, tmp_path / "cache")
     spaced = run(data, tmp_path / "cache", tokenizer=spaces)
     assert len({made.fingerprints["tokenizer"] for made in (first, kept, spaced)}) == 3
-    assert kept.train.target(3).tolist().count(LINE_BREAK_ID) == 1
-    assert kept.tokenizers.target.decode(kept.train.target(3)) == "line 3\nof t"
-    assert kept.tokenizers.source.decode(kept.train.source(3)) == "satz 3\nvon t"
-    assert spaced.tokenizers.source.decode(spaced.train.source(3)) == "satz 3 von t"
+    assert kept.train.target_ids[3].tolist().count(LINE_BREAK_ID) == 1
+    assert kept.tokenizers.target.decode(kept.train.target_ids[3]) == "line 3\nof t"
+    assert kept.tokenizers.source.decode(kept.train.source_ids[3]) == "satz 3\nvon t"
+    assert spaced.tokenizers.source.decode(spaced.train.source_ids[3]) == "satz 3 von t"
     assert kept.train.source_text(3) == "satz 3\r\nvon t"
     again = run(data, tmp_path / "cache", lines := [])
     assert lines == []
@@ -227,11 +227,11 @@ from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.store import StoreWriter
 from seq2seq.tokenizers.pair import TokenizerConfig, TokenizerKind
 add_texts, lines = StoreWriter.add_texts, []
-def slow(self, examples, corpus_indices):
+def slow(self, examples):
     if lines[-1] == "Encoding data.train.":  # its ids are written
         print("encoding", flush=True)
         time.sleep(60)
-    add_texts(self, examples, corpus_indices)
+    add_texts(self, examples)
 StoreWriter.add_texts = slow
 data = DataConfig(root=sys.argv[1], train=CorpusConfig("t.de", "t.en"), valid=CorpusConfig("v.de", "v.en"))
 tokenizer = TokenizerConfig(kind=TokenizerKind.word, vocab_size=500)
@@ -325,16 +325,16 @@ def test_a_store_too_large_to_be_read_first_is_verified_later_and_built_again(
     assert lines == ["Encoding data.train."]
     assert path.read_bytes() == content
     drawn = made.train.resampled(made.tokenizers, **drawing)  # words have one segmentation
-    assert drawn.target(len(drawn) - 1).tolist() == made.train.target(len(drawn) - 1).tolist()
+    assert drawn.target_ids[len(drawn) - 1].tolist() == made.train.target_ids[len(drawn) - 1].tolist()
 
 
 def test_a_store_too_large_to_be_read_first_that_cannot_be_opened_is_built_again(
     data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TokenStore, "VERIFY_ON_OPEN_BYTES", 1000)
-    path = run(data, tmp_path / "cache").train.folder / "source.ids.ends"
+    path = run(data, tmp_path / "cache").train.folder / "source.ids.offsets"
     content = path.read_bytes()
-    path.write_bytes(content[:7] + b"\x01" + content[8:])  # the first sequence ends after all others
+    path.write_bytes(content[:15] + b"\x01" + content[16:])  # the first sequence ends after all others
     lines: list[str] = []
     run(data, tmp_path / "cache", lines)
     assert lines == ["Encoding data.train."]

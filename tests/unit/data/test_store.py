@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from seq2seq.data.corpus import DataConfig, Example, OnLong
 from seq2seq.data.encode import write_store
 from seq2seq.data.ragged import DamagedStoreError, RaggedArray
 from seq2seq.data.report import DataReport, SplitReport
-from seq2seq.data.store import LengthLimits, StoreWriter, TokenStore, id_dtype, is_store
+from seq2seq.data.store import StoreWriter, TokenStore, id_dtype, is_store, pack, read_meta
 from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
 from seq2seq.tokenizers.pair import Tokenizers, train_tokenizers
 
@@ -45,12 +46,11 @@ def test_evaluation_store_holds_every_example(tmp_path: Path, tokenizers: Tokeni
     store = make(tmp_path, tokenizers)
     assert len(store) == len(EXAMPLES)
     for number, example in enumerate(EXAMPLES):
-        assert store.source(number).tolist() == tokenizers.source.encode(example.source)
-        assert store.target(number).tolist() == tokenizers.target.encode(example.target)
+        assert store.source_ids[number].tolist() == tokenizers.source.encode(example.source)
+        assert store.target_ids[number].tolist() == tokenizers.target.encode(example.target)
         assert store.source_text(number) == example.source
         assert store.target_text(number) == example.target
         assert store.references(number) == example.references
-        assert store.corpus_index(number) == number
     expected = [len(tokenizers.source.encode(e.source)) + 1 for e in EXAMPLES]
     assert store.source_lengths.tolist() == expected
     assert store.source_lengths.dtype == np.int32
@@ -66,7 +66,7 @@ def test_evaluation_truncates_ids_and_keeps_text(tmp_path: Path, tokenizers: Tok
     store = make(tmp_path, tokenizers, max_source_length=6, max_target_length=8)
     assert store.source_lengths.max() == 6
     assert store.target_lengths.max() == 8
-    assert store.target(4).tolist() == tokenizers.target.encode(TEXTS[4][1])[:7]
+    assert store.target_ids[4].tolist() == tokenizers.target.encode(TEXTS[4][1])[:7]
     assert store.target_text(4) == TEXTS[4][1]
     assert store.report.source.truncated == sum(len(tokenizers.source.encode(s)) > 5 for s, _ in TEXTS)
     assert store.report.target.truncated == sum(len(tokenizers.target.encode(t)) > 7 for _, t in TEXTS)
@@ -76,7 +76,6 @@ def test_evaluation_truncates_ids_and_keeps_text(tmp_path: Path, tokenizers: Tok
 def test_training_drops_and_counts(tmp_path: Path, tokenizers: Tokenizers) -> None:
     store = make(tmp_path / "a", tokenizers, training=True, max_target_length=30)
     assert [store.source_text(i) for i in range(len(store))] == [TEXTS[0][0], TEXTS[2][0]]
-    assert [store.corpus_index(i) for i in range(len(store))] == [0, 2]
     assert store.references(1) == EXAMPLES[2].references
     assert store.report.read == 5
     assert store.report.dropped == {"empty on a side": 2, "too long": 1}
@@ -104,13 +103,12 @@ def test_a_corpus_of_several_chunks_is_whole_and_in_order(
     config = DataConfig(max_source_length=20, max_target_length=20, on_long=OnLong.truncate)
     write_store(tmp_path, examples, tokenizers, config, training=True)
     store = TokenStore(tmp_path)
-    kept = [(number, text) for number, text in enumerate(texts) if text]
+    kept = [text for text in texts if text]
     assert len(store) == len(kept)
-    for i, (number, text) in enumerate(kept):
-        assert store.corpus_index(i) == number
+    for i, text in enumerate(kept):
         assert store.source_text(i) == text
-        assert store.source(i).tolist() == tokenizers.source.encode(text[:99])[:19]
-        assert store.target(i).tolist() == tokenizers.target.encode(text[:-99:-1])[:19]
+        assert store.source_ids[i].tolist() == tokenizers.source.encode(text[:99])[:19]
+        assert store.target_ids[i].tolist() == tokenizers.target.encode(text[:-99:-1])[:19]
     assert (store.report.read, store.report.kept) == (count, len(kept))
 
 
@@ -130,7 +128,7 @@ def test_damage_is_noticed(tmp_path: Path, tokenizers: Tokenizers, damage: str) 
     elif damage == "short":
         (tmp_path / "target.ids").write_bytes((tmp_path / "target.ids").read_bytes()[:-2])
     elif damage == "missing":
-        (tmp_path / "positions").unlink()
+        (tmp_path / "references.text").unlink()
     elif damage == "newer":
         meta.write_text(json.dumps({**json.loads(meta.read_text()), "format_version": 99}))
     else:
@@ -140,7 +138,7 @@ def test_damage_is_noticed(tmp_path: Path, tokenizers: Tokenizers, damage: str) 
         TokenStore(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["source.ids", "source.ids.ends", "target.text", "positions", "meta.json"])
+@pytest.mark.parametrize("name", ["source.ids", "source.ids.offsets", "target.text", "references.text", "meta.json"])
 def test_a_flipped_bit_is_noticed(tmp_path: Path, tokenizers: Tokenizers, name: str) -> None:
     make(tmp_path, tokenizers)
     assert is_store(tmp_path)
@@ -166,20 +164,20 @@ def test_threads_and_pickle(tmp_path: Path, tokenizers: Tokenizers) -> None:
 
 def test_arrays_are_read_only(tmp_path: Path, tokenizers: Tokenizers) -> None:
     with pytest.raises(ValueError, match="read-only"):
-        make(tmp_path, tokenizers).source(0)[0] = 7
+        make(tmp_path, tokenizers).source_ids[0][0] = 7
 
 
 def test_gather_is_indexing(tmp_path: Path, tokenizers: Tokenizers) -> None:
     store = make(tmp_path, tokenizers)
     numbers = np.array([4, 0, 1, 2, 0])
     found = store.source_ids.gather(numbers)
-    assert found.values.tolist() == [i for n in numbers for i in store.source(n).tolist()]
-    assert found.lengths.tolist() == [len(store.source(n)) for n in numbers]
+    assert found.values.tolist() == [i for n in numbers for i in store.source_ids[n].tolist()]
+    assert found.lengths.tolist() == [len(store.source_ids[n]) for n in numbers]
 
 
-def test_ragged_array_select_and_truncate() -> None:
+def test_ragged_array_gather_and_truncate() -> None:
     sequences = RaggedArray.from_rows([[1, 2, 3], [], [4], [5, 6]], np.dtype("<u2"))
-    chosen = sequences.select(np.array([True, True, False, True])).truncate(2)
+    chosen = sequences.gather(np.array([0, 1, 3])).truncate(2)
     assert chosen.values.tolist() == [1, 2, 5, 6]
     assert chosen.lengths.tolist() == [2, 0, 2]
 
@@ -193,12 +191,19 @@ def test_each_side_takes_as_many_bytes_as_its_own_ids_need(tmp_path: Path, token
     class Many:
         vocab_size = 70_000
 
+        def is_byte(self, index: int) -> bool:
+            return False
+
     for source, target in ((Many(), tokenizers.target), (tokenizers.source, Many())):
         folder = tmp_path / type(source).__name__
         folder.mkdir()
-        with StoreWriter(folder, Tokenizers(source, target, joint=False), LengthLimits(9, 9)) as writer:
-            found = writer.pack_source([[1, 2]]).values.dtype, writer.pack_target([[1, 2]]).values.dtype
-        assert [dtype.itemsize for dtype in found] == [4 if isinstance(side, Many) else 2 for side in (source, target)]
+        with closing(StoreWriter(folder, Tokenizers(source, target, joint=False), (9, 9), ids_only=True)) as writer:
+            writer.add_ids(pack([[1, 2]], source), pack([[1, 2]], target))
+            writer.finish(read=1, dropped={})
+        sizes = [(folder / f"{side}.ids").stat().st_size for side in ("source", "target")]
+        assert sizes == [8 if isinstance(side, Many) else 4 for side in (source, target)]
+        meta = read_meta(folder)
+        assert [np.dtype(meta[f"{side}_dtype"]).itemsize for side in ("source", "target")] == [s // 2 for s in sizes]
 
 
 def test_report_round_trip(tmp_path: Path, tokenizers: Tokenizers) -> None:
@@ -216,7 +221,7 @@ def sampling() -> Tokenizers:
 
 
 def ids(store: TokenStore) -> list[list[int]]:
-    return [[*store.source(i).tolist(), -1, *store.target(i).tolist()] for i in range(len(store))]
+    return [[*store.source_ids[i].tolist(), -1, *store.target_ids[i].tolist()] for i in range(len(store))]
 
 
 def test_resampling_is_a_function_of_seed_and_epoch(tmp_path: Path, sampling: Tokenizers) -> None:
@@ -235,7 +240,9 @@ def test_resampling_is_a_function_of_seed_and_epoch(tmp_path: Path, sampling: To
     assert ids(draw(0, folder="again")) == ids(first)
     assert first.source_lengths.max() <= 12
     for number in range(len(store)):
-        assert first.target_text(number) == sampling.target.decode(first.target(number).tolist()) == SENTENCES[number]
+        assert (
+            first.target_text(number) == sampling.target.decode(first.target_ids[number].tolist()) == SENTENCES[number]
+        )
     assert ids(pickle.loads(pickle.dumps(first))) == ids(first)
     before = ids(first)
     for epoch in range(2, 10):
@@ -261,7 +268,7 @@ folder = Path(sys.argv[1])
 store = TokenStore(folder / "store").resampled(
     load_tokenizers(folder / "tokenizers"), seed=5, epoch=3, folder=folder / sys.argv[2]
 )
-print([[*store.source(i).tolist(), -1, *store.target(i).tolist()] for i in range(len(store))])
+print([[*store.source_ids[i].tolist(), -1, *store.target_ids[i].tolist()] for i in range(len(store))])
 """
 
 
@@ -291,9 +298,9 @@ def test_what_a_drawn_epoch_loses_to_the_limits_is_in_its_report(tmp_path: Path,
     assert store.report.source.truncated == 0
     drawn = store.resampled(sampling, seed=5, epoch=0, folder=tmp_path / "epochs")
     report = drawn.report
-    cut = [i for i in range(len(drawn)) if sampling.source.decode(drawn.source(i).tolist()) != SENTENCES[i]]
+    cut = [i for i in range(len(drawn)) if sampling.source.decode(drawn.source_ids[i].tolist()) != SENTENCES[i]]
     assert report.source.truncated >= len(cut) > 0
-    assert report.source.kept_tokens - report.source.cut_tokens == sum(map(len, map(drawn.source, range(len(drawn)))))
+    assert report.source.kept_tokens - report.source.cut_tokens == sum(map(len, drawn.source_ids))
     assert report.target.truncated == 0
     assert (report.read, report.kept) == (store.report.read, store.report.kept)
     assert len(report.warnings()) == (report.source.truncated > 0.1 * len(drawn))
@@ -317,7 +324,7 @@ def test_what_is_cut_is_counted_by_hand(tmp_path: Path) -> None:
         assert source.limit == 4
         assert "3 truncated to 4 (50.0% of examples, 28.6% of tokens cut)" in report.lines("x")[1]
         assert "truncated" not in report.lines("x")[2]
-        assert sum(len(TokenStore(folder).source(n)) for n in range(6)) == 21 - 6
+        assert sum(len(TokenStore(folder).source_ids[n]) for n in range(6)) == 21 - 6
     folder = tmp_path / "skip"
     folder.mkdir()
     write_store(folder, iter(examples), tokenizers, DataConfig(max_source_length=4), training=True)

@@ -70,8 +70,8 @@ def by_hand(model: Seq2Seq, store: TokenStore, *, longest: int = 50) -> tuple[fl
     model.eval()
     nll, right, tokens = 0.0, 0, 0
     for number in range(len(store)):
-        src = torch.tensor([[*store.source(number).tolist(), EOS_ID]])
-        labels = torch.tensor([*store.target(number).tolist()[: longest - 1], EOS_ID])
+        src = torch.tensor([[*store.source_ids[number].tolist(), EOS_ID]])
+        labels = torch.tensor([*store.target_ids[number].tolist()[: longest - 1], EOS_ID])
         tgt_in = torch.cat([torch.tensor([BOS_ID]), labels[:-1]])[None]
         features = model.decode(tgt_in, model.encode(src, torch.ones_like(src, dtype=torch.bool))).features[0]
         logits = F.linear(features, model.output.weight)
