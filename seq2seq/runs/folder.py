@@ -1,7 +1,6 @@
 """The run folder: its paths, its lock, and atomic writes of small files."""
 
 import errno
-import fcntl
 import json
 import logging
 import math
@@ -11,18 +10,17 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from seq2seq.errors import UserError
 from seq2seq.system.files import write_bytes
+from seq2seq.system.locks import try_lock
 
 logger = logging.getLogger("seq2seq")
 
-# Errors of flock on a network file system without locks, or mounted without them (Lustre, some NFS).
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL, errno.EBADF)
 _LOCK, _LOCK_BY_NAME = "run.lock", "run.lock.holder"
 # Temporary files of a process that was killed before renaming them, and the probe of `RunFolder.create`.
 _LEFTOVER = re.compile(r"\..+\.\d+")
@@ -78,13 +76,8 @@ class RunFolder:
         refuse_external_links(self.path)
         self._require_config()
         with suppress(FileNotFoundError), (self.path / _LOCK).open("rb", buffering=0) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(self._in_use_message(_read_holder(file))) from error
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
+            if try_lock(file, shared=True) is False:
+                raise UserError(self._in_use_message(_read_holder(file)))
 
     def _require_config(self) -> None:
         if self.checkpoints.is_dir() and any(self.checkpoints.iterdir()) and self.lacks_config():
@@ -135,16 +128,10 @@ class RunFolder:
             UserError: If another process holds it.
         """
         with (self.path / _LOCK).open("a+b", buffering=0) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                locked: AbstractContextManager[None] = nullcontext()
-            except BlockingIOError as error:
-                raise UserError(self._in_use_message(_read_holder(file))) from error
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-                locked = self._lock_by_name()
-            with locked:
+            locked = try_lock(file)
+            if locked is False:
+                raise UserError(self._in_use_message(_read_holder(file)))
+            with nullcontext() if locked else self._lock_by_name():
                 for folder in (self.path, self.tokenizer, self.generations, self.path / "tensorboard"):
                     for leftover in folder.glob(".*"):
                         if _LEFTOVER.fullmatch(leftover.name):
@@ -213,16 +200,10 @@ def _read_holder(file: FileIO) -> str:
 
 def _has_ended(holder: str) -> bool:
     """Whether a holder, as written by `_write_holder`, was a process on this machine that no longer exists."""
-    match = re.match(r"process (\d+) on (\S+) since ", holder)
-    if match is None or match[2] != socket.gethostname():
-        return False
-    try:
-        os.kill(int(match[1]), 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:  # another user's process
-        return False
-    return False
+    import psutil
+
+    match = re.match(r"process (\d{1,9}) on (\S+) since ", holder)
+    return match is not None and match[2] == socket.gethostname() and not psutil.pid_exists(int(match[1]))
 
 
 def _is_valid_results(results: Any) -> bool:

@@ -1,25 +1,17 @@
 """Cache folders that appear complete or not at all, even if several processes build them or one is killed."""
 
 import errno
-import fcntl
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.system.files import sync
+from seq2seq.system.locks import try_lock
 
 _PARTIAL = ".partial"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: above a limit on the file size
-_NO_LOCKS = (
-    errno.ENOLCK,
-    errno.ENOSYS,
-    errno.ENOTSUP,
-    errno.EINVAL,
-    errno.EBADF,
-)  # on some network file systems
 
 
 def build_once(
@@ -50,11 +42,16 @@ def build_once(
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder, log) as locked:
+        with open(_lock_path(folder), "wb") as file:
+            locked = try_lock(file)
+            if locked is False:
+                if log is not None:
+                    log(f"Another process is preparing {folder}; waiting for it.")
+                locked = try_lock(file, wait=True)
             if is_complete(folder):
                 return
             if locked:
-                _remove_leftovers(folder.parent, folder.name)
+                _remove_leftovers(folder)
             _build(folder, build, is_complete)
     except OSError as error:
         if error.errno in _NO_SPACE:
@@ -87,43 +84,14 @@ def _build(folder: Path, build: Callable[[Path], None], is_complete: Callable[[P
         shutil.rmtree(partial, ignore_errors=True)
 
 
-@contextmanager
-def _lock(folder: Path, log: Callable[[str], None] | None) -> Iterator[bool]:
-    """Holds the lock of a folder; yields whether locks work here."""
-    with open(_lock_path(folder), "wb") as file:
-        try:
-            if not _acquire(file.fileno(), wait=False):
-                if log is not None:
-                    log(f"Another process is preparing {folder}; waiting for it.")
-                _acquire(file.fileno(), wait=True)
-            locked = True
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            locked = False
-        yield locked
-
-
 def _lock_path(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
 
-def _acquire(descriptor: int, *, wait: bool) -> bool:
-    """Locks an open file; returns False if another process holds the lock and `wait` is false."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _remove_leftovers(parent: Path, locked_name: str) -> None:
-    """Removes unfinished folders of processes that are gone: those whose lock is free, or held by this process."""
-    for partial in parent.glob(f"*{_PARTIAL}"):
-        name = partial.name.removesuffix(_PARTIAL).rpartition(".")[0]
-        if name == locked_name:
-            shutil.rmtree(partial, ignore_errors=True)
-            continue
-        with open(_lock_path(parent / name), "wb") as file:
-            if _acquire(file.fileno(), wait=False):
+def _remove_leftovers(locked: Path) -> None:
+    """Removes unfinished folders of processes that are gone: those of `locked`, and those whose lock is free."""
+    for partial in locked.parent.glob(f"*{_PARTIAL}"):
+        folder = partial.with_name(partial.name.removesuffix(_PARTIAL).rpartition(".")[0])
+        with open(_lock_path(folder), "wb") as file:
+            if folder == locked or try_lock(file):
                 shutil.rmtree(partial, ignore_errors=True)
