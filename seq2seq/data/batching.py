@@ -108,33 +108,6 @@ def _pad(sequences: RaggedArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
     return padded, positions <= lengths[:, None]
 
 
-@dataclass(frozen=True)
-class EpochPlan:
-    """The micro-batches of one epoch, over all ranks, in the order of training.
-
-    Attributes:
-        order: [N] example indices, grouped by micro-batch.
-        offsets: [M] offset in `order` at which each micro-batch ends.
-        tokens: [M] target tokens per micro-batch, EOS included.
-    """
-
-    order: IntArray
-    offsets: IntArray
-    tokens: IntArray
-
-    def __len__(self) -> int:
-        return len(self.offsets)
-
-    def __getitem__(self, index: int) -> IntArray:
-        """Returns the example indices [B] of a micro-batch, 0 to M-1."""
-        start = self.offsets[index - 1] if index else 0
-        return self.order[start : self.offsets[index]]
-
-    def target_tokens(self, index: int) -> int:
-        """Returns the target tokens of a micro-batch, EOS included: known on every rank without communication."""
-        return int(self.tokens[index])
-
-
 def plan_epoch(
     source_lengths: Lengths,
     target_lengths: Lengths,
@@ -142,7 +115,7 @@ def plan_epoch(
     batch_tokens: int,
     seed: int,
     epoch: int,
-) -> EpochPlan:
+) -> RaggedArray:
     """Plans the micro-batches of an epoch: a pure function of the lengths, `seed` and `epoch`.
 
     Shuffles the examples, sorts them by length within pools of 65,536, shifts each by a small random amount within
@@ -156,6 +129,12 @@ def plan_epoch(
         batch_tokens: the token budget of a micro-batch.
         seed: the run's seed.
         epoch: epoch index, from 0.
+
+    Returns:
+        The example indices of each micro-batch, over all ranks, in the order of training.
+
+    Raises:
+        UserError: the budget is not positive.
     """
     if batch_tokens < 1:
         raise UserError(f"trainer.batch_tokens={batch_tokens}: must be at least 1.")
@@ -165,15 +144,8 @@ def plan_epoch(
     # Without this, examples of rare lengths would share a batch in every epoch.
     order = order[np.argsort(np.arange(len(order)) + generator.uniform(0, _JITTER, len(order)))]
     width = np.maximum(source_lengths, target_lengths)[order]
-    offsets = _batch_offsets(width, batch_tokens)
-    sizes = np.diff(offsets, prepend=0)
-    shuffle = generator.permutation(len(sizes))
-    new_starts = np.cumsum(sizes[shuffle]) - sizes[shuffle]  # of each batch after the shuffle
-    shifts = np.repeat((offsets - sizes)[shuffle] - new_starts, sizes[shuffle])
-    order = order[shifts + np.arange(len(order))]
-    offsets = np.cumsum(sizes[shuffle])
-    totals = np.concatenate([[0], np.cumsum(target_lengths[order], dtype=np.int64)])
-    return EpochPlan(order, offsets, np.diff(totals[offsets], prepend=0))
+    batches = _fill_batches(order, width, batch_tokens)
+    return batches.gather(generator.permutation(len(batches)))
 
 
 def argsort_by_length(source: Lengths, target: Lengths, *, pool: int) -> IntArray:
@@ -191,22 +163,21 @@ def argsort_by_length(source: Lengths, target: Lengths, *, pool: int) -> IntArra
     return np.argsort(key, kind="stable")
 
 
-def _batch_offsets(width: IntArray, batch_tokens: int) -> IntArray:
-    """Greedily fills batches with examples of the given widths [N]; returns the end offset of each batch [M]."""
-    offsets: list[int] = []
-    start = 0
-    while start < len(width):
+def _fill_batches(order: IntArray, width: IntArray, batch_tokens: int) -> RaggedArray:
+    """Fills batches greedily with examples in a given order [N], whose widths are given [N]."""
+    offsets = [0]
+    while offsets[-1] < len(width):
+        start = offsets[-1]
         # The width of the first example bounds how many can fit.
         candidates = width[start : start + batch_tokens // int(width[start]) + 1]
         area = np.maximum.accumulate(candidates) * np.arange(1, len(candidates) + 1)  # strictly increasing
-        start += max(1, int(np.searchsorted(area, batch_tokens, side="right")))
-        offsets.append(start)
-    return np.array(offsets, dtype=np.int64)
+        offsets.append(start + max(1, int(np.searchsorted(area, batch_tokens, side="right"))))
+    return RaggedArray(order, np.array(offsets, dtype=np.int64))
 
 
 def evaluation_batches(source_lengths: Lengths, target_lengths: Lengths, *, batch_tokens: int) -> list[IntArray]:
     """Groups all examples, sorted by length, into batches within the budget of `plan_epoch`; deterministic."""
     order = argsort_by_length(source_lengths, target_lengths, pool=max(1, len(source_lengths)))
     width = np.maximum(source_lengths, target_lengths)[order].astype(np.int64)
-    offsets = _batch_offsets(width, batch_tokens).tolist()
-    return [order[start:end] for start, end in zip([0, *offsets], offsets, strict=False)]
+    batches = _fill_batches(order, width, batch_tokens)
+    return [batches[index] for index in range(len(batches))]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seq2seq.data.batching import Batch, EpochPlan, collate, plan_epoch
+from seq2seq.data.batching import Batch, collate, plan_epoch
+from seq2seq.data.ragged import RaggedArray
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import UserError
 from seq2seq.system.distributed import World
@@ -82,15 +83,14 @@ class BatchLoader:
         self._world = world or World()
         self._pin_memory = pin_memory
         self._plan_lock = threading.Lock()
-        self._planned: tuple[int, TokenStore, EpochPlan] | None = None
+        self._planned: tuple[int, TokenStore, RaggedArray] | None = None
 
     def largest_batches(self, epoch: int) -> list[MicroBatch]:
         """Returns the epoch's largest micro-batches: by positions, and by pairs of positions, as in attention."""
         store, plan = self._plan(epoch)
-        examples = np.diff(plan.offsets, prepend=0)
-        starts = plan.offsets - examples
-        source = np.maximum.reduceat(store.source_lengths[plan.order], starts).astype(np.int64)
-        target = np.maximum.reduceat(store.target_lengths[plan.order], starts).astype(np.int64)
+        examples, starts = plan.lengths, plan.offsets[:-1]
+        source = np.maximum.reduceat(store.source_lengths[plan.values], starts).astype(np.int64)
+        target = np.maximum.reduceat(store.target_lengths[plan.values], starts).astype(np.int64)
         indices = {int(np.argmax(examples * (source + target))), int(np.argmax(examples * (source + target) ** 2))}
         return [MicroBatch(collate(store, plan[index]), 1.0) for index in sorted(indices)]
 
@@ -104,23 +104,15 @@ class BatchLoader:
         ready: queue.Queue[StepBatches | BaseException] = queue.Queue(self.PREFETCH)
         stopped = threading.Event()
 
-        def put(item: StepBatches | BaseException) -> bool:
-            while not stopped.is_set():
-                try:
-                    ready.put(item, timeout=0.1)
-                    return True
-                except queue.Full:
-                    continue
-            return False
-
         def prepare() -> None:
             try:
                 with closing(self._generate(epoch, position)) as steps:
                     for step in steps:
-                        if not put(step):
+                        ready.put(step)
+                        if stopped.is_set():
                             return
             except BaseException as error:
-                put(error)
+                ready.put(error)
 
         thread = threading.Thread(target=prepare, name="batches", daemon=True)
         thread.start()
@@ -132,6 +124,8 @@ class BatchLoader:
                 yield item
         finally:
             stopped.set()
+            while not ready.empty():  # the thread may be waiting for a place in the queue
+                ready.get_nowait()
             thread.join(_JOIN_TIMEOUT_SEC)
 
     def _generate(self, epoch: int, position: int) -> Generator[StepBatches, None, None]:
@@ -146,7 +140,7 @@ class BatchLoader:
                     raise
             epoch, position = epoch + 1, 0
 
-    def _plan(self, epoch: int) -> tuple[TokenStore, EpochPlan]:
+    def _plan(self, epoch: int) -> tuple[TokenStore, RaggedArray]:
         """Returns the store and plan of an epoch; caches those of the latest one."""
         with self._plan_lock:
             if self._planned is None or self._planned[0] != epoch:
@@ -163,19 +157,17 @@ class BatchLoader:
                 self._planned = epoch, store, plan
             return self._planned[1:]
 
-    def _step(self, store: TokenStore, plan: EpochPlan, epoch: int, start: int) -> StepBatches:
+    def _step(self, store: TokenStore, plan: RaggedArray, epoch: int, start: int) -> StepBatches:
         world = self._world
         end = min(start + world.size * self._accumulate, len(plan))
         micro_batches = []
-        for first in range(start, start + world.size * self._accumulate, world.size):  # of rank 0
-            if first >= end:
-                break  # nothing left for any rank
+        for first in range(start, end, world.size):  # of rank 0
             index = first + world.rank
             batch = collate(store, plan[index if index < end else start])
             micro_batches.append(MicroBatch(batch.pin_memory() if self._pin_memory else batch, float(index < end)))
         return StepBatches(
             micro_batches,
-            target_tokens=sum(plan.target_tokens(index) for index in range(start, end)),
+            target_tokens=int(store.target_lengths[plan.values[plan.offsets[start] : plan.offsets[end]]].sum()),
             padding_share=sum(m.batch.padding_share for m in micro_batches) / len(micro_batches),
             epoch=epoch,
             position=end,
