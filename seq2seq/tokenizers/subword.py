@@ -55,7 +55,7 @@ class SubwordTokenizer(Tokenizer):
 
     @functools.cached_property
     def _sampler(self) -> Sampler:
-        return build_sampler(self._model, alpha=self._alpha, nbest=self._nbest)
+        return build_sampler(self._processor, alpha=self._alpha, nbest=self._nbest)
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`; bytes that are not UTF-8 become U+FFFD."""

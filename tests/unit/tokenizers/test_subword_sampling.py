@@ -108,7 +108,7 @@ def test_frequencies_are_the_exact_probabilities(kind, exact, alpha, word):
     assert sum(probabilities.values()) == pytest.approx(1)
     if kind is TokenizerKind.bpe:
         assert len(probabilities) > 10
-    ids = build_sampler(serialised, alpha=alpha, nbest=-1).sample_batch([word] * 20_000, seed=1)
+    ids = build_sampler(processor(serialised), alpha=alpha, nbest=-1).sample_batch([word] * 20_000, seed=1)
     counts = Counter(map(tuple, map(processor(serialised).id_to_piece, ids)))
     statistic, freedom = chi_square(counts, probabilities)
     assert statistic < freedom + 4 * math.sqrt(2 * freedom) + 4
@@ -123,7 +123,9 @@ def test_frequencies_agree_with_sentencepiece(kind, alpha, nbest, text):
     """SentencePiece's draws differ in each process: the bound is one that chance does not pass in many years."""
     serialised, draws = model(kind), 5000
     pieces = processor(serialised)
-    ours = Counter(map(tuple, build_sampler(serialised, alpha=alpha, nbest=nbest).sample_batch([text] * draws, seed=2)))
+    ours = Counter(
+        map(tuple, build_sampler(processor(serialised), alpha=alpha, nbest=nbest).sample_batch([text] * draws, seed=2))
+    )
     drawn = pieces.encode([text] * draws, enable_sampling=True, alpha=alpha, nbest_size=nbest)
     theirs = Counter(map(tuple, drawn))
     both = ours + theirs
@@ -139,7 +141,7 @@ def test_frequencies_agree_with_sentencepiece(kind, alpha, nbest, text):
 def test_long_texts_are_drawn_too():
     """The probability of a long text is below the smallest number; only relative ones matter."""
     text = " ".join(["bananacab"] * 200)
-    ids = build_sampler(model(TokenizerKind.unigram), alpha=0.1, nbest=8).sample_batch([text] * 200, seed=1)
+    ids = build_sampler(processor(model(TokenizerKind.unigram)), alpha=0.1, nbest=8).sample_batch([text] * 200, seed=1)
     assert len(set(map(tuple, ids))) > 4
 
 
@@ -148,7 +150,7 @@ def test_the_n_best_are_drawn_by_their_probabilities():
     best = [tuple(s) for s in processor(serialised).nbest_encode_as_pieces("bananacab", nbest_size=5)]
     probabilities = unigram_probabilities(serialised, "▁bananacab", 0.5)
     total = sum(probabilities[s] for s in best)
-    ids = build_sampler(serialised, alpha=0.5, nbest=5).sample_batch(["bananacab"] * 20_000, seed=1)
+    ids = build_sampler(processor(serialised), alpha=0.5, nbest=5).sample_batch(["bananacab"] * 20_000, seed=1)
     counts = Counter(map(tuple, map(processor(serialised).id_to_piece, ids)))
     statistic, freedom = chi_square(counts, {s: probabilities[s] / total for s in best})
     assert freedom == 5
@@ -166,7 +168,7 @@ def test_the_n_best_are_drawn_by_their_probabilities():
 def test_any_sample_is_the_same_text(kind, alpha, nbest, byte_fallback, exact, text, seed):
     serialised = model(kind, byte_fallback=byte_fallback, exact=exact)
     pieces = processor(serialised)
-    (ids,) = build_sampler(serialised, alpha=alpha, nbest=nbest).sample_batch([text], seed=seed)
+    (ids,) = build_sampler(processor(serialised), alpha=alpha, nbest=nbest).sample_batch([text], seed=seed)
     plain = pieces.encode(text)
     assert pieces.decode(ids) == pieces.decode(plain)
     symbol = pieces.piece_to_id("<sep>")
@@ -182,7 +184,7 @@ def test_any_sample_is_the_same_text(kind, alpha, nbest, byte_fallback, exact, t
 @settings(deadline=None, max_examples=25)
 def test_the_limit_without_chance_is_plain_encoding(kind, alpha, byte_fallback, exact, text):
     serialised = model(kind, byte_fallback=byte_fallback, exact=exact)
-    assert build_sampler(serialised, alpha=alpha, nbest=-1).sample_batch([text], seed=3) == [
+    assert build_sampler(processor(serialised), alpha=alpha, nbest=-1).sample_batch([text], seed=3) == [
         processor(serialised).encode(text)
     ]
 
@@ -217,9 +219,9 @@ def test_another_process_thread_and_history_draw_the_same(tmp_path: Path, kind, 
 
 @pytest.mark.parametrize("kind", [TokenizerKind.unigram, TokenizerKind.bpe])
 def test_bpe_alpha_one_and_unigram_alpha_near_zero_have_no_preference_for_whole_words(kind):
-    ids = build_sampler(model(kind), alpha=1.0 if kind is TokenizerKind.bpe else 1e-9, nbest=-1).sample_batch(
-        ["banana"] * 200, seed=1
-    )
+    ids = build_sampler(
+        processor(model(kind)), alpha=1.0 if kind is TokenizerKind.bpe else 1e-9, nbest=-1
+    ).sample_batch(["banana"] * 200, seed=1)
     pieces = Counter(map(len, ids))
     if kind is TokenizerKind.bpe:
         assert pieces == {len("▁banana"): 200}  # nothing is merged
