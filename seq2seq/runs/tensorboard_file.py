@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,11 @@ logger = logging.getLogger(__name__)
 class EventFile:
     """One event file, written in the calling thread; event files of earlier processes are merged into it.
 
-    Differs from `SummaryWriter` in two ways. The writer thread of `SummaryWriter` prints a traceback and fails every
-    later call when the folder vanishes or the disk is full. And on resume it leaves the records after the checkpoint
-    in the old files, for readers to drop by step, which misses records at the checkpoint's own step.
+    `SummaryWriter` cannot do this, as `EventAccumulator` (the reader of TensorBoard without its data server) shows.
+    With `purge_step` one above the checkpoint's step, what a resumed run repeats at that step is read twice; with
+    `purge_step` at that step, values that it does not repeat, such as train/loss, are missing. And after a full disk or
+    a deleted folder its writer thread has printed a traceback and ended: every later call fails, even once there is
+    space, and readers stop at the record that was half written.
 
     Args:
         folder: Folder of the event files; created if it does not exist.
@@ -34,7 +37,7 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, resume_filter: ResumeFilter) -> None:
-        from tensorboard.backend.event_processing import event_file_loader  # noqa: F401 - fails before anything is written
+        from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 
         # TensorBoard recognizes event files by this name.
         now = time.time_ns()
@@ -42,8 +45,11 @@ class EventFile:
         self._resume_filter = resume_filter
         old_files = sorted(folder.glob("events.out.tfevents.*"))
         try:
-            # Makes a running TensorBoard drop everything from step 0 on and read it again.
-            write_bytes(folder / name, _file_header(purge_step=0) + _kept_records(old_files, resume_filter))
+            # A loader reads up to the first damaged record.
+            records = chain.from_iterable(RawEventFileLoader(str(path)).Load() for path in old_files)
+            kept = _encode_records(resume_filter.kept(records, _step_and_tag))
+            # The header makes a running TensorBoard drop everything from step 0 on and read it again.
+            write_bytes(folder / name, _file_header(purge_step=0) + kept)
             for path in folder.glob("*tfevents*"):  # includes temporary files of a process that was killed here
                 if path.name != name:
                     _empty(path)
@@ -82,17 +88,6 @@ def _file_header(*, purge_step: int) -> bytes:
     version = Event(wall_time=time.time(), file_version="brain.Event:2")
     start = Event(wall_time=time.time(), step=purge_step, session_log=SessionLog(status=SessionLog.START))
     return _encode_records([version.SerializeToString(), start.SerializeToString()])
-
-
-def _kept_records(paths: Iterable[Path], resume_filter: ResumeFilter) -> bytes:
-    """Returns the records of event files that `resume_filter` keeps; reads each file up to its first damaged record."""
-    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-
-    records = [record for path in paths for record in RawEventFileLoader(str(path)).Load()]
-    keys = [_step_and_tag(record) for record in records]
-    logged = [(record, key) for record, key in zip(records, keys, strict=True) if key is not None]
-    keep = resume_filter.keep_mask([key for _, key in logged])
-    return _encode_records(record for (record, _), kept in zip(logged, keep, strict=True) if kept)
 
 
 def _step_and_tag(record: bytes) -> tuple[int, str] | None:

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,23 +70,15 @@ class Tracker(NullTracker):
         now = time.time()
         scalars = {tag: float(value) for tag, value in values.items()}
         self._lines.add(scalars, step, now)
-        if self._events is None:
-            return
-        summary = _summaries()
-        for tag, scalar in scalars.items():
-            self._events.add(summary.scalar(tag, scalar), step, now)
+        self._add_events(step, now, lambda summary: [summary.scalar(tag, scalar) for tag, scalar in scalars.items()])
 
     def text(self, step: int, tag: str, markdown: str) -> None:
         """Records a Markdown text in TensorBoard; use `escape_markdown` for user-provided parts."""
-        if self._events is None:
-            return
-        self._events.add(_summaries().text(tag, markdown), step, time.time())
+        self._add_events(step, time.time(), lambda summary: [summary.text(tag, markdown)])
 
     def image(self, step: int, tag: str, pixels: NDArray[np.uint8]) -> None:
         """Records an image, uint8 [height, width, 3], in TensorBoard."""
-        if self._events is None:
-            return
-        self._events.add(_summaries().image(tag, pixels, dataformats="HWC"), step, time.time())
+        self._add_events(step, time.time(), lambda summary: [summary.image(tag, pixels, dataformats="HWC")])
 
     def hparams(self, flat: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """Records the settings that TensorBoard's HPARAMS tab compares runs by; call once, at the start.
@@ -98,11 +90,16 @@ class Tracker(NullTracker):
             flat: Values by full config key; about 20 are readable. Numbers stay numbers, other values become text.
             metrics: Tags of scalars recorded by `log`, shown as the results of the runs.
         """
-        if self._events is None:
-            return
         settings = {key: _hparam(value) for key, value in flat.items()}
-        for summary in _summaries().hparams(settings, dict.fromkeys(metrics, 0)):
-            self._events.add(summary, 0, time.time())
+        self._add_events(0, time.time(), lambda summary: summary.hparams(settings, dict.fromkeys(metrics, 0)))
+
+    def _add_events(self, step: int, now: float, build: Callable[[Any], Iterable[Any]]) -> None:
+        """Appends to the TensorBoard file the summaries that `build` makes with torch's builders."""
+        if self._events is not None:
+            from torch.utils.tensorboard import summary
+
+            for value in build(summary):
+                self._events.add(value, step, now)
 
     def flush(self) -> None:
         """Flushes everything recorded so far to disk (fsync)."""
@@ -182,7 +179,9 @@ class _MetricsFile:
         self._resume_filter = resume_filter
         try:
             if path.is_file():
-                write_bytes(path, b"".join(_kept_lines(path, resume_filter)))
+                with path.open("rb") as file:
+                    kept = resume_filter.kept(file, _step_and_tag)
+                write_bytes(path, b"".join(line.rstrip(b"\n") + b"\n" for line in kept))
         except OSError as error:
             logger.warning("%s could not be truncated to step %d: %s", path, resume_filter.last_step, error)
         self.file = LogFile(path)
@@ -197,16 +196,8 @@ class _MetricsFile:
         self.file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
 
 
-def _kept_lines(path: Path, resume_filter: ResumeFilter) -> list[bytes]:
-    """Returns the lines of metrics.jsonl that `resume_filter` keeps; drops damaged lines, as from a system crash."""
-    with path.open("rb") as file:
-        logged = [(line, key) for line in file if (key := _step_and_tag(line)) is not None]
-    keep = resume_filter.keep_mask([key for _, key in logged])
-    return [line.rstrip(b"\n") + b"\n" for (line, _), kept in zip(logged, keep, strict=True) if kept]
-
-
 def _step_and_tag(line: bytes) -> tuple[int, str] | None:
-    """Returns step and tag of a line of metrics.jsonl; None if it is damaged."""
+    """Returns step and tag of a line of metrics.jsonl; None if it is damaged, as after a system crash."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -215,13 +206,6 @@ def _step_and_tag(line: bytes) -> tuple[int, str] | None:
         return None
     step, tag = record.get("step"), record.get("tag")
     return (step, tag) if isinstance(step, int) and isinstance(tag, str) else None
-
-
-def _summaries() -> Any:
-    """Imports torch's summary builders, which have no type annotations."""
-    from torch.utils.tensorboard import summary
-
-    return summary
 
 
 def _open_events(folder: Path, resume_filter: ResumeFilter) -> EventFile | None:

@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -24,17 +26,21 @@ class ResumeFilter:
         self._step = -1
         self._tags: set[str] = set()  # tags logged at that step
 
-    def keep_mask(self, logged: list[tuple[int, str]]) -> list[bool]:
-        """Returns whether to keep each (step, tag) record of a log, given in order; call before the first `is_new`."""
-        seen: set[tuple[int, str]] = set()
-        mask = []
-        for step, tag in logged:
-            mask.append(step <= self.last_step and not tag.startswith("test/") and (step, tag) not in seen)
-            if mask[-1]:
-                seen.add((step, tag))
+    def kept(self, records: Iterable[bytes], step_and_tag: Callable[[bytes], tuple[int, str] | None]) -> list[bytes]:
+        """Returns the records of a log that remain valid, in order; call before the first `is_new`.
+
+        Args:
+            records: The records in the order of the log.
+            step_and_tag: Returns the step and the tag of a record; None drops the record.
+        """
+        kept: dict[tuple[int, str], bytes] = {}
+        for record in records:
+            logged = step_and_tag(record)
+            if logged is not None and logged[0] <= self.last_step and not logged[1].startswith("test/"):
+                kept.setdefault(logged, record)
         self._step = self.last_step
-        self._tags = {tag for step, tag in seen if step == self.last_step}
-        return mask
+        self._tags = {tag for step, tag in kept if step == self.last_step}
+        return list(kept.values())
 
     def is_new(self, step: int, tag: str) -> bool:
         """Returns whether a tag has not been logged at a step yet, and records it; call with ascending steps."""
@@ -56,61 +62,51 @@ class LogFile:
         self.path = path
         self._warned = False
         self._descriptor: int | None = None
-        try:
+        with self._warn_on_error():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            self._warn(error)
 
     def write(self, record: bytes) -> None:
         """Appends a record, without waiting for the disk."""
         if self._descriptor is None:
             return
-        end: int | None = None
-        try:
+        with self._warn_on_error():
             end = os.fstat(self._descriptor).st_size
-            written = 0
-            while written < len(record):
-                written += os.write(self._descriptor, record[written:])
-            os.stat(self.path)  # writing to a deleted file raises nothing
-        except FileNotFoundError as error:
-            self._warn(error)
-            self.close()
-        except OSError as error:
-            self._warn(error)
-            self._truncate(end)
+            try:
+                while record:
+                    record = record[os.write(self._descriptor, record) :]
+                os.stat(self.path)  # writing to a deleted file raises nothing
+            except FileNotFoundError:
+                self.close()
+                raise
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(self._descriptor, end)
+                raise
 
     def sync(self) -> None:
         """Flushes all records to the disk."""
         descriptor = self._descriptor  # called by a background save while the training loop may close the file
-        if descriptor is None:
-            return
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            self._warn(error)
+        if descriptor is not None:
+            with self._warn_on_error():
+                os.fsync(descriptor)
 
     def close(self) -> None:
         """Closes the file; closing again does nothing."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
-            try:
+            with self._warn_on_error():  # network file systems report a full disk here
                 os.close(descriptor)
-            except OSError as error:  # network file systems report a full disk here
-                self._warn(error)
 
-    def _truncate(self, end: int | None) -> None:
-        if self._descriptor is None or end is None:
-            return
+    @contextmanager
+    def _warn_on_error(self) -> Iterator[None]:
+        """Within the context, the first error of this file costs a warning, and later ones nothing."""
         try:
-            os.ftruncate(self._descriptor, end)
+            yield
         except OSError as error:
-            self._warn(error)
-
-    def _warn(self, error: OSError) -> None:
-        if not self._warned:
-            self._warned = True  # first, because the warning may be logged to this file
-            logger.warning("%s cannot be written; training continues without it: %s", self.path, error)
+            if not self._warned:
+                self._warned = True  # first, because the warning may be logged to this file
+                logger.warning("%s cannot be written; training continues without it: %s", self.path, error)
 
 
 class LogFileHandler(logging.Handler):

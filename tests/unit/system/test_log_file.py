@@ -8,16 +8,26 @@ import pytest
 from seq2seq.system.log_file import LogFile, LogFileHandler, ResumeFilter
 
 
+def step_and_tag(record):
+    step, _, tag = record.decode().partition(" ")
+    return (int(step), tag) if tag else None
+
+
 def test_records_up_to_the_checkpoint_are_kept_once_without_test_scores():
-    logged = [(1, "a"), (1, "b"), (1, "a"), (2, "a"), (2, "test/news/bleu"), (3, "a"), (2, "b")]
-    assert ResumeFilter(2).keep_mask(logged) == [True, True, False, True, False, False, True]
-    assert ResumeFilter(None).keep_mask(logged) == [False] * 7
-    assert ResumeFilter(None).keep_mask([(0, "hparams")]) == [False]
+    logged = [b"1 a", b"1 b", b"1 a", b"2 a", b"damaged", b"2 test/news/bleu", b"3 a", b"2 b"]
+    assert ResumeFilter(2).kept(logged, step_and_tag) == [b"1 a", b"1 b", b"2 a", b"2 b"]
+    assert ResumeFilter(None).kept(logged, step_and_tag) == []
+    assert ResumeFilter(None).kept([b"0 hparams"], step_and_tag) == []
+
+
+def test_of_two_records_of_a_tag_at_a_step_the_first_is_kept():
+    records = [b"1", b"one"]
+    assert ResumeFilter(1).kept(records, lambda record: (1, "a")) == [b"1"]
 
 
 def test_a_tag_that_is_logged_at_a_step_is_not_new():
     resume_filter = ResumeFilter(2)
-    resume_filter.keep_mask([(1, "b"), (2, "a"), (2, "test/news/bleu"), (3, "b")])
+    resume_filter.kept([b"1 b", b"2 a", b"2 test/news/bleu", b"3 b"], step_and_tag)
     assert [resume_filter.is_new(step, tag) for step, tag in [(2, "a"), (2, "b"), (2, "b"), (3, "b"), (3, "b")]] == [
         False, True, False, True, False,
     ]  # fmt: skip
