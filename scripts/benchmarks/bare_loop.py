@@ -74,6 +74,15 @@ def _padded(sequences: Sequence[list[int]]) -> Tensor:
     return nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in sequences], batch_first=True, padding_value=PAD)
 
 
+def turn_stats(batches: Sequence[BareBatch], model: nn.Module) -> dict[str, Any]:
+    """Counts the target tokens of a turn, its share of padding on both sides, and the trainable parameters."""
+    tokens = sum(batch.labels.numel() for batch in batches)
+    padded = sum(batch.src.numel() + batch.tgt_in.numel() for batch in batches)
+    used = tokens + sum(int(batch.src_lengths.sum()) for batch in batches)
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {"tokens": tokens, "padding_share": 1 - used / padded, "parameters": parameters}
+
+
 class Attention(nn.Module):
     """Multi-head attention with torch's fused kernel."""
 
@@ -254,14 +263,8 @@ class BareLoop:
         return float(losses) / len(self.batches)
 
     def stats(self) -> dict[str, Any]:
-        """Returns counts of a turn: target tokens, share of padding on both sides, parameters."""
-        padded = sum(batch.src.numel() + batch.tgt_in.numel() for batch in self.batches)
-        used = sum(int(batch.src_lengths.sum()) + batch.labels.numel() for batch in self.batches)
-        return {
-            "tokens": sum(batch.labels.numel() for batch in self.batches),
-            "padding_share": 1 - used / padded,
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-        }
+        """Returns counts of a turn."""
+        return turn_stats(self.batches, self.model)
 
     def flops(self) -> int:
         """Counts the floating-point operations of a turn's matrix products, forward and backward, as torch does."""

@@ -14,7 +14,7 @@ Results are medians over the rounds; ratios are medians of the per-round ratios.
 
 import argparse
 import json
-from collections.abc import Callable
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -23,46 +23,24 @@ SEARCHES = ["ours-fp32", "ours-bf16", "hf-fp32", "hf-bf16", "ct2-fp32", "ct2-bf1
 _PROFILE = "folder for a trace and the top operators of one turn of each contender"
 
 
-def train(options: argparse.Namespace) -> dict[str, Any]:
-    """Compare training steps with those of a bare PyTorch loop."""
-    import benchmark_training
-
-    return benchmark_training.compare(options)
-
-
-def generate(options: argparse.Namespace) -> dict[str, Any]:
-    """Compare greedy and beam search with Hugging Face and CTranslate2 on the weights of a run."""
-    import benchmark_decoding
-
-    return benchmark_decoding.compare(options)
-
-
-def data(options: argparse.Namespace) -> dict[str, Any]:
-    """Compare `seq2seq prepare` with SentencePiece's own batch encoder on the same lines."""
-    import benchmark_commands
-
-    return benchmark_commands.compare_prepare(options)
-
-
-def startup(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure the time from launching `seq2seq train` on a prepared corpus to its first step."""
-    import benchmark_commands
-
-    return benchmark_commands.compare_startup(options)
-
-
 def parser() -> argparse.ArgumentParser:
     """Builds the parser of the command line."""
     main = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = main.add_subparsers(dest="command", required=True)
-    command = _add_command(commands, "train", train, rounds=5)
+    command = _add_command(
+        commands, "train", "benchmark_training:compare", "Compare training steps with those of a bare PyTorch loop.",
+        rounds=5,
+    )  # fmt: skip
     command.add_argument("--contenders", nargs="+", default=LOOPS[:4],
                       choices=LOOPS, metavar="NAME", help=", ".join(LOOPS))  # fmt: skip
     command.add_argument("--steps", type=int, default=8, help="updates per turn")
     command.add_argument("--batch-tokens", type=int, default=4400, help="trainer.batch_tokens, including padding")
     command.add_argument("--pairs", type=int, default=29_000, help="sentence pairs in the generated corpus")
     command.add_argument("--profile", type=Path, help=_PROFILE)
-    command = _add_command(commands, "generate", generate, rounds=3)
+    command = _add_command(
+        commands, "generate", "benchmark_decoding:compare",
+        "Compare greedy and beam search with Hugging Face and CTranslate2 on the weights of a run.", rounds=3,
+    )  # fmt: skip
     command.add_argument(
         "--run",
         dest="run_folder",
@@ -83,17 +61,22 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--sentences", type=int, default=1000, help="use only the first N lines of the input")
     command.add_argument("--max-length", type=int, default=50, help="maximum tokens per output")
     command.add_argument("--profile", type=Path, help=_PROFILE)
-    command = _add_command(commands, "data", data, rounds=3)
+    command = _add_command(
+        commands, "data", "benchmark_commands:compare_prepare",
+        "Compare `seq2seq prepare` with SentencePiece's own batch encoder on the same lines.", rounds=3,
+    )  # fmt: skip
     command.add_argument("--pairs", type=int, default=200_000, help="sentence pairs in the generated corpus")
-    command = _add_command(commands, "startup", startup, rounds=5)
+    command = _add_command(
+        commands, "startup", "benchmark_commands:compare_startup",
+        "Measure the time from launching `seq2seq train` on a prepared corpus to its first step.", rounds=5,
+    )  # fmt: skip
     command.add_argument("--pairs", type=int, default=29_000, help="sentence pairs in the generated corpus")
     return main
 
 
-def _add_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], dict[str, Any]], *, rounds: int
-) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+def _add_command(commands: Any, name: str, run: str, description: str, *, rounds: int) -> argparse.ArgumentParser:
+    """Adds a command that calls `run`, a "module:function" that is imported only then, and the common options."""
+    command: argparse.ArgumentParser = commands.add_parser(name, help=description, description=description)
     command.set_defaults(run=run)
     command.add_argument("--rounds", type=int, default=rounds, help="measured turns per contender")
     command.add_argument("--warmup", type=int, default=1, help="warm-up turns per contender")
@@ -111,7 +94,7 @@ def _add_command(
 def main() -> None:
     """Measures and prints a Markdown table."""
     options = parser().parse_args()
-    results = options.run(options)
+    results = pkgutil.resolve_name(options.run)(options)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

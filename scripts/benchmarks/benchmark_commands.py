@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark_overrides import check_overrides
-from benchmark_turns import Contender, Timings, table, take_turns
+from benchmark_turns import Benchmark, Contender, Timings, table, take_turns
 
 FIXED_KEYS = {"trainer.threads": "give --threads"}
 SEQ2SEQ = [sys.executable, "-m", "seq2seq"]
@@ -53,7 +53,7 @@ class Command:
         return {"peak_mb": peak / (2**20 if sys.platform == "darwin" else 2**10)}
 
 
-class SentencePieceEncoder:
+class SentencePieceEncoder(Benchmark):
     """Encodes both sides with SentencePiece's fastest interface: one batch, on all cores, to arrays.
 
     Args:
@@ -73,10 +73,6 @@ class SentencePieceEncoder:
             tokens += sum(map(len, processor.encode(lines, num_threads=-1, return_type="numpy")))
         return tokens
 
-    def stats(self) -> dict[str, Any]:
-        """Returns nothing beyond what is measured."""
-        return {}
-
 
 def compare_prepare(options: argparse.Namespace) -> dict[str, Any]:
     """Compares `prepare`, with its tokenizer already trained, with SentencePiece's encoder on the same lines."""
@@ -92,12 +88,11 @@ def compare_prepare(options: argparse.Namespace) -> dict[str, Any]:
     folder = options.folder / "lines"
     folder.mkdir(parents=True, exist_ok=True)
     sides = []
-    names = ("joint", "joint") if data.tokenizers.joint else ("source", "target")
     stores = [data.train, data.valid, *data.test.values()]
-    for side, name in zip(("source", "target"), names, strict=True):
+    for side in ("source", "target"):
         texts = (getattr(store, f"{side}_text")(i) for store in stores for i in range(len(store)))
         (folder / side).write_text("".join(f"{' '.join(text.split())}\n" for text in texts), encoding="utf-8")
-        sides.append((folder / side, folder / f"{name}.model"))
+        sides.append((folder / side, folder / f"{'joint' if data.tokenizers.joint else side}.model"))
     data.tokenizers.save(folder)
     stores_folder = Path(config.cache_root) / "stores"
     command = [*SEQ2SEQ, "prepare", *overrides]
@@ -126,15 +121,13 @@ def compare_startup(options: argparse.Namespace) -> dict[str, Any]:
 
     check_overrides(options.overrides, FIXED_KEYS)
     overrides = corpus_overrides(options.folder, options.pairs, options.overrides)
-    config = compose_config(overrides)
-    prepare_data(config)
+    prepare_data(compose_config(overrides))
     run = [f"output_root={options.folder.resolve()}", "name=startup", "overwrite=true", "trainer.log_every=1"]
-    commands = {
-        "train to its first step": ([*SEQ2SEQ, "train", *overrides, *run], "step 1 "),
-        "--help": ([*SEQ2SEQ, "--help"], None),
-        "import torch": ([sys.executable, "-c", "import torch"], None),
-    }
-    contenders = [Contender(name, Command, arguments) for name, arguments in commands.items()]
+    contenders = [
+        Contender("train to its first step", Command, ([*SEQ2SEQ, "train", *overrides, *run], "step 1 ")),
+        Contender("--help", Command, ([*SEQ2SEQ, "--help"],)),
+        Contender("import torch", Command, ([sys.executable, "-c", "import torch"],)),
+    ]
     measured = take_turns(contenders, rounds=options.rounds, warmup=options.warmup, threads=options.threads)
     print(_table(measured))
     return _results(measured)

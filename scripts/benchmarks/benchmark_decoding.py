@@ -1,16 +1,16 @@
 """`benchmark.py generate`: compares this package's search with others, on the weights of one run."""
 
 import argparse
-import gzip
 import statistics
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from benchmark_overrides import check_overrides
-from benchmark_turns import Contender, Timings, table, take_turns
+from benchmark_turns import Benchmark, Contender, Timings, table, take_turns
 from peers import (
     BATCH,
     LENGTH_PENALTY,
@@ -21,6 +21,9 @@ from peers import (
     convert_to_ctranslate2,
     supported_contenders,
 )
+
+from seq2seq.config import saved
+from seq2seq.data.text import read_lines
 
 # Keys that affect only the speed of a search, not its results.
 ALLOWED_KEYS = ("search.batch_size", "search.batch_tokens")
@@ -59,7 +62,7 @@ def search_overrides(task: SearchTask, precision: str) -> list[str]:
     return [f"{key}={value}" for key, value in keys.items()]
 
 
-class OurSearch:
+class OurSearch(Benchmark):
     """This package: what `seq2seq generate` does between reading and writing lines."""
 
     def __init__(self, task: SearchTask, overrides: list[str], precision: str):
@@ -76,37 +79,31 @@ class OurSearch:
         """Returns the outputs, in order."""
         return self._generator.generate(self._texts)
 
-    def stats(self) -> dict[str, Any]:
-        """Returns nothing beyond what is measured."""
-        return {}
-
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Measures the contenders for each beam size; prints tables and returns all results."""
-    from seq2seq.config import saved
-
     check_overrides(options.overrides, FIXED_KEYS, allowed=ALLOWED_KEYS)
     config = saved.load(options.run_folder / "config.yaml")
     model = asdict(config.model)
     names = supported_contenders(options.contenders, model)
-    texts = _lines(options.input)[: options.sentences]
+    texts = list(islice(read_lines(options.input), options.sentences))
     results: dict[str, Any] = {"sentences": len(texts), "overrides": options.overrides}
     with tempfile.TemporaryDirectory() as folder:
         converted = Path(folder) / "ctranslate2"
         if any(name.startswith("ct2-") for name in names):
             convert_to_ctranslate2(best_weights(options.run_folder), model, converted)
+        builds = {"ours": (OurSearch, options.overrides), "hf": (HuggingFaceSearch, model),
+                  "ct2": (CTranslate2Search, converted)}  # fmt: skip
+        searches = {name: builds[name.partition("-")[0]] for name in names}
         for beam_size in options.beams:
             task = SearchTask(
                 options.run_folder.resolve(), texts, beam_size, options.max_length, config.data.max_source_length,
                 options.threads,
             )  # fmt: skip
-            builds = {"ours": (OurSearch, options.overrides), "hf": (HuggingFaceSearch, model),
-                      "ct2": (CTranslate2Search, converted)}  # fmt: skip
-            contenders = []
-            for name in names:
-                framework, _, precision = name.partition("-")
-                build, argument = builds[framework]
-                contenders.append(Contender(name, build, (task, argument, precision)))
+            contenders = [
+                Contender(name, build, (task, argument, name.partition("-")[2]))
+                for name, (build, argument) in searches.items()
+            ]
             measured = take_turns(
                 contenders, rounds=options.rounds, warmup=options.warmup, threads=options.threads,
                 profiles=options.profile and options.profile / f"beam-{beam_size}",
@@ -115,11 +112,6 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             print(f"\n{'greedy' if beam_size == 1 else f'beam {beam_size}'}, {len(texts):,} sentences\n")
             print(_table(rows))
     return results
-
-
-def _lines(path: Path) -> list[str]:
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return content.decode().removesuffix("\n").split("\n")
 
 
 def summarize(measured: Mapping[str, Timings], *, sentences: int) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +29,8 @@ class Benchmark(Protocol):
         """Does the work of one turn; returns a result to compare between contenders."""
 
     def stats(self) -> dict[str, Any]:
-        """Returns counts and sizes that do not depend on the timing."""
+        """Returns counts and sizes that do not depend on the timing; none unless overridden."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def take_turns(
         running = {c.name: stack.enter_context(_ContenderProcess(c, threads)) for c in contenders}
         for round_index in range(warmup + rounds):
             for name, process in running.items():
-                seconds, cpu_seconds, result = process.request("turn")
+                seconds, cpu_seconds, result = process.request(time_turn)
                 if round_index < warmup:
                     continue
                 print(f"{name}: {seconds:.2f} s", file=sys.stderr, flush=True)
@@ -108,11 +110,11 @@ def take_turns(
                 measured[name].cpu_seconds.append(cpu_seconds)
                 measured[name].results.append(result)
         for name, process in running.items():
-            measured[name].stats, measured[name].peak_mb = process.request("stats")
+            measured[name].stats, measured[name].peak_mb = process.request(_final_stats)
         if profiles is not None:
             profiles.mkdir(parents=True, exist_ok=True)
             for name, process in running.items():
-                print(f"{name}, a turn\n{process.request(str(profiles / name))}")
+                print(f"{name}, a turn\n{process.request(partial(profile_turn, path=profiles / name))}")
     return measured
 
 
@@ -129,11 +131,15 @@ class _ContenderProcess:
         child_connection.close()
 
     def __enter__(self) -> "_ContenderProcess":
-        self.request("ready")  # contenders are built one at a time, too
+        self._receive()  # contenders are built one at a time, too
         return self
 
-    def request(self, message: str) -> Any:
-        self._connection.send(message)
+    def request(self, work: Callable[[Benchmark], Any]) -> Any:
+        """Lets the process do work on its benchmark; returns the result."""
+        self._connection.send(work)
+        return self._receive()
+
+    def _receive(self) -> Any:
         try:
             return self._connection.recv()
         except EOFError:
@@ -148,19 +154,13 @@ class _ContenderProcess:
 def _serve(connection: Connection, contender: Contender) -> None:
     """Builds the benchmark and answers requests until the other end closes."""
     benchmark = contender.build(*contender.arguments)
+    connection.send("ready")
     while True:
         try:
-            request = connection.recv()
+            work = connection.recv()
         except EOFError:
             return
-        if request == "ready":
-            connection.send(None)
-        elif request == "turn":
-            connection.send(time_turn(benchmark))
-        elif request == "stats":
-            connection.send((benchmark.stats(), peak_memory_mb()))
-        else:
-            connection.send(profile_turn(benchmark, Path(request)))
+        connection.send(work(benchmark))
 
 
 def time_turn(benchmark: Benchmark) -> tuple[float, float, Any]:
@@ -173,6 +173,10 @@ def time_turn(benchmark: Benchmark) -> tuple[float, float, Any]:
 def _cpu_seconds() -> float:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def _final_stats(benchmark: Benchmark) -> tuple[dict[str, Any], float]:
+    return benchmark.stats(), peak_memory_mb()
 
 
 def profile_turn(benchmark: Benchmark, path: Path) -> str:

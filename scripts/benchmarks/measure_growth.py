@@ -26,7 +26,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from benchmark_turns import table
 
@@ -54,26 +53,17 @@ class Workload:
     width: int | None = None
 
 
-@dataclass(frozen=True)
-class Axis:
-    """The points of an axis and the workload at each."""
-
-    points: tuple[int, ...]
-    work: Callable[[int], Workload]
-
-
-def _deep(layers: int) -> Workload:
-    return Workload((f"model.encoder_layers={layers}", f"model.decoder_layers={layers}"))
-
-
-AXES = {
-    "length": Axis((64, 128, 256, 512, 1024, 2048, 4096), lambda n: Workload(source=n, target=n, tokens=8192)),
-    "source": Axis((128, 512, 2048, 4096), lambda n: Workload(source=n, target=SHORT_TARGET, tokens=8192)),
-    "vocabulary": Axis((4000, 8000, 16_000, 32_000, 64_000), lambda n: Workload(vocabulary=n)),
-    "depth": Axis((1, 2, 3, 6, 9, 12), _deep),
-    "width": Axis((128, 256, 512, 1024), lambda n: Workload(width=n)),
-    "batch": Axis((1024, 2048, 4096, 8192, 16_384, 32_768), lambda n: Workload(tokens=n)),
-}
+# The default points of each axis, and the workload at a point.
+AXES: dict[str, tuple[tuple[int, ...], Callable[[int], Workload]]] = {
+    "length": ((64, 128, 256, 512, 1024, 2048, 4096), lambda n: Workload(source=n, target=n, tokens=8192)),
+    "source": ((128, 512, 2048, 4096), lambda n: Workload(source=n, target=SHORT_TARGET, tokens=8192)),
+    "vocabulary": ((4000, 8000, 16_000, 32_000, 64_000), lambda n: Workload(vocabulary=n)),
+    "depth": (
+        (1, 2, 3, 6, 9, 12), lambda n: Workload((f"model.encoder_layers={n}", f"model.decoder_layers={n}"))
+    ),
+    "width": ((128, 256, 512, 1024), lambda n: Workload(width=n)),
+    "batch": ((1024, 2048, 4096, 8192, 16_384, 32_768), lambda n: Workload(tokens=n)),
+}  # fmt: skip
 
 
 @dataclass
@@ -109,31 +99,18 @@ def width_keys(family: str, size: int) -> list[str]:
 
 def train(connection: Connection, work: Workload, overrides: Sequence[str], steps: int) -> None:
     """Makes updates and sends the `Measurement` so far after each."""
-    import torch
     from benchmark_corpus import compose_config
+    from random_updates import build_step, random_batches
 
-    from seq2seq.data.batching import Batch
-    from seq2seq.data.loader import MicroBatch, StepBatches
-    from seq2seq.models.base import Vocabulary
-    from seq2seq.models.build import build_model
     from seq2seq.pipeline.build import start_runtime
-    from seq2seq.system.distributed import World
-    from seq2seq.training.step import TrainStep
 
     config = compose_config([*work.keys, *overrides])
     if work.width is not None:
         config = compose_config([*width_keys(config.model.family, work.width), *overrides])
     runtime = start_runtime(config.trainer)
-    torch.manual_seed(config.seed)
-    model = build_model(config.model, Vocabulary(work.vocabulary, work.vocabulary, joint=True))
-    step = TrainStep(
-        model.to(runtime.device).train(), config.trainer, config.optim, runtime=runtime, world=World(), seed=config.seed
-    )
-    rows = max(1, work.tokens // max(work.source, work.target))
-    src, tgt = (torch.randint(4, work.vocabulary, (rows, length)) for length in (work.source, work.target))
-    batch = Batch(src, tgt, torch.arange(tgt.numel()), tgt.flatten(), torch.arange(rows))
-    batches = StepBatches([MicroBatch(batch, 1.0)], batch.tokens, 0.0, epoch=0, position=1, epoch_size=1)
-    measured = Measurement([], batch.tokens, own_mb=runtime.peak_memory_mb())
+    step = build_step(config, work.vocabulary, runtime)
+    batches = random_batches(work.vocabulary, tokens=work.tokens, source=work.source, target=work.target)
+    measured = Measurement([], batches.target_tokens, own_mb=runtime.peak_memory_mb())
     for index in range(steps + 1):
         start = time.perf_counter()
         step.run(batches, step=index, lr=1e-4)
@@ -202,17 +179,17 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=40.0, help="maximum seconds per point, including startup")
     parser.add_argument("--json", type=Path, help="file to write all results to")
     options = parser.parse_args()
-    axis = AXES[options.axis]
+    points, work = AXES[options.axis]
     results: dict[int, Measurement] = {}
-    for point in options.points or axis.points:
-        results[point] = measure(axis.work(point), options.overrides, steps=options.steps, limit=options.limit)
+    for point in options.points or points:
+        results[point] = measure(work(point), options.overrides, steps=options.steps, limit=options.limit)
         print(f"{options.axis} {point}: {results[point]}", file=sys.stderr, flush=True)
     first = next((measured for measured in results.values() if measured.problem is None), None)
     head = [options.axis, "s a step", "target tokens/s", "µs a token", "× the first", "MiB before", "peak MiB",
             "KiB a token"]  # fmt: skip
     print(table(head, [row(point, measured, first) for point, measured in results.items()]))
     if options.json is not None:
-        content: dict[str, Any] = {str(point): asdict(measured) for point, measured in results.items()}
+        content = {point: asdict(measured) for point, measured in results.items()}
         options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -17,36 +17,24 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from random_updates import build_step, random_batches
 from torch import Tensor
 
-from seq2seq.data.batching import Batch
-from seq2seq.data.loader import MicroBatch, StepBatches
-from seq2seq.models.base import Vocabulary
-from seq2seq.models.build import build_model
+from seq2seq.config.schema import Config
 from seq2seq.models.transformer_config import TransformerConfig
+from seq2seq.pipeline.build import start_runtime
 from seq2seq.runs.checkpoint_store import CheckpointStore
-from seq2seq.system.config import Device, Precision
-from seq2seq.system.device import Runtime, build_runtime, keep_freed_memory
-from seq2seq.system.distributed import World
+from seq2seq.system.config import Device
+from seq2seq.system.device import Runtime
 from seq2seq.training.background import Background
 from seq2seq.training.config import TrainerConfig
-from seq2seq.training.optim_config import OptimConfig
-from seq2seq.training.step import TrainStep
 
-LENGTH = 32
+LENGTH = 32  # tokens per source and target
 SIZES = {
     4_000: TransformerConfig(d_model=128, d_ff=512, num_heads=4, encoder_layers=2, decoder_layers=2),
     16_000: TransformerConfig(d_model=256, d_ff=1024, num_heads=4, encoder_layers=3, decoder_layers=3),
     32_000: TransformerConfig(d_model=512, d_ff=2048, num_heads=8, encoder_layers=6, decoder_layers=6),
 }
-
-
-def random_batch(vocabulary: int, tokens: int) -> StepBatches:
-    """Builds one micro-batch of sentences of `LENGTH` tokens, without padding."""
-    shape = (max(1, tokens // LENGTH), LENGTH)
-    src, tgt = (torch.randint(4, vocabulary, shape) for _ in range(2))
-    batch = Batch(src, tgt, torch.arange(tgt.numel()), tgt.flatten(), torch.arange(shape[0]))
-    return StepBatches([MicroBatch(batch, 1.0)], tgt.numel(), 0.0, epoch=0, position=1, epoch_size=1)
 
 
 def seconds(work: Callable[[], object], runtime: Runtime) -> float:
@@ -67,9 +55,8 @@ def timed_save(store: CheckpointStore, step: int, tensors: dict[str, dict[str, T
 
 def measure(vocabulary: int, config: TransformerConfig, options: argparse.Namespace, *, runtime: Runtime) -> list[str]:
     """Measures one model; returns the cells of a row."""
-    model = build_model(config, Vocabulary(vocabulary, vocabulary, joint=True)).to(runtime.device)
-    step = TrainStep(model, TrainerConfig(), OptimConfig(), runtime=runtime, world=World(), seed=1)
-    batches = random_batch(vocabulary, options.batch_tokens)
+    step = build_step(Config(model=config), vocabulary, runtime)
+    batches = random_batches(vocabulary, tokens=options.batch_tokens, source=LENGTH, target=LENGTH)
     store = CheckpointStore(options.folder / f"{vocabulary}")
     update = partial(step.run, batches, step=0, lr=1e-4)
     for _ in range(3):
@@ -90,7 +77,7 @@ def measure(vocabulary: int, config: TransformerConfig, options: argparse.Namesp
     delay = copy + write * (1 - plain / max(meanwhile, plain))
     size = sum(file.stat().st_size for file in store.resolve(str(options.saves - 1)).iterdir())
     return [
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}", f"{size / 2**20:.0f}", f"{1000 * plain:.1f}",
+        f"{sum(p.numel() for p in step.model.parameters()) / 1e6:.1f}", f"{size / 2**20:.0f}", f"{1000 * plain:.1f}",
         f"{1000 * copy:.1f}", f"{1000 * write:.0f}", f"{100 * (meanwhile / plain - 1):+.0f} %",
         f"{100 * delay / (options.save_every * plain):.3f} %",
     ]  # fmt: skip
@@ -108,8 +95,7 @@ def main() -> None:
     parser.add_argument("--saves", type=int, default=3)
     parser.add_argument("--save-every", type=int, default=TrainerConfig.save_every)
     options = parser.parse_args()
-    keep_freed_memory()
-    runtime = build_runtime(options.device, Precision.auto)
+    runtime = start_runtime(TrainerConfig(device=options.device))
     titles = ("M parameters", "MiB on disk", "step ms", "copy ms", "write ms", "steps meanwhile",
               f"share of {options.save_every} steps")  # fmt: skip
     print(f"| {' | '.join(titles)} |\n|{' ---: |' * len(titles)}")

@@ -17,8 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-
-SYLLABLES = [c + v for c in "bdfgklmnprstvwz" for v in ("a", "e", "i", "o", "u", "an", "er", "ist")]
+from benchmark_corpus import SYLLABLES
 
 
 def write_corpus(folder: Path, pairs: int, *, seed: int = 1) -> None:
@@ -70,14 +69,13 @@ def main() -> None:
     print("| command | seconds | CPU seconds | peak MiB |\n| --- | --- | --- | --- |")
     row = "| {} | {:.1f} | {:.1f} | {:,.0f} |"
     print(row.format("`prepare`, nothing cached", *measure("prepare", *common)))
-    tokenizer_cached = measure("prepare", *common, "data.max_source_length=255")
-    print(row.format("`prepare`, tokenizer cached", *tokenizer_cached))
+    print(row.format("`prepare`, tokenizer cached", *measure("prepare", *common, "data.max_source_length=255")))
     print(row.format("`prepare`, everything cached", *measure("prepare", *common)), flush=True)
     began = time.time()
     limits = ["trainer.max_steps=100", "optim.warmup_steps=10", "trainer.log_every=1", "trainer.eval_examples=0"]
     trained = measure("train", *common, *limits, "overwrite=true")
-    lines = (options.folder / "outputs/scale/metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    first = next(json.loads(line) for line in lines)
+    with (options.folder / "outputs/scale/metrics.jsonl").open(encoding="utf-8") as metrics:
+        first = json.loads(metrics.readline())
     print(row.format("first 100 steps of `train`, including evaluation", *trained))
     print(f"| `train`, from launch to the end of the first step, store cached | {first['wall_time'] - began:.1f} | | |")
 

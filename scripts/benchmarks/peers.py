@@ -1,7 +1,7 @@
 """Other programs that decode with a run's weights: Hugging Face transformers and CTranslate2.
 
 Both support the default Transformer: post-norm, sinusoidal positions, scaled dot-product attention, one embedding
-table, no copying. In transformers this is the Marian architecture; for CTranslate2 a `TransformerSpec` is filled in.
+table, no copying. In transformers this is the Marian architecture, from which CTranslate2 converts.
 Inputs and outputs are texts, so that the time of every contender includes tokenization.
 """
 
@@ -9,9 +9,11 @@ import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
+
+from benchmark_turns import Benchmark
 
 from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers
@@ -20,7 +22,7 @@ BATCH = 128  # sentences per batch, the default of this package
 LENGTH_PENALTY = 1.0  # all rank by log-probability / length ^ this, with the end of sentence counted in the length
 
 _CT2_TYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
-_PACKAGES = {"hf": ("transformers", "accelerate"), "ct2": ("ctranslate2",)}
+_PACKAGES = {"hf": ("transformers", "accelerate"), "ct2": ("ctranslate2", "transformers")}
 # Parts of a layer: our name, Marian's name.
 _MARIAN_NAMES = {
     "self_attn_residual.norm": "self_attn_layer_norm",
@@ -138,24 +140,7 @@ def load_marian_weights(marian: Any, weights: Weights) -> None:
     marian.tie_weights()
 
 
-def hugging_face_settings(task: SearchTask) -> dict[str, Any]:
-    """Returns the keyword arguments for `generate` of transformers; by default it searches greedily."""
-    return {
-        "num_beams": task.beam_size, "max_new_tokens": task.max_length, "min_new_tokens": 0, "do_sample": False,
-        "num_return_sequences": 1, "length_penalty": LENGTH_PENALTY, "no_repeat_ngram_size": 0,
-    }  # fmt: skip
-
-
-def ctranslate2_settings(task: SearchTask) -> dict[str, Any]:
-    """Returns the keyword arguments for `translate_batch`; its defaults truncate sources and require one token."""
-    return {
-        "beam_size": task.beam_size, "max_decoding_length": task.max_length, "min_decoding_length": 0,
-        "sampling_topk": 1, "num_hypotheses": 1, "length_penalty": LENGTH_PENALTY, "coverage_penalty": 0.0,
-        "no_repeat_ngram_size": 0, "max_input_length": 0, "max_batch_size": BATCH,
-    }  # fmt: skip
-
-
-class HuggingFaceSearch:
+class HuggingFaceSearch(Benchmark):
     """`generate` of transformers on batches sorted by length."""
 
     def __init__(self, task: SearchTask, model: Mapping[str, Any], precision: str):
@@ -183,18 +168,16 @@ class HuggingFaceSearch:
             )
             with torch.inference_mode():
                 outputs = self._model.generate(
-                    input_ids=src, attention_mask=(src != PAD_ID).long(), **hugging_face_settings(self._task)
-                )
+                    input_ids=src, attention_mask=(src != PAD_ID).long(), num_beams=self._task.beam_size,
+                    max_new_tokens=self._task.max_length, min_new_tokens=0, do_sample=False, num_return_sequences=1,
+                    length_penalty=LENGTH_PENALTY, no_repeat_ngram_size=0,
+                )  # fmt: skip
             for i, ids in zip(indices, outputs.tolist(), strict=True):
                 texts[i] = self._tokenizers.target.decode(list(takewhile(lambda token: token != EOS_ID, ids[1:])))
         return texts
 
-    def stats(self) -> dict[str, Any]:
-        """Returns nothing beyond what is measured."""
-        return {}
 
-
-class CTranslate2Search:
+class CTranslate2Search(Benchmark):
     """`translate_batch` of CTranslate2, one worker with all threads."""
 
     def __init__(self, task: SearchTask, converted: Path, precision: str):
@@ -210,67 +193,31 @@ class CTranslate2Search:
     def turn(self) -> list[str]:
         """Returns the outputs, in order; CTranslate2 sorts by length itself."""
         tokens = [[str(token) for token in ids] for ids in encode_sources(self._task, self._tokenizers)]
-        results = self._translator.translate_batch(tokens, **ctranslate2_settings(self._task))
+        results = self._translator.translate_batch(  # its defaults truncate sources and require one token
+            tokens, beam_size=self._task.beam_size, max_decoding_length=self._task.max_length, min_decoding_length=0,
+            sampling_topk=1, num_hypotheses=1, length_penalty=LENGTH_PENALTY, coverage_penalty=0.0,
+            no_repeat_ngram_size=0, max_input_length=0, max_batch_size=BATCH,
+        )  # fmt: skip
         return [self._tokenizers.target.decode([int(token) for token in result.hypotheses[0]]) for result in results]
-
-    def stats(self) -> dict[str, Any]:
-        """Returns nothing beyond what is measured."""
-        return {}
 
 
 def convert_to_ctranslate2(weights: Weights, model: Mapping[str, Any], folder: Path) -> None:
     """Converts a run's weights to a CTranslate2 model whose tokens are the ids as text."""
-    import ctranslate2
-    import torch
-    from ctranslate2.specs import TransformerSpec
+    from ctranslate2.converters.transformers import BartLoader
 
-    from seq2seq.models.embedding import sinusoids
-
-    gelu = model["activation"] == "gelu"
-    activation = ctranslate2.specs.Activation.GELU if gelu else ctranslate2.specs.Activation.RELU
-    layers = (model["encoder_layers"], model["decoder_layers"])
-    spec = TransformerSpec.from_config(layers, model["num_heads"], pre_norm=False, activation=activation)
-    table = weights["source_embedding.weight"].numpy()
-    positions = sinusoids(1024, model["d_model"]).numpy()
-    for side, embeddings in ((spec.encoder, spec.encoder.embeddings[0]), (spec.decoder, spec.decoder.embeddings)):
-        embeddings.weight = table
-        side.scale_embeddings = True
-        side.position_encodings.encodings = positions
-    spec.decoder.projection.weight = table
-
-    def fill(target: Any, *names: str) -> None:
-        target.weight = torch.cat([weights[f"{name}.weight"] for name in names]).numpy()
-        target.bias = torch.cat([weights[f"{name}.bias"] for name in names]).numpy()
-
-    def fill_norm(target: Any, name: str) -> None:
-        target.gamma, target.beta = (weights[f"{name}.norm.{part}"].numpy() for part in ("weight", "bias"))
-
-    for stack, side in (("encoder", spec.encoder), ("decoder", spec.decoder)):
-        for index, layer in zip(count(), side.layer, strict=False):
-            prefix = f"{stack}.{index}"
-            self_attention = layer.self_attention
-            fill(self_attention.linear[0], *(f"{prefix}.self_attn.{part}_proj" for part in "qkv"))
-            fill(self_attention.linear[1], f"{prefix}.self_attn.out_proj")
-            fill_norm(self_attention.layer_norm, f"{prefix}.self_attn_residual")
-            if stack == "decoder":
-                fill(layer.attention.linear[0], f"{prefix}.encoder_attn.q_proj")
-                fill(layer.attention.linear[1], *(f"{prefix}.encoder_attn.{part}_proj" for part in "kv"))
-                fill(layer.attention.linear[2], f"{prefix}.encoder_attn.out_proj")
-                fill_norm(layer.attention.layer_norm, f"{prefix}.encoder_attn_residual")
-            fill(layer.ffn.linear_0, f"{prefix}.feed_forward.fc1")
-            fill(layer.ffn.linear_1, f"{prefix}.feed_forward.fc2")
-            fill_norm(layer.ffn.layer_norm, f"{prefix}.feed_forward_residual")
-    words = [str(token) for token in range(len(table))]
-    spec.register_source_vocabulary(words)
-    spec.register_target_vocabulary(words)
-    _configure(spec.config)
+    marian = build_marian(model, len(weights["source_embedding.weight"]))
+    load_marian_weights(marian, weights)
+    marian.config.normalize_before = marian.config.normalize_embedding = False
+    # Not CTranslate2's loader for Marian, which drops the last token, the padding of published Marian models.
+    spec = BartLoader().get_model_spec(marian)
+    tokens = [str(token) for token in range(marian.config.vocab_size)]
+    spec.register_source_vocabulary(tokens)
+    spec.register_target_vocabulary(tokens)
+    config = spec.config
+    config.unk_token, config.bos_token, config.eos_token = tokens[UNK_ID], tokens[BOS_ID], tokens[EOS_ID]
+    config.decoder_start_token = tokens[BOS_ID]
+    config.layer_norm_epsilon = 1e-5
+    config.add_source_eos = False
     spec.validate()
     folder.mkdir(parents=True, exist_ok=True)
     spec.save(str(folder))
-
-
-def _configure(config: Any) -> None:
-    config.unk_token, config.bos_token, config.eos_token = str(UNK_ID), str(BOS_ID), str(EOS_ID)
-    config.decoder_start_token = str(BOS_ID)
-    config.layer_norm_epsilon = 1e-5
-    config.add_source_eos = False

@@ -28,7 +28,8 @@ def test_updates_are_made_on_so_many_tokens() -> None:
 
 @pytest.mark.parametrize("axis", AXES)
 def test_along_an_axis_only_that_grows(axis: str) -> None:
-    works = [AXES[axis].work(point) for point in AXES[axis].points]
+    points, work = AXES[axis]
+    works = [work(point) for point in points]
     changed = {name for work in works for name in vars(work) if getattr(work, name) != getattr(works[0], name)}
     expected = {"length": {"source", "target"}, "batch": {"tokens"}, "depth": {"keys"}}
     assert changed == expected.get(axis, {axis})
