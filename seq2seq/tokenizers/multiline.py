@@ -8,18 +8,16 @@ tokenizer never produces that id, whatever characters a user types.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 
 from seq2seq.tokenizers.base import LINE_BREAK_ID, LINE_BREAK_LABEL, Tokenizer
 
-_Segments = Iterator[tuple[int, list[int]]]  # number of line breaks, and the ids of the line after them
-
-_MAX_CONSECUTIVE_BREAKS = 2  # the end of a line and one blank line
 _CARRIAGE_RETURNS = re.compile(r"\r+\n")
 
 
@@ -50,16 +48,11 @@ class MultilineTokenizer(Tokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`."""
-        texts_as_lines = self._split(texts)
-        encoded_lines = self._line_tokenizer.encode_batch(list(itertools.chain.from_iterable(texts_as_lines)))
-        return [_join(segments) for segments in self._segments(texts_as_lines, encoded_lines)]
+        return self._encode_lines(texts, self._line_tokenizer.encode_batch)
 
     def sample_batch(self, texts: Sequence[str], *, seed: int) -> list[list[int]]:
         """See `Tokenizer.sample_batch`; line breaks are encoded as in `encode_batch`."""
-        texts_as_lines = self._split(texts)
-        lines = list(itertools.chain.from_iterable(texts_as_lines))
-        encoded_lines = self._line_tokenizer.sample_batch(lines, seed=seed)
-        return [_join(segments) for segments in self._segments(texts_as_lines, encoded_lines)]
+        return self._encode_lines(texts, functools.partial(self._line_tokenizer.sample_batch, seed=seed))
 
     def decode(self, ids: Sequence[int]) -> str:
         r"""See `Tokenizer.decode`; each line break becomes ``\n``."""
@@ -94,16 +87,13 @@ class MultilineTokenizer(Tokenizer):
         """See `Tokenizer.save`."""
         return self._line_tokenizer.save(folder, name)
 
-    def _split(self, texts: Sequence[str]) -> list[list[str]]:
-        return [split_lines(text, self._rule) for text in texts]
-
-    def _segments(
-        self, texts_as_lines: Sequence[Sequence[str]], encoded_lines: Iterable[list[int]]
-    ) -> Iterator[_Segments]:
-        """Regroups the concatenated encoded lines of all texts into the segments of each text."""
-        segments = _segments_exact if self._rule is LineRule.exact else _segments_tidy
-        rows = iter(encoded_lines)
-        return (segments(itertools.islice(rows, len(lines))) for lines in texts_as_lines)
+    def _encode_lines(
+        self, texts: Sequence[str], encode_batch: Callable[[Sequence[str]], list[list[int]]]
+    ) -> list[list[int]]:
+        """Encodes the lines of all texts in one batch, and joins those of each text."""
+        texts_as_lines = [split_lines(text, self._rule) for text in texts]
+        rows = iter(encode_batch(list(itertools.chain.from_iterable(texts_as_lines))))
+        return [_join(list(itertools.islice(rows, len(lines))), self._rule) for lines in texts_as_lines]
 
 
 def split_lines(text: str, rule: LineRule) -> list[str]:
@@ -111,24 +101,14 @@ def split_lines(text: str, rule: LineRule) -> list[str]:
     return (_CARRIAGE_RETURNS.sub("\n", text) if rule is LineRule.tidy else text).split("\n")
 
 
-def _segments_exact(rows: Iterator[list[int]]) -> _Segments:
-    yield 0, next(rows)
-    for row in rows:
-        yield 1, row
-
-
-def _segments_tidy(rows: Iterator[list[int]]) -> _Segments:
-    is_first, num_breaks = True, 0
-    for row in rows:
-        if len(row):
-            yield 0 if is_first else min(num_breaks, _MAX_CONSECUTIVE_BREAKS), row
-            is_first, num_breaks = False, 0
-        num_breaks += 1
-
-
-def _join(segments: _Segments) -> list[int]:
+def _join(rows: list[list[int]], rule: LineRule) -> list[int]:
+    """Joins the ids of a text's lines by `LINE_BREAK_ID`."""
+    if rule is LineRule.tidy:
+        # Keeps one blank line of several, and none at either end.
+        rows = [row for row, before in zip(rows, [[], *rows], strict=False) if row or before]
+        if rows and not rows[-1]:
+            rows.pop()
     ids: list[int] = []
-    for num_breaks, row in segments:
-        ids += [LINE_BREAK_ID] * num_breaks
-        ids += row
-    return ids
+    for row in rows:
+        ids += [LINE_BREAK_ID, *row]
+    return ids[1:]
