@@ -97,7 +97,12 @@ class DataConfig:
             if value < 2:
                 raise UserError(f"data.{key}={value}: must be at least 2 (one token and the end of sentence).")
         for name in self.test:
-            if not _is_file_name(name):
+            if (
+                not name.isprintable()
+                or not 0 < len(name.encode("utf-8")) <= _MAX_NAME_BYTES
+                or name.startswith(".")
+                or {"/", "\\"} & set(name)
+            ):
                 raise UserError(
                     f"data.test.{name}: a test set's name is also a file name: it must be printable, at most "
                     f"{_MAX_NAME_BYTES} bytes long, without slashes and without a leading dot."
@@ -108,14 +113,10 @@ class DataConfig:
                 "null disables the filter."
             )
 
-
-def _is_file_name(name: str) -> bool:
-    return (
-        name.isprintable()
-        and 0 < len(name.encode("utf-8")) <= _MAX_NAME_BYTES
-        and not name.startswith(".")
-        and not {"/", "\\"} & set(name)
-    )
+    def corpora(self) -> dict[str, CorpusConfig]:
+        """Returns all corpora by name: ``train``, ``valid`` and each ``test.<name>``."""
+        tests = {f"test.{name}": corpus for name, corpus in self.test.items()}
+        return {"train": self.train, "valid": self.valid, **tests}
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +241,6 @@ def _reader(config: CorpusConfig, key: str) -> _Reader:
 
 
 def _read_parallel(files: dict[str, Path], config: CorpusConfig, errors: str) -> Iterator[Example]:
-    del config
     source, target = files.values()
     lines = zip_longest(read_lines(source, errors=errors), read_lines(target, errors=errors))
     for num_pairs, (source_line, target_line) in enumerate(lines):

@@ -6,6 +6,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from seq2seq.data.corpus import (
     resolve_root,
 )
 from seq2seq.data.encode import write_store
-from seq2seq.data.fingerprints import FileState, HashCache
+from seq2seq.data.fingerprints import FileState, file_state
 from seq2seq.data.ragged import DamagedStoreError
 from seq2seq.data.report import DataReport
 from seq2seq.data.store import TokenStore, is_store, verify
@@ -129,7 +130,7 @@ def is_prepared(
             return False
         tokenizers = load_tokenizers(folder)
     folder = _store_folder(train, tokenizers, cache_root / "stores")
-    return is_store(folder, max_hash_bytes=TokenStore.VERIFY_ON_OPEN_BYTES)
+    return is_store(folder, trust_large=True)
 
 
 def file_fingerprints(data: DataConfig, cache_root: Path) -> dict[str, str]:
@@ -202,17 +203,14 @@ class _Split:
 
 
 def _hash_splits(data: DataConfig, cache_root: Path) -> dict[str, _Split]:
-    """Hashes the files of all corpora; returns the splits by name: ``train``, ``valid`` and each ``test.<name>``."""
-    corpora = {"train": data.train, "valid": data.valid}
-    corpora |= {f"test.{name}": corpus for name, corpus in data.test.items()}
-    root = resolve_root(data.root)
-    hashes = HashCache(cache_root / "hashes.json")
-    return {name: _hash_split(corpus, data, root, f"data.{name}", hashes) for name, corpus in corpora.items()}
-
-
-def _hash_split(corpus: CorpusConfig, data: DataConfig, root: Path, key: str, hashes: HashCache) -> _Split:
-    paths = corpus_files(corpus, root, key)
-    return _Split(key, corpus, data, root, {name: hashes.state(path, f"{name}={path}") for name, path in paths.items()})
+    """Hashes the files of all corpora; returns the splits by name, as `DataConfig.corpora`."""
+    root, cache = resolve_root(data.root), cache_root / "hashes.json"
+    splits = {}
+    for name, corpus in data.corpora().items():
+        paths = corpus_files(corpus, root, f"data.{name}")
+        files = {key: file_state(path, f"{key}={path}", cache) for key, path in paths.items()}
+        splits[name] = _Split(f"data.{name}", corpus, data, root, files)
+    return splits
 
 
 def _fingerprints(splits: dict[str, _Split]) -> dict[str, str]:
@@ -223,23 +221,11 @@ def _digest(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _settings(config: TokenizerConfig, *, multiline: bool) -> dict[str, Any]:
-    """Returns the settings that determine a trained tokenizer; word vectors concern the model only.
-
-    Args:
-        config: all settings.
-        multiline: whether the training texts may contain line breaks; otherwise `line_breaks` has no effect.
-    """
-    settings = asdict(config)
-    if not multiline:
-        del settings["line_breaks"]
-    del settings["source_vectors"], settings["target_vectors"]
-    return settings
-
-
 def _tokenizers_folder(train: _Split, config: TokenizerConfig, *, cache_root: Path, seed: int) -> Path:
-    corpus = train.corpus
-    settings = _settings(config, multiline=corpus.path is not None and is_jsonl(corpus.path))
+    settings = asdict(config)
+    if train.corpus.path is None or not is_jsonl(train.corpus.path):  # no text has a line break that it would concern
+        del settings["line_breaks"]
+    del settings["source_vectors"], settings["target_vectors"]  # concern the model only
     return cache_root / "tokenizers" / _digest([train.cache_key, settings, seed])
 
 
@@ -248,7 +234,7 @@ def _build_tokenizers(
 ) -> Tokenizers:
     train = splits["train"]
 
-    def build(partial: Path) -> None:
+    def build(target: Path) -> None:
         for split in splits.values():
             if not split.training:  # read the other files first: their errors should show before minutes of training
                 deque(split.examples(), maxlen=0)
@@ -259,7 +245,7 @@ def _build_tokenizers(
             config,
             seed=seed,
         )
-        tokenizers.save(partial)
+        tokenizers.save(target)
 
     build_once(folder, build, is_complete=_has_tokenizers, log=log)
     return load_tokenizers(folder)
@@ -284,14 +270,11 @@ def _store_folder(split: _Split, tokenizers: Tokenizers, root: Path) -> Path:
 def _build_store(split: _Split, tokenizers: Tokenizers, root: Path, *, log: Log) -> TokenStore:
     folder = _store_folder(split, tokenizers, root)
 
-    def build(partial: Path) -> None:
+    def build(target: Path) -> None:
         log(f"Encoding {split.key}.")
-        write_store(partial, split.examples(), tokenizers, split.data, training=split.training)
+        write_store(target, split.examples(), tokenizers, split.data, training=split.training)
 
-    def is_complete(path: Path) -> bool:
-        return is_store(path, max_hash_bytes=TokenStore.VERIFY_ON_OPEN_BYTES)
-
-    build_once(folder, build, is_complete=is_complete, log=log)
+    build_once(folder, build, is_complete=partial(is_store, trust_large=True), log=log)
     try:
         return TokenStore(folder)
     except DamagedStoreError:  # a large store, whose hashes were not compared

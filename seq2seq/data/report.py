@@ -160,8 +160,7 @@ class SideCounter:
         self._report.tokens += len(ids)
         self._report.unknown += int(np.count_nonzero(ids == UNK_ID))
         self._report.byte_pieces += int(np.count_nonzero(self._is_byte[ids]))
-        lengths, counts = np.unique(encoded.lengths + 1, return_counts=True)
-        self._lengths.update(dict(zip(lengths.tolist(), counts.tolist(), strict=True)))
+        self._lengths.update((encoded.lengths + 1).tolist())
 
     def cut(self, encoded: RaggedArray) -> RaggedArray:
         """Returns the encoded texts that are kept, cut to the limit (minus one, for EOS); counts what that removes."""

@@ -21,7 +21,6 @@ file                    content
 
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -185,18 +184,19 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return dict(meta)
 
 
-def is_store(folder: Path, *, max_hash_bytes: float = math.inf) -> bool:
+def is_store(folder: Path, *, trust_large: bool = False) -> bool:
     """Whether the folder holds a complete, undamaged token store of this format.
 
     Reads and hashes all files: a damaged id would crash training hours later, or silently train on another text.
 
     Args:
         folder: the store's folder.
-        max_hash_bytes: for a larger store only the file sizes are checked; call `verify` on it later.
+        trust_large: checks only the file sizes of stores above `TokenStore.VERIFY_ON_OPEN_BYTES`; call `verify` on
+            them later.
     """
     try:
         meta = read_meta(folder)
-        if sum(meta["sizes"].values()) > max_hash_bytes:
+        if trust_large and sum(meta["sizes"].values()) > TokenStore.VERIFY_ON_OPEN_BYTES:
             return True
         return all(sha256_of(folder / name) == expected for name, expected in meta["sha256"].items())
     except (DamagedStoreError, OSError, KeyError, AttributeError):

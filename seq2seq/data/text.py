@@ -109,7 +109,8 @@ def decode_lines(stream: BufferedIOBase, name: str, *, errors: str = "strict") -
     """
     count = 0
     for block in _blocks(stream):
-        if count == 0:
+        if count == 0:  # the first block
+            block = block.removeprefix(_BOM)
             _check_start(block, name)
         try:
             lines = _lines(block.decode("utf-8", errors))
@@ -127,21 +128,15 @@ def decode_lines(stream: BufferedIOBase, name: str, *, errors: str = "strict") -
 
 
 def _blocks(stream: BufferedIOBase) -> Iterator[bytes]:
-    """Yields blocks of whole lines, without the byte order mark; the last line may lack its line end."""
+    """Yields blocks of whole lines; the last line may lack its line end, and the last block may be empty."""
     parts: list[bytes] = []  # of an incomplete line
-    first = True
     while data := stream.read1(_BLOCK_BYTES):
         end = data.rfind(b"\n") + 1
         if end:
-            block = b"".join([*parts, data[:end]])
-            yield block.removeprefix(_BOM) if first else block
-            parts, first = [], False
-        if end < len(data):
-            parts.append(data[end:])
-    block = b"".join(parts)
-    block = block.removeprefix(_BOM) if first else block
-    if block:  # a file with nothing but a byte order mark has no lines
-        yield block
+            yield b"".join([*parts, data[:end]])
+            parts = []
+        parts.append(data[end:])
+    yield b"".join(parts)
 
 
 def _lines(block: str) -> list[str]:

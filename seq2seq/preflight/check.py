@@ -173,8 +173,7 @@ def _read_corpora(config: Config, diagnostics: list[Diagnostic]) -> dict[str, Co
     """Reads all corpora; an error becomes a diagnostic."""
     data, root = config.data, resolve_root(config.data.root)
     corpora = {}
-    sections = {"train": data.train, "valid": data.valid, **{f"test.{name}": test for name, test in data.test.items()}}
-    for name, section in sections.items():
+    for name, section in data.corpora().items():
         with _reported(diagnostics, f"data.{name}"):
             corpora[name] = survey(read_examples(section, root, f"data.{name}", errors=data.encoding_errors))
     return corpora

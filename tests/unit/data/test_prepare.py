@@ -13,7 +13,7 @@ import pytest
 
 from seq2seq.data import prepare as module
 from seq2seq.data.corpus import CorpusConfig, DataConfig
-from seq2seq.data.fingerprints import HashCache
+from seq2seq.data.fingerprints import file_state
 from seq2seq.data.prepare import PreparedData, file_fingerprints, is_prepared, open_corpus, prepare
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import TrainingError, UserError
@@ -271,25 +271,25 @@ def test_open_corpus_is_aligned_and_leaves_nothing(
 
 
 def test_hashes_are_remembered_by_size_and_time(tmp_path: Path) -> None:
-    path, cache = tmp_path / "x", HashCache(tmp_path / "cache" / "hashes.json")
+    path, cache = tmp_path / "x", tmp_path / "cache" / "hashes.json"
     path.write_bytes(b"abc")
     os.utime(path, (time.time() - 100,) * 2)
-    digest = cache.state(path, "x").sha256
+    digest = file_state(path, "x", cache).sha256
     assert digest == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    entries = json.loads((tmp_path / "cache" / "hashes.json").read_text())
+    entries = json.loads(cache.read_text())
     assert entries == {str(path): [3, path.stat().st_mtime_ns, digest]}
     entries[str(path)][2] = "remembered"
-    (tmp_path / "cache" / "hashes.json").write_text(json.dumps(entries))
-    assert cache.state(path, "x").sha256 == "remembered"
+    cache.write_text(json.dumps(entries))
+    assert file_state(path, "x", cache).sha256 == "remembered"
     path.write_bytes(b"abd")
-    assert cache.state(path, "x").sha256 != "remembered"
-    (tmp_path / "cache" / "hashes.json").write_text("{half")
-    assert cache.state(path, "x").size == 3
+    assert file_state(path, "x", cache).sha256 != "remembered"
+    cache.write_text("{half")
+    assert file_state(path, "x", cache).size == 3
 
 
 def test_a_file_changed_just_now_is_not_remembered(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
-    HashCache(tmp_path / "hashes.json").state(tmp_path / "x", "x")
+    file_state(tmp_path / "x", "x", tmp_path / "hashes.json")
     assert not (tmp_path / "hashes.json").exists()
 
 
