@@ -4,10 +4,9 @@ Equal texts are counted in the whole corpus, at 24 bytes per pair; scripts and w
 """
 
 import math
-import random
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from seq2seq.data.corpus import Example
 from seq2seq.data.ragged import IntArray
 from seq2seq.preflight.language_id import SideClassifier, SideCounts, script_of
+from seq2seq.tokenizers.training_sample import reservoir_sample
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,26 +64,17 @@ class Corpus:
 
 
 def survey(examples: Iterable[Example], *, sample: int = SAMPLE) -> Corpus:
-    """Reads a corpus once: hashes, lengths and a random sample.
-
-    The sample is drawn by reservoir sampling with jumps (Li, 1994, "Reservoir-sampling algorithms of time complexity
-    O(n(1 + log(N/n)))", algorithm L) with a fixed seed.
-    """
+    """Reads a corpus once: hashes, lengths and a random sample, drawn with a fixed seed."""
     columns = array("q"), array("q"), array("i"), array("i")
-    reservoir: dict[int, tuple[int, tuple[str, str]]] = {}  # slot to index and texts
-    generator = random.Random(0)
-    weight, next_index = 1.0, sample
-    for index, example in enumerate(examples):
-        source, target = example.source.strip(), example.target.strip()
-        for column, value in zip(columns, (hash(source), hash(target), len(source), len(target)), strict=True):
-            column.append(value)
-        if index < sample or index == next_index:
-            slot = index if index < sample else generator.randrange(sample)
-            reservoir[slot] = index, (source[:_SAMPLE_CHARS], target[:_SAMPLE_CHARS])
-        if index == next_index or index == sample - 1:
-            weight *= generator.random() ** (1 / sample)
-            next_index = index + 1 + int(math.log(generator.random()) / math.log1p(-weight))
-    sampled = sorted(reservoir.values())
+
+    def read() -> Iterator[tuple[int, tuple[str, str]]]:
+        for index, example in enumerate(examples):
+            source, target = example.source.strip(), example.target.strip()
+            for column, value in zip(columns, (hash(source), hash(target), len(source), len(target)), strict=True):
+                column.append(value)
+            yield index, (source[:_SAMPLE_CHARS], target[:_SAMPLE_CHARS])
+
+    sampled = sorted(reservoir_sample(read(), size=sample, seed=0))
     sources, targets, source_chars, target_chars = (np.frombuffer(c, dtype=f"i{c.itemsize}") for c in columns)
     texts, indices = [texts for _, texts in sampled], [index for index, _ in sampled]
     return Corpus(sources, targets, source_chars, target_chars, sample=texts, sample_indices=indices)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,15 @@ from typing import Any
 
 from seq2seq.errors import UserError
 from seq2seq.system.files import write_bytes
-from seq2seq.tokenizers.base import SPECIAL_TOKENS, Tokenizer, to_utf8
+from seq2seq.tokenizers.base import SPECIAL_TOKENS, Tokenizer
 from seq2seq.tokenizers.config import LineBreaks, Normalization, TokenizerConfig, TokenizerKind, WordSplitter
 from seq2seq.tokenizers.multiline import LineRule, MultilineTokenizer, split_lines
-from seq2seq.tokenizers.subword import MAX_SENTENCE_BYTES, SubwordTokenizer, train_subwords
+from seq2seq.tokenizers.subword import SubwordTokenizer, train_subwords
+from seq2seq.tokenizers.training_sample import reservoir_sample, training_sentences
 from seq2seq.tokenizers.word import WORD_KIND, WordTokenizer, parse_vocabulary, train_words
 
 _FORMAT_VERSION = 1
 _DESCRIPTION = "tokenizer.json"
-_LOWER_BLOCK = "▅".encode()  # U+2585: SentencePiece's trainer skips every sentence that contains it
 
 OpenTexts = Callable[[], Iterator[str]]  # starts an iteration over the texts of one side
 
@@ -60,8 +59,8 @@ class Tokenizers:
 def train_tokenizers(source: OpenTexts, target: OpenTexts, config: TokenizerConfig, *, seed: int) -> Tokenizers:
     """Trains the tokenizers on a seeded sample of the texts.
 
-    Keeps at most `config.max_sentences` sentences of at most `MAX_SENTENCE_BYTES` bytes in memory. A longer text
-    is split into several sentences, because the trainer skips long ones.
+    Keeps at most `config.max_sentences` sentences in memory, of limited length: a long text is split into several,
+    because the trainer would skip it.
 
     Args:
         source: Returns an iterator over the source texts.
@@ -78,13 +77,13 @@ def train_tokenizers(source: OpenTexts, target: OpenTexts, config: TokenizerConf
 
     def train(texts: Iterable[str], side: str) -> Tokenizer:
         lines = _TrainingLines(texts, config)
-        sentences = sample_sentences(lines, size=config.max_sentences, seed=seed)
+        sentences = reservoir_sample(training_sentences(lines), size=config.max_sentences, seed=seed)
         if not sentences:
             raise UserError(
                 f"data.train has no {side} text to train the tokenizer on: all of its texts are empty or blank."
             )
         train_single_line = train_words if config.kind == TokenizerKind.word else train_subwords
-        # `found_breaks` is known only now: `sample_sentences` has read all texts.
+        # `found_breaks` is known only now: the sample has read all texts.
         tokenizer = train_single_line(sentences, config, line_breaks=lines.found_breaks)
         return MultilineTokenizer(tokenizer, lines.rule) if lines.found_breaks else tokenizer
 
@@ -116,49 +115,6 @@ class _TrainingLines:
                 yield from split_lines(text, self.rule)
             else:
                 yield text
-
-
-def sample_sentences(texts: Iterable[str], *, size: int, seed: int) -> list[bytes]:
-    """Draws a uniform sample of at most `size` non-blank sentences, encoded as UTF-8.
-
-    Reservoir sampling (Vitter 1985, algorithm R, doi:10.1145/3147.3165). Returns all sentences, in order, if there
-    are no more than `size`.
-    """
-    generator = random.Random(seed)
-    sample: list[bytes] = []
-    for count, sentence in enumerate(_sentences(texts)):
-        if count < size:
-            sample.append(sentence)
-            continue
-        index = generator.randrange(count + 1)
-        if index < size:
-            sample[index] = sentence
-    return sample
-
-
-def _sentences(texts: Iterable[str]) -> Iterator[bytes]:
-    for text in texts:
-        data = to_utf8(text).replace(_LOWER_BLOCK, b" ")
-        if len(data) <= MAX_SENTENCE_BYTES:
-            if data.strip():
-                yield data
-            continue
-        yield from filter(bytes.strip, _split_long(data))
-
-
-def _split_long(data: bytes) -> Iterator[bytes]:
-    """Splits UTF-8 text into pieces of at most `MAX_SENTENCE_BYTES`, at a space or else between two characters."""
-    start = 0
-    while len(data) - start > MAX_SENTENCE_BYTES:
-        end = start + MAX_SENTENCE_BYTES
-        space = data.rfind(b" ", start + 1, end)
-        if space > 0:
-            end = space
-        while data[end] & 0xC0 == 0x80:  # a UTF-8 continuation byte
-            end -= 1
-        yield data[start:end]
-        start = end
-    yield data[start:]
 
 
 def load_tokenizers(folder: Path) -> Tokenizers:

@@ -16,8 +16,9 @@ from torchtext.data import get_tokenizer
 from seq2seq.errors import UserError
 from seq2seq.tokenizers.base import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.tokenizers.config import LineBreaks, Normalization, TokenizerConfig, TokenizerKind, WordSplitter
-from seq2seq.tokenizers.pair import load_tokenizers, sample_sentences, train_tokenizers
+from seq2seq.tokenizers.pair import load_tokenizers, train_tokenizers
 from seq2seq.tokenizers.subword import MAX_SENTENCE_BYTES
+from seq2seq.tokenizers.training_sample import reservoir_sample, training_sentences
 
 SUBWORDS = [TokenizerKind.unigram, TokenizerKind.bpe, TokenizerKind.char]
 WORDS = ["".join(random.Random(seed).choices("abcdefghilmnorstu", k=3 + seed % 5)) for seed in range(150)]
@@ -295,7 +296,7 @@ def test_settings_at_their_limits_are_allowed(settings):
 
 def test_long_texts_are_cut_and_not_lost_on_the_trainer():
     text = "häuser " * 3000 + "x" * 2 * MAX_SENTENCE_BYTES + "ü" * MAX_SENTENCE_BYTES
-    parts = sample_sentences([text], size=100, seed=0)
+    parts = list(training_sentences([text]))
     assert all(len(part) <= MAX_SENTENCE_BYTES for part in parts)
     assert b"".join(parts).decode() == text  # each part is UTF-8 of its own
     assert all(part.decode() for part in parts)
@@ -304,16 +305,16 @@ def test_long_texts_are_cut_and_not_lost_on_the_trainer():
 
 def test_the_sample_is_seeded_bounded_and_uniform():
     texts = [str(number) for number in range(200)]
-    assert sample_sentences(texts, size=200, seed=0) == [text.encode() for text in texts]
-    first = sample_sentences(texts, size=20, seed=1)
+    assert reservoir_sample(texts, size=200, seed=0) == texts
+    first = reservoir_sample(texts, size=20, seed=1)
     assert len(set(first)) == 20
-    assert first == sample_sentences(iter(texts), size=20, seed=1) != sample_sentences(texts, size=20, seed=2)
-    drawn = Counter(text for seed in range(2000) for text in sample_sentences(texts, size=20, seed=seed))
+    assert first == reservoir_sample(iter(texts), size=20, seed=1) != reservoir_sample(texts, size=20, seed=2)
+    drawn = Counter(text for seed in range(2000) for text in reservoir_sample(texts, size=20, seed=seed))
     # Each text is drawn 200 times in the mean, with a standard deviation of 13.4: six of them either way.
     assert len(drawn) == 200
     assert all(120 < count < 280 for count in drawn.values())
     # Where a bias shows most: the second of two texts is drawn 200 times of 400, with a deviation of 10.
-    assert 140 < sum(sample_sentences(["a", "b"], size=1, seed=seed) == [b"b"] for seed in range(400)) < 260
+    assert 140 < sum(reservoir_sample(["a", "b"], size=1, seed=seed) == ["b"] for seed in range(400)) < 260
 
 
 def test_identity_uses_no_normalization():
