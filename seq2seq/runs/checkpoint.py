@@ -42,16 +42,10 @@ def snapshot(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str,
 
     Names that share a tensor, within a file or across files, share its copy.
     """
-    copies: dict[Hashable, Tensor] = {}
-
-    def copy_once(tensor: Tensor) -> Tensor:
-        key = tensor_id(tensor)
-        if key not in copies:
-            copies[key] = tensor.detach().to("cpu", copy=True)
-        return copies[key]
-
+    distinct = {tensor_id(tensor): tensor for named_tensors in tensors.values() for tensor in named_tensors.values()}
+    copies = {key: tensor.detach().to("cpu", copy=True) for key, tensor in distinct.items()}
     return {
-        file: {name: copy_once(tensor) for name, tensor in named_tensors.items()}
+        file: {name: copies[tensor_id(tensor)] for name, tensor in named_tensors.items()}
         for file, named_tensors in tensors.items()
     }
 
@@ -110,12 +104,11 @@ def _split_aliases(named_tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
     aliases: dict[str, str] = {}
     owners: dict[Hashable, str] = {}
     for name, tensor in sorted(named_tensors.items()):
-        key = tensor_id(tensor)
-        if tensor.numel() and key in owners:
-            aliases[name] = owners[key]
-            continue
-        owners[key] = name
-        stored[name] = tensor.detach().to("cpu").contiguous()
+        owner = owners.setdefault(tensor_id(tensor), name) if tensor.numel() else name
+        if owner == name:
+            stored[name] = tensor.detach().to("cpu").contiguous()
+        else:
+            aliases[name] = owner
     storages = {name: tensor.untyped_storage().data_ptr() for name, tensor in stored.items()}
     users = Counter(storages.values())
     for name, storage in storages.items():

@@ -16,7 +16,7 @@ from torch import Tensor
 from seq2seq.errors import TrainingError
 from seq2seq.runs.checkpoint import STEP_FOLDER, Checkpoint, load_checkpoint, write_checkpoint
 from seq2seq.runs.manifest import MANIFEST, CheckpointError, NewerFormatError
-from seq2seq.system.files import sync
+from seq2seq.system.files import remove, sync
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ class CheckpointStore:
                     # rename first: a kill during the deletion must not leave half a checkpoint
                     to_delete = _temporary_name(folder, "tmp")
                     os.rename(folder, to_delete)
-                    _remove(to_delete)
+                    remove(to_delete)
 
     def clean(self) -> None:
         """Finish or undo saves that a killed process left half done; only for the process that writes.
@@ -195,7 +195,7 @@ class CheckpointStore:
                 if match and match[2] == "old" and not os.path.lexists(path.with_name(match[1])):
                     os.rename(path, path.with_name(match[1]))
                 elif match:
-                    _remove(path)
+                    remove(path)
 
     def _entries(self) -> list[Path]:
         """List the store's files and folders by name; empty if the store does not exist yet.
@@ -249,14 +249,7 @@ def _replace(temporary: Path, final: Path) -> None:
         os.rename(final, replaced)
     os.replace(temporary, final)
     sync(final.parent)
-    _remove(replaced)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    remove(replaced)
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from seq2seq.errors import UserError
-from seq2seq.metrics import LOWER_IS_BETTER, MetricsConfig, Statistics, statistics
+from seq2seq.metrics import LOWER_IS_BETTER, MetricsConfig, statistics
 from seq2seq.metrics.significance import Array, ResamplingConfig, TestedScore, paired_tests
-from seq2seq.runs.tables import markdown_table
+from seq2seq.runs.tables import markdown_table, shorten
 
 _MAX_CHARACTERS = 500  # longer texts are cut in Markdown; JSON has them in full
 
@@ -158,7 +158,8 @@ def compare(
         statistics(system.outputs, test.references, config, target_language=target_language) for system in systems
     ]
     metric = next(iter(system_statistics[0]))
-    sentence_scores = [_sentence_scores(by_metric[metric]) for by_metric in system_statistics]
+    of_metric = [by_metric[metric] for by_metric in system_statistics]
+    sentence_scores = [np.array([stats.score(row) for row in stats.rows]) for stats in of_metric]  # [N] of each system
     contrasts = {
         system.name: _contrasts(
             test,
@@ -183,17 +184,6 @@ def compare(
         contrasts,
         resampling,
     )
-
-
-def _signature(stats: Statistics, resampling: ResamplingConfig) -> str:
-    """Returns a metric's signature with the settings of both tests."""
-    settings = {"bs": resampling.resamples, "ar": resampling.trials, "seed": resampling.seed}
-    return str(stats.signature.with_resampling(**settings))
-
-
-def _sentence_scores(stats: Statistics) -> Array:
-    """Returns the score of each example by itself, [N]."""
-    return np.array([stats.score(row) for row in stats.rows])
 
 
 def _contrasts(
@@ -295,5 +285,4 @@ def _contrast_block(contrast: Contrast, names: tuple[str, str]) -> str:
 
 def _indented(text: str, width: int) -> str:
     """Cuts a long text and indents all lines but the first, so that none can end the code block."""
-    shown = text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"
-    return ("\n" + " " * width).join(shown.splitlines())
+    return ("\n" + " " * width).join(shorten(text, _MAX_CHARACTERS).splitlines())

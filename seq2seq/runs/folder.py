@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.errors import UserError
-from seq2seq.system.files import write_bytes
+from seq2seq.system.files import remove, write_bytes
 from seq2seq.system.locks import try_lock
 
 logger = logging.getLogger("seq2seq")
@@ -115,10 +114,7 @@ class RunFolder:
         # Results first and the config last: if interrupted, what remains is still recognized as an incomplete run.
         order = {self.results: 0, self.checkpoints: 1, self.config: 3}
         for entry in sorted(self.entries_to_clear(), key=lambda entry: order.get(entry, 2)):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+            remove(entry)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

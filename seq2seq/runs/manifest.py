@@ -150,15 +150,11 @@ def _is_file_map(value: object) -> bool:
     )
 
 
-def _is_alias_map(value: object) -> bool:
-    return isinstance(value, dict) and all(_is_text_map(names) for names in value.values())
-
-
 _VALIDATORS = {
     "format_version": lambda value: type(value) is int and value == FORMAT_VERSION,
     "step": _is_count,
     "files": _is_file_map,
-    "aliases": _is_alias_map,
+    "aliases": lambda value: isinstance(value, dict) and all(map(_is_text_map, value.values())),
     "belongs_to": _is_text_map,
 }
 

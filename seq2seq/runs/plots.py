@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from seq2seq.runs.tables import shorten
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -166,7 +168,7 @@ def _source_title(matrix: NDArray[np.float64], columns: NDArray[np.int64]) -> st
 def _label(token: str) -> str:
     """Shortens a token and makes invisible characters visible: spaces as ␣, control characters as �."""
     visible = "".join("�" if unicodedata.category(c) in ("Cc", "Cs") else c for c in token.replace(" ", "␣"))
-    return visible if len(visible) <= _MAX_LABEL_CHARACTERS else visible[: _MAX_LABEL_CHARACTERS - 1] + "…"
+    return shorten(visible, _MAX_LABEL_CHARACTERS)
 
 
 @cache

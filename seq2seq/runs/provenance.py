@@ -23,7 +23,8 @@ PACKAGES = (
 def provenance(fingerprints: Mapping[str, str], runtime: Runtime, *, world_size: int) -> dict[str, Any]:
     """Returns the content of `provenance.json`: what it takes to repeat the run."""
     return {
-        "command": _command_line(),
+        # As a user would type it: under Hydra, argv[0] is "seq2seq COMMAND" (cli.hydra_app).
+        "command": f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".rstrip(),
         "version": __version__,
         "commit": commit(),
         "python": platform.python_version(),
@@ -88,11 +89,3 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _command_line() -> str:
-    """Returns the command line of this process, as a user would type it.
-
-    Under Hydra ``sys.argv[0]`` is ``seq2seq COMMAND``, see ``cli.hydra_app``.
-    """
-    return f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".rstrip()

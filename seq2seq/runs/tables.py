@@ -11,7 +11,7 @@ from typing import Any
 from seq2seq.errors import UserError
 from seq2seq.metrics.signature import Signature
 from seq2seq.runs.folder import refuse_external_links
-from seq2seq.system.plain_yaml import read_mapping
+from seq2seq.system.plain_yaml import flatten, read_mapping
 
 _ABSENT = "–"
 # Errors of reading numbers from damaged or foreign JSON; the last two: huge numbers and unlimited nesting.
@@ -157,7 +157,7 @@ def _read_run(path: Path, *, name: str) -> _Run:
     except UserError:
         return _Run(name, {}, _ABSENT, None, None, None, "has a link that points outside it")
     try:
-        config = dict(_flatten(read_mapping(path / "config.yaml")))
+        config = flatten(read_mapping(path / "config.yaml"))
     except UserError:
         return _Run(name, {}, _ABSENT, None, None, None, "config.yaml is damaged")
     monitored = str(config.get("trainer.metric", _ABSENT))
@@ -195,15 +195,6 @@ def _progress(path: Path, tag: str) -> tuple[int | None, float | None]:
 def _finite(value: Any) -> float | None:
     number = math.nan if value is None else float(value)
     return number if math.isfinite(number) else None
-
-
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the full key and the value of every leaf; a list is a leaf."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
-    elif prefix:
-        yield prefix, value
 
 
 def _differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -256,6 +247,11 @@ def _cell(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = "".join(char if char.isprintable() else " " for char in text)  # no control characters to the terminal
     return text.replace("|", "\\|")
+
+
+def shorten(text: str, max_characters: int) -> str:
+    """Cuts a text that is longer, so that it ends in an ellipsis."""
+    return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:

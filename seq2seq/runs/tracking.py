@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2seq.runs.tables import shorten
 from seq2seq.runs.tensorboard_file import EventFile
 from seq2seq.system.files import write_bytes
 from seq2seq.system.log_file import LogFile, ResumeFilter
@@ -159,11 +160,7 @@ def copy_probs_markdown(tokens: Sequence[str], copy_probs: Sequence[float], *, m
 
 
 def _cell(text: str, limit: int) -> str:
-    return text if isinstance(text, Markdown) else escape_markdown(_shorten(text, limit))
-
-
-def _shorten(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return text if isinstance(text, Markdown) else escape_markdown(shorten(text, limit))
 
 
 def _hparam(value: Any) -> float | str:

@@ -18,9 +18,7 @@ def console_log(*, quiet: bool = False, file: Path | None = None) -> Iterator[No
 
     Standard output is reserved for results. ``quiet`` (for ranks other than 0) shows warnings only.
     """
-    handlers: list[logging.Handler] = [_ConsoleHandler()]
-    handlers[0].setFormatter(logging.Formatter("%(message)s"))
-    handlers[0].setLevel(logging.WARNING if quiet else logging.INFO)
+    handlers: list[logging.Handler] = [_ConsoleHandler(logging.WARNING if quiet else logging.INFO)]
     if file is not None:
         handlers.append(LogFileHandler(file))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))

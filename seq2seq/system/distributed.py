@@ -57,10 +57,9 @@ class World:
         """Returns the value of rank 0 on every rank."""
         if self.size == 1:
             return value
-        objects: list[Any] = [value]
+        objects = [value]
         dist.broadcast_object_list(objects, src=0, group=self._control)
-        received: T = objects[0]
-        return received
+        return objects[0]
 
     def max(self, values: Sequence[float]) -> list[float]:
         """Returns the element-wise maximum over all ranks on every rank."""

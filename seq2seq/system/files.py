@@ -1,7 +1,8 @@
-"""Atomic writes, flushes and checksums of files."""
+"""Files: atomic writes, deletions, flushes and checksums."""
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 
@@ -24,6 +25,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Deletes a file, a link, or a folder with its content; what does not exist is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

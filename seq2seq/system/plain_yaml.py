@@ -1,6 +1,7 @@
 """Reads a saved configuration safely: plain values only, without running code or reading environment variables."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,14 @@ def _check_plain(value: object, path: Path, key: str = "") -> None:
             raise UserError(f"{path}: {key}={value}: a saved configuration has values only, no interpolations")
     elif not isinstance(value, bool | int | float | None):
         raise UserError(f"{path}: {key}: a {type(value).__name__} is not a plain value: use text or a number")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flattens nested mappings to values by full key; a list is a value, and so is an empty mapping."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
