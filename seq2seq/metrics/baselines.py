@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from seq2seq.metrics.config import MetricsConfig
-from seq2seq.metrics.rouge import RougeTokenizer, rouge_settings
+from seq2seq.metrics.rouge import Tokenize, rouge_settings
 from seq2seq.metrics.sentences import split_sentences
-from seq2seq.metrics.words import first_words
+from seq2seq.metrics.words import first_words, ngrams
 
 Ngrams = Counter[tuple[str, ...]]
 
@@ -31,9 +31,9 @@ def baseline_texts(
         if name == "lead":
             texts[name] = [lead(text, sentences=config.lead_sentences, words=config.lead_words) for text in sources]
         else:
-            tokenizer = rouge_settings(refs, config, target_language=target_language).tokenizer
+            tokenize = rouge_settings(refs, config, target_language=target_language).tokenize
             pairs = zip(sources, refs, strict=True)
-            texts[name] = [oracle(source, references, tokenizer) for source, references in pairs]
+            texts[name] = [oracle(source, references, tokenize) for source, references in pairs]
     return texts
 
 
@@ -51,7 +51,7 @@ def lead(source: str, *, sentences: int, words: int | None) -> str:
     return text if words is None else first_words(text, words)
 
 
-def oracle(source: str, references: Sequence[str], tokenizer: RougeTokenizer) -> str:
+def oracle(source: str, references: Sequence[str], tokenize: Tokenize) -> str:
     """Returns the sentences of a source that match a reference best, in order; empty if no word matches.
 
     Greedily adds the sentence that increases the sum of ROUGE-1 and ROUGE-2 F1 most, until none increases it
@@ -61,11 +61,11 @@ def oracle(source: str, references: Sequence[str], tokenizer: RougeTokenizer) ->
     Args:
         source: The text to select from.
         references: At least one.
-        tokenizer: The tokenizer of ROUGE.
+        tokenize: Splits a text into words as ROUGE does.
     """
     sentences = split_sentences(source)
-    tokens = [tokenizer.tokenize(sentence) for sentence in sentences]
-    selections = [_select_greedily(tokens, tokenizer.tokenize(reference)) for reference in references]
+    tokens = [tokenize(sentence) for sentence in sentences]
+    selections = [_select_greedily(tokens, tokenize(reference)) for reference in references]
     _, selected = max(selections, key=lambda selection: selection[0])
     return "\n".join(sentences[index] for index in selected)
 
@@ -91,14 +91,10 @@ def _select_greedily(sentences: Sequence[list[str]], reference: list[str]) -> tu
 
 def rouge_1_2_f1(words: list[str], reference: list[str]) -> float:
     """Returns the sum of ROUGE-1 and ROUGE-2 F1 of two tokenized texts, 0 to 2."""
-    return sum(_f1(_ngrams(words, order), _ngrams(reference, order)) for order in (1, 2))
+    return sum(_f1(Counter(ngrams(words, order)), Counter(ngrams(reference, order))) for order in (1, 2))
 
 
 def _f1(hyp: Ngrams, ref: Ngrams) -> float:
     """Returns F1, the harmonic mean of precision and recall: twice the common n-grams over the n-grams of both."""
     total = hyp.total() + ref.total()
     return 2 * (hyp & ref).total() / total if total else 0.0
-
-
-def _ngrams(words: list[str], order: int) -> Ngrams:
-    return Counter(zip(*(words[start:] for start in range(order)), strict=False))

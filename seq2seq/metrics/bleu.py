@@ -3,7 +3,8 @@
 import importlib.util
 import logging
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from seq2seq.errors import UserError
 from seq2seq.metrics.bootstrap import Statistics
 from seq2seq.metrics.signature import Signature
 
-logger = logging.getLogger(__name__)
+warn_once = cache(logging.getLogger(__name__).warning)  # once per process, not per evaluation
 
 # 13a splits at spaces and ASCII punctuation, which these languages do not put between words; Korean does, but it
 # attaches particles to the words.
@@ -47,22 +48,23 @@ def sacrebleu_statistics(
         UserError: The tokenizer needs a package or a model that is not installed.
     """
     flat_hyps = [_one_line(hyp) for hyp in hyps]
-    columns = _reference_columns(refs)
-    if "ter" in names and _mean_common_length(flat_hyps, refs) > _SLOW_TER_WORDS:
-        warn_of_slow_ter()
+    # From [example][reference] to sacrebleu's [reference][example], padded with None.
+    columns = list(map(list, zip_longest(*(map(_one_line, references) for references in refs))))
+    if "ter" in names:
+        pairs = zip(flat_hyps, refs, strict=True)
+        lengths = [min(len(hyp.split()), len(references[0].split())) for hyp, references in pairs]
+        if np.mean(lengths) > _SLOW_TER_WORDS:
+            warn_once(
+                "TER takes seconds per example on texts of more than %d words; remove ter from metrics.names if that "
+                "is too slow",
+                _SLOW_TER_WORDS,
+            )
     found = {}
     for name in names:
-        metric = _build_metric(name, bleu_tokenize or bleu_tokenizer(language))
+        metric = _build_metric(name, bleu_tokenize or _bleu_tokenizer(language))
         rows = np.asarray(metric._extract_corpus_statistics(flat_hyps, columns), dtype=np.float64)
-        found[name] = Statistics(Signature.parse(str(metric.get_signature())), rows, _corpus_score(metric))
+        found[name] = Statistics(Signature.parse(str(metric.get_signature())), rows, partial(_corpus_score, metric))
     return found
-
-
-def _corpus_score(metric: Any) -> Any:
-    def score(sums: NDArray[np.float64]) -> float:
-        return float(metric._compute_score_from_stats(sums).score)
-
-    return score
 
 
 def _one_line(text: str) -> str:
@@ -70,42 +72,22 @@ def _one_line(text: str) -> str:
     return text.replace("\n", " ")
 
 
-def _reference_columns(refs: Sequence[Sequence[str]]) -> list[list[str | None]]:
-    """Transposes references [example][reference] into sacrebleu's [reference][example], padded with None."""
-    width = max(map(len, refs))
-    return [[_one_line(references[k]) if k < len(references) else None for references in refs] for k in range(width)]
+def _corpus_score(metric: Any, sums: NDArray[np.float64]) -> float:
+    return float(metric._compute_score_from_stats(sums).score)
 
 
-def _mean_common_length(hyps: Sequence[str], refs: Sequence[Sequence[str]]) -> float:
-    """Returns the mean over examples of min(words in the hypothesis, words in the first reference)."""
-    pairs = zip(hyps, refs, strict=True)
-    return float(np.mean([min(len(hyp.split()), len(references[0].split())) for hyp, references in pairs]))
-
-
-@cache  # once per process, not per evaluation
-def warn_of_slow_ter() -> None:
-    """Logs a warning that TER is slow on long texts."""
-    logger.warning(
-        "TER takes seconds per example on texts of more than %d words; remove ter from metrics.names if that "
-        "is too slow",
-        _SLOW_TER_WORDS,
-    )
-
-
-@cache  # so that the warning is logged once per process, not per evaluation
-def bleu_tokenizer(language: str | None) -> str:
+def _bleu_tokenizer(language: str | None) -> str:
     """Returns sacrebleu's tokenizer for a language; ``char`` if the tokenizer's package is missing."""
     name = _TOKENIZER_OF_LANGUAGE.get(language or "", "13a")
-    missing = [p for p in _MECAB_PACKAGES.get(name, ()) if importlib.util.find_spec(p) is None]
-    if missing:
-        logger.warning(
-            "BLEU counts characters (tok:char): its tokenizer for target language %r is not installed "
-            "(pip install 'sacrebleu[%s]')",
-            language,
-            language,
-        )
-        return "char"
-    return name
+    if all(map(importlib.util.find_spec, _MECAB_PACKAGES.get(name, ()))):
+        return name
+    warn_once(
+        "BLEU counts characters (tok:char): its tokenizer for target language %r is not installed "
+        "(pip install 'sacrebleu[%s]')",
+        language,
+        language,
+    )
+    return "char"
 
 
 def _build_metric(name: str, tokenize: str) -> Any:

@@ -5,6 +5,7 @@ for a mean of F1. The bootstrap resamples examples and sums their rows (Koehn 20
 for machine translation evaluation", W04-3250).
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -28,6 +29,10 @@ class Statistics:
     rows: NDArray[np.float64]
     score: Callable[[NDArray[np.float64]], float]
 
+    def scores(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Computes the score of each sum of rows [samples, C]."""
+        return np.array([self.score(row) for row in sums])
+
 
 @dataclass(frozen=True)
 class Score:
@@ -48,10 +53,13 @@ class Score:
 
     def to_dict(self) -> dict[str, float | str]:
         """Returns the fields for results.json; omits the interval if there is none."""
-        fields: dict[str, float | str] = {"score": self.score, "signature": str(self.signature)}
-        if self.low is not None and self.high is not None:
-            fields |= {"low": self.low, "high": self.high}
-        return fields
+        fields: dict[str, float | str | None] = {
+            "score": self.score,
+            "signature": str(self.signature),
+            "low": self.low,
+            "high": self.high,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 def corpus_scores(statistics: Mapping[str, Statistics], *, resamples: int, seed: int) -> dict[str, Score]:
@@ -59,18 +67,20 @@ def corpus_scores(statistics: Mapping[str, Statistics], *, resamples: int, seed:
 
     All metrics, and all systems scored with the same seed, use the same resampled examples.
     """
-    values = {name: stats.score(stats.rows.sum(axis=0)) for name, stats in statistics.items()}
+    scores = {name: Score(stats.score(stats.rows.sum(axis=0)), stats.signature) for name, stats in statistics.items()}
     if not resamples or not statistics:
-        return {name: Score(values[name], stats.signature) for name, stats in statistics.items()}
+        return scores
     sums = resampled_sums(np.hstack([stats.rows for stats in statistics.values()]), resamples, seed)
-    scores = {}
-    start = 0
-    for name, stats in statistics.items():
-        end = start + stats.rows.shape[1]
-        low, high = percentile_interval(np.array([stats.score(row) for row in sums[:, start:end]]))
-        scores[name] = Score(values[name], stats.signature.with_resampling(bs=resamples, seed=seed), low, high)
-        start = end
+    for (name, stats), columns in zip(statistics.items(), metric_columns(statistics), strict=True):
+        low, high = percentile_interval(stats.scores(sums[:, columns]))
+        scores[name] = Score(scores[name].score, stats.signature.with_resampling(bs=resamples, seed=seed), low, high)
     return scores
+
+
+def metric_columns(statistics: Mapping[str, Statistics]) -> list[slice]:
+    """Returns the columns of each metric in an array with the rows of all of them side by side."""
+    ends = np.cumsum([stats.rows.shape[1] for stats in statistics.values()]).tolist()
+    return [slice(start, end) for start, end in itertools.pairwise([0, *ends])]
 
 
 def ratio(sums: NDArray[np.float64]) -> float:

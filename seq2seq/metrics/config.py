@@ -63,9 +63,10 @@ class MetricsConfig:
         Raises:
             UserError: An unknown metric, tokenizer or baseline, or a number out of its range.
         """
-        for name in self.names:
-            if name not in METRICS:
-                raise UserError(f"metrics.names: unknown metric {name!r}; choose from {', '.join(METRICS)}")
+        for key, kind, known in (("names", "metric", METRICS), ("baselines", "baseline", BASELINES)):
+            for name in getattr(self, key):
+                if name not in known:
+                    raise UserError(f"metrics.{key}: unknown {kind} {name!r}; choose from {', '.join(known)}")
         if self.bleu_tokenize is not None and self.bleu_tokenize not in BLEU_TOKENIZERS:
             raise UserError(
                 f"metrics.bleu_tokenize={self.bleu_tokenize} is unknown: choose null (by target language) or "
@@ -76,9 +77,6 @@ class MetricsConfig:
                 f"metrics.bootstrap={self.bootstrap}: must be 0 (no intervals) or 2 to {MAX_RESAMPLES:,} resamples "
                 "(1000 is usual)"
             )
-        for name in self.baselines:
-            if name not in BASELINES:
-                raise UserError(f"metrics.baselines: unknown baseline {name!r}; choose from {', '.join(BASELINES)}")
         if self.lead_sentences < 1:
             raise UserError(f"metrics.lead_sentences={self.lead_sentences}: must be at least 1")
         if self.lead_words is not None and self.lead_words < 1:

@@ -6,11 +6,11 @@ With several references per example, the score is against the best one; the mean
 import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.metadata import version
-from typing import Protocol
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,20 +20,15 @@ from seq2seq.metrics.bootstrap import Statistics, ratio
 from seq2seq.metrics.config import MetricsConfig, RougeSplit
 from seq2seq.metrics.languages import primary_language
 from seq2seq.metrics.sentences import split_sentences
-from seq2seq.metrics.signature import Signature
-from seq2seq.metrics.words import UnicodeTokenizer
+from seq2seq.metrics.signature import Signature, number_of_references
+from seq2seq.metrics.words import unicode_words
 
-logger = logging.getLogger(__name__)
+warn_once = cache(logging.getLogger(__name__).warning)  # once per process, not per evaluation
 
 # Above this share of non-Latin letters, rouge-score's [a-z0-9]+ tokens would miss too much of the text.
 _NON_LATIN_SHARE = 0.1
 
-
-class RougeTokenizer(Protocol):
-    """The tokenizer interface of rouge-score."""
-
-    def tokenize(self, text: str) -> list[str]:
-        """Splits a text into words."""
+Tokenize = Callable[[str], list[str]]  # splits a text into words
 
 
 @dataclass(frozen=True)
@@ -41,12 +36,12 @@ class RougeSettings:
     """How ROUGE splits texts into words and sentences.
 
     Attributes:
-        tokenizer: Splits a text into words.
+        tokenize: Splits a text into words.
         label: Tokenizer and stemming, for the signature.
         split: How to split into sentences.
     """
 
-    tokenizer: RougeTokenizer
+    tokenize: Tokenize
     label: dict[str, str]
     split: RougeSplit
 
@@ -64,9 +59,9 @@ def rouge_settings(
     letters = Counter({letter: count for letter, count in letters.items() if letter.isalpha()})
     non_latin = sum(count for letter, count in letters.items() if "LATIN" not in unicodedata.name(letter, ""))
     if non_latin > _NON_LATIN_SHARE * letters.total():
-        return RougeSettings(UnicodeTokenizer(), {"tok": "unicode", "stem": "no"}, config.rouge_split)
+        return RougeSettings(unicode_words, {"tok": "unicode", "stem": "no"}, config.rouge_split)
     label = {"tok": "default", "stem": "yes" if stem else "no"}
-    return RougeSettings(DefaultTokenizer(stem=stem), label, config.rouge_split)
+    return RougeSettings(default_tokenizer(stem=stem), label, config.rouge_split)
 
 
 def rouge_statistics(
@@ -86,10 +81,9 @@ def rouge_statistics(
     """
     f1 = _f1(names, hyps, refs, settings)
     package = {"pkg": "rouge-score", "version": version("rouge-score")}
-    if isinstance(settings.tokenizer, UnicodeTokenizer) or settings.split is RougeSplit.sentences:
+    if settings.tokenize is unicode_words or settings.split is RougeSplit.sentences:
         package["seq2seq"] = __version__  # which defines the rule
-    widths = {len(references) for references in refs}
-    nrefs = str(widths.pop()) if len(widths) == 1 else "var"
+    nrefs = number_of_references(refs)
     variants = {"": ("best", [scores.max(axis=0) for scores in f1])}
     if nrefs != "1":
         variants["_mean"] = ("mean", [scores.mean(axis=0) for scores in f1])
@@ -120,8 +114,13 @@ def _f1(
         hyps = [_one_sentence_per_line(hyp) for hyp in hyps]
         refs = [[_one_sentence_per_line(text) for text in references] for references in refs]
     elif "rougeLsum" in names and _hyps_lack_line_breaks(hyps, refs):
-        warn_of_unsplit_sentences()
-    scorer = RougeScorer(list(names), tokenizer=_CachedTokenizer(settings.tokenizer))
+        warn_once(
+            "ROUGE-Lsum treats each output as one sentence because it has no line breaks, but most references have "
+            "several sentences; set metrics.rouge_split=sentences to split both"
+        )
+    # Cached, so that a text compared with several references is split once.
+    tokenizer = SimpleNamespace(tokenize=lru_cache(maxsize=2**10)(settings.tokenize))
+    scorer = RougeScorer(list(names), tokenizer=tokenizer)
     f1 = []
     for hyp, references in zip(hyps, refs, strict=True):
         scores = [scorer.score(text, hyp) for text in references]
@@ -141,47 +140,16 @@ def _hyps_lack_line_breaks(hyps: Sequence[str], refs: Sequence[Sequence[str]]) -
     return 2 * num_multi_sentence > len(refs)
 
 
-@cache  # once per process, not per evaluation
-def warn_of_unsplit_sentences() -> None:
-    """Logs a warning that ROUGE-Lsum treats each output as one sentence."""
-    logger.warning(
-        "ROUGE-Lsum treats each output as one sentence because it has no line breaks, but most references have several "
-        "sentences; set metrics.rouge_split=sentences to split both"
-    )
-
-
-class DefaultTokenizer:
-    """rouge-score's own tokenization with cached stems, which take most of its time.
+@cache
+def default_tokenizer(*, stem: bool) -> Tokenize:
+    """Returns rouge-score's own tokenizer, which splits lower-cased text into runs of ASCII letters and digits.
 
     Args:
-        stem: Whether to stem words of more than three letters (Porter 1980).
+        stem: Whether to stem words of more than three letters (Porter 1980). The stems are cached in the process, as
+            they take most of the time.
     """
+    from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
+    from rouge_score.tokenize import tokenize
 
-    def __init__(self, *, stem: bool):
-        self._stemmer = _porter_stemmer() if stem else None
-
-    def tokenize(self, text: str) -> list[str]:
-        """Splits lower-cased text into runs of ASCII letters and digits."""
-        from rouge_score.tokenize import tokenize
-
-        tokens: list[str] = tokenize(text, self._stemmer)
-        return tokens
-
-
-class _Stemmer:
-    def __init__(self) -> None:
-        from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
-
-        self.stem = lru_cache(maxsize=2**16)(PorterStemmer().stem)
-
-
-@cache
-def _porter_stemmer() -> _Stemmer:
-    return _Stemmer()
-
-
-class _CachedTokenizer:
-    """Caches tokenized texts, so that a text compared with several references is split once."""
-
-    def __init__(self, tokenizer: RougeTokenizer):
-        self.tokenize = lru_cache(maxsize=2**10)(tokenizer.tokenize)
+    stemmer = SimpleNamespace(stem=lru_cache(maxsize=2**16)(PorterStemmer().stem)) if stem else None
+    return partial(tokenize, stemmer=stemmer)

@@ -58,12 +58,8 @@ def statistics(
     _check_examples(hyps, refs)
     sacrebleu_names = [name for name in config.names if name in SACREBLEU_METRICS]
     rouge_names = [name for name in config.names if name in ROUGE_METRICS]
-    found: dict[str, Statistics] = {}
-    if sacrebleu_names:
-        language = primary_language(target_language)
-        found |= sacrebleu_statistics(
-            sacrebleu_names, hyps, refs, language=language, bleu_tokenize=config.bleu_tokenize
-        )
+    language = primary_language(target_language)
+    found = sacrebleu_statistics(sacrebleu_names, hyps, refs, language=language, bleu_tokenize=config.bleu_tokenize)
     if rouge_names:
         settings = rouge_settings(refs, config, target_language=target_language)
         found |= rouge_statistics(rouge_names, hyps, refs, settings)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2seq.metrics import Statistics, percentile_interval, resampled_sums
+from seq2seq.metrics.bootstrap import Statistics, metric_columns, percentile_interval, resampled_sums
 
 Array = NDArray[np.float64]
 
@@ -97,26 +97,21 @@ def paired_tests(
     Returns:
         Scores by metric, in the order of `systems`.
     """
-    metrics = list(systems[0])
-    rows = [np.hstack([system[metric].rows for metric in metrics]) for system in systems]
+    rows = [np.hstack([system[metric].rows for metric in systems[0]]) for system in systems]
     bootstrap_sums = np.split(
         resampled_sums(np.hstack(rows), resampling.resamples, resampling.seed), len(systems), axis=1
     )
     differences = np.hstack([rows[0] - other for other in rows[1:]])
     swapped = np.split(_swapped_sums(differences, resampling.trials, resampling.seed), len(systems) - 1, axis=1)
     tested: dict[str, list[TestedScore]] = {}
-    start = 0
-    for metric in metrics:
-        statistics = systems[0][metric]
-        columns = slice(start, start + statistics.rows.shape[1])
-        start = columns.stop
+    for (metric, statistics), columns in zip(systems[0].items(), metric_columns(systems[0]), strict=True):
         totals = [system_rows[:, columns].sum(axis=0) for system_rows in rows]
-        values = [float(statistics.score(total)) for total in totals]
-        resampled = [_scores(statistics, sums[:, columns]) for sums in bootstrap_sums]
+        values = [statistics.score(total) for total in totals]
+        resampled = [statistics.scores(sums[:, columns]) for sums in bootstrap_sums]
         tested[metric] = [TestedScore(values[0], *percentile_interval(resampled[0]), difference=None)]
         for i in range(1, len(systems)):
             change = swapped[i - 1][:, columns]  # of the system's sums; the baseline's change by its negative
-            system, baseline = _scores(statistics, totals[i] + change), _scores(statistics, totals[0] - change)
+            system, baseline = statistics.scores(totals[i] + change), statistics.scores(totals[0] - change)
             difference = _difference(
                 values[i] - values[0],
                 resampled[i] - resampled[0],
@@ -147,11 +142,6 @@ def _difference(value: float, resampled: Array, randomized: Array, *, num_differ
 def _p_value(null: Array, observed: float) -> float:
     """Returns the fraction of samples of the null distribution above the observed value, which counts as one."""
     return (int(np.count_nonzero(null > observed + _ROUNDING)) + 1) / (len(null) + 1)
-
-
-def _scores(statistics: Statistics, sums: Array) -> Array:
-    """Computes the score of each sum of rows [samples, C]."""
-    return np.array([statistics.score(row) for row in sums])
 
 
 def _swapped_sums(differences: Array, trials: int, seed: int) -> Array:

@@ -2,7 +2,7 @@
 
 These are descriptive, not quality scores: compare them with the same statistics of the references. Each is a ratio of
 sums over the whole corpus, so that an empty summary does not count as 0 or 100 percent. Words are those of
-`UnicodeTokenizer`: lower-cased, without punctuation. Published numbers include punctuation, so compare within one
+`unicode_words`: lower-cased, without punctuation. Published numbers include punctuation, so compare within one
 table only.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from seq2seq import __version__
 from seq2seq.metrics.bootstrap import Statistics, percentage, ratio
-from seq2seq.metrics.signature import Signature
-from seq2seq.metrics.words import UnicodeTokenizer
+from seq2seq.metrics.signature import Signature, number_of_references
+from seq2seq.metrics.words import ngrams, unicode_words
 
 NOVEL_ORDERS = (1, 2, 3, 4)
 # Bigrams: in short texts longer n-grams hardly ever repeat, while single words often repeat legitimately.
@@ -42,21 +42,19 @@ def summary_statistics(
         (their extractive fragment density). Differs from both papers in dividing corpus sums instead of averaging
         over examples.
     """
-    tokenize = UnicodeTokenizer().tokenize
     rows: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for hyp, source, references in zip(hyps, sources, refs, strict=True):
-        words, source_words = tokenize(hyp), tokenize(source)
-        reference_length = float(np.mean([len(tokenize(text)) for text in references]))
+        words, source_words = unicode_words(hyp), unicode_words(source)
+        reference_length = float(np.mean([len(unicode_words(text)) for text in references]))
         rows["length_ratio"].append((len(words), reference_length))
         for order in NOVEL_ORDERS:
             rows[f"novel_{order}grams"].append(_novel(words, source_words, order))
         lengths = copied_fragments(words, source_words)
         rows["copied_share"].append((sum(lengths), len(words)))
         rows["copied_length"].append((sum(length * length for length in lengths), len(words)))
-        ngrams = _ngrams(words, REPEATED_ORDER)
-        rows["repetition_share"].append((len(ngrams) - len(set(ngrams)), len(ngrams)))
-    widths = {len(references) for references in refs}
-    nrefs = str(widths.pop()) if len(widths) == 1 else "var"
+        repeatable = ngrams(words, REPEATED_ORDER)
+        rows["repetition_share"].append((len(repeatable) - len(set(repeatable)), len(repeatable)))
+    nrefs = number_of_references(refs)
     return {name: _statistics(name, values, nrefs=nrefs) for name, values in rows.items()}
 
 
@@ -91,13 +89,9 @@ def _common_length(summary: Tokens, start: int, source: Tokens, source_start: in
 
 def _novel(words: Tokens, source_words: Tokens, order: int) -> tuple[int, int]:
     """Returns the number of n-grams that are not in the source, and of all n-grams; repeats count."""
-    source_ngrams = set(_ngrams(source_words, order))
-    ngrams = _ngrams(words, order)
-    return sum(ngram not in source_ngrams for ngram in ngrams), len(ngrams)
-
-
-def _ngrams(words: Tokens, order: int) -> list[tuple[str, ...]]:
-    return list(zip(*(words[start:] for start in range(order)), strict=False))
+    in_source = set(ngrams(source_words, order))
+    in_summary = ngrams(words, order)
+    return sum(ngram not in in_source for ngram in in_summary), len(in_summary)
 
 
 def _statistics(name: str, rows: Sequence[tuple[float, float]], *, nrefs: str) -> Statistics:

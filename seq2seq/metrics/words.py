@@ -2,30 +2,32 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 _UNSPACED_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "BOPOMOFO")
 _ASCII_WORD = re.compile("[a-z0-9]+")
 
 
-class UnicodeTokenizer:
-    """Splits text of any script into words, or into characters where a script has no spaces between words."""
+def unicode_words(text: str) -> list[str]:
+    """Splits NFKC-normalised, lower-cased text of any script into runs of letters, marks and digits.
 
-    def tokenize(self, text: str) -> list[str]:
-        """Splits NFKC-normalised, lower-cased text into runs of letters, marks and digits.
+    Each character of an unspaced script (Chinese, Japanese, Thai, ...) is a token; combining marks stay with their base
+    character. Everything else is a separator.
+    """
+    if text.isascii():  # the same tokens, twenty times faster
+        return _ASCII_WORD.findall(text.lower())
+    normal = unicodedata.normalize("NFKC", text).lower()
+    return [normal[start:end] for start, end in _spans(normal)]
 
-        Each character of an unspaced script (Chinese, Japanese, Thai, ...) is a token; combining marks stay with
-        their base character. Everything else is a separator.
-        """
-        if text.isascii():  # the same tokens, twenty times faster
-            return _ASCII_WORD.findall(text.lower())
-        normal = unicodedata.normalize("NFKC", text).lower()
-        return [normal[start:end] for start, end in _spans(normal)]
+
+def ngrams(words: Sequence[str], order: int) -> list[tuple[str, ...]]:
+    """Returns all n-grams of `order` words, with repeats, from left to right."""
+    return list(zip(*(words[start:] for start in range(order)), strict=False))
 
 
 def first_words(text: str, count: int) -> str:
-    """Returns the beginning of a text, up to and including its `count`-th word by `UnicodeTokenizer`."""
+    """Returns the beginning of a text, up to and including its `count`-th word by `unicode_words`."""
     end = 0
     for num_words, (_, word_end) in enumerate(_spans(text), start=1):
         if num_words > count:

@@ -14,7 +14,7 @@ from rouge_score.scoring import BootstrapAggregator
 
 from seq2seq.metrics import ROUGE_METRICS, MetricsConfig, score, statistics
 from seq2seq.metrics.baselines import rouge_1_2_f1
-from seq2seq.metrics.rouge import DefaultTokenizer
+from seq2seq.metrics.rouge import default_tokenizer
 
 TEXT = "The a man Woman rides bikes, horse's over (quickly) green-red 3.5 hills; and then STOPS. Straße für"
 WORDS = TEXT.split()
@@ -153,9 +153,9 @@ def test_rouge_aggregator(thousand):
 
 
 def test_oracle_maximises_what_the_package_counts(thousand):
-    tokenizer = DefaultTokenizer(stem=True)
+    tokenize = default_tokenizer(stem=True)
     scorer = RougeScorer(["rouge1", "rouge2"], use_stemmer=True)
     for hyp, references in zip(thousand[0][:100], thousand[1][:100], strict=True):
         scores = scorer.score(references[0], hyp)
-        ours = rouge_1_2_f1(tokenizer.tokenize(hyp), tokenizer.tokenize(references[0]))
+        ours = rouge_1_2_f1(tokenize(hyp), tokenize(references[0]))
         assert ours == pytest.approx(scores["rouge1"].fmeasure + scores["rouge2"].fmeasure, abs=1e-12)

@@ -5,9 +5,8 @@ import pytest
 
 from seq2seq.metrics import MetricsConfig
 from seq2seq.metrics.baselines import baseline_texts, lead, oracle, rouge_1_2_f1
-from seq2seq.metrics.words import UnicodeTokenizer
+from seq2seq.metrics.words import unicode_words
 
-TOKENIZER = UnicodeTokenizer()
 SOURCE = "Hi Ann,\nThe meeting has moved. See you at 9 a.m. on Monday!\nThanks"
 
 
@@ -26,24 +25,24 @@ def test_lead(sentences, words, text):
 
 
 def test_oracle_by_hand():
-    assert oracle(SOURCE, ["meeting has moved"], TOKENIZER) == "The meeting has moved."
-    assert oracle(SOURCE, ["meeting moved to Monday, Ann"], TOKENIZER) == "Hi Ann,\nThe meeting has moved."
-    assert oracle(SOURCE, ["nothing in common"], TOKENIZER) == ""
-    assert oracle("", ["a"], TOKENIZER) == ""
-    assert oracle(SOURCE, [""], TOKENIZER) == ""
-    assert oracle("今天很好。我们去公园。", ["去公园"], TOKENIZER) == "我们去公园。"
+    assert oracle(SOURCE, ["meeting has moved"], unicode_words) == "The meeting has moved."
+    assert oracle(SOURCE, ["meeting moved to Monday, Ann"], unicode_words) == "Hi Ann,\nThe meeting has moved."
+    assert oracle(SOURCE, ["nothing in common"], unicode_words) == ""
+    assert oracle("", ["a"], unicode_words) == ""
+    assert oracle(SOURCE, [""], unicode_words) == ""
+    assert oracle("今天很好。我们去公园。", ["去公园"], unicode_words) == "我们去公园。"
 
 
 def test_oracle_takes_the_first_of_references_that_are_matched_equally():
-    assert oracle("Go on. Stay here.", ["go on", "stay here"], TOKENIZER) == "Go on."
+    assert oracle("Go on. Stay here.", ["go on", "stay here"], unicode_words) == "Go on."
 
 
 def test_oracle_takes_the_reference_that_is_matched_best():
-    assert oracle(SOURCE, ["see Ann", "the meeting has moved"], TOKENIZER) == "The meeting has moved."
+    assert oracle(SOURCE, ["see Ann", "the meeting has moved"], unicode_words) == "The meeting has moved."
 
 
 def value(text, reference):
-    return rouge_1_2_f1(TOKENIZER.tokenize(text), TOKENIZER.tokenize(reference))
+    return rouge_1_2_f1(unicode_words(text), unicode_words(reference))
 
 
 def test_oracle_lies_between_the_best_sentence_and_the_best_subset():
@@ -52,7 +51,7 @@ def test_oracle_lies_between_the_best_sentence_and_the_best_subset():
     for _ in range(150):
         lines = [" ".join(rng.choices("abcdefgh", k=rng.randint(1, 5))) for _ in range(rng.randint(1, 6))]
         reference = " ".join(rng.choices("abcdefgh", k=rng.randint(1, 8)))
-        chosen = value(oracle("\n".join(lines), [reference], TOKENIZER), reference)
+        chosen = value(oracle("\n".join(lines), [reference], unicode_words), reference)
         subsets = (c for size in range(1, len(lines) + 1) for c in itertools.combinations(lines, size))
         best = max(value("\n".join(subset), reference) for subset in subsets)
         assert max(value(line, reference) for line in lines) <= chosen <= best
@@ -61,7 +60,7 @@ def test_oracle_lies_between_the_best_sentence_and_the_best_subset():
 
 
 def test_chosen_sentences_keep_their_order():
-    assert oracle("x y.\na b.\nc d e.\nz", ["c d e a b"], TOKENIZER) == "a b.\nc d e."
+    assert oracle("x y.\na b.\nc d e.\nz", ["c d e a b"], unicode_words) == "a b.\nc d e."
 
 
 def test_only_what_is_configured_is_made():

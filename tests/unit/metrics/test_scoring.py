@@ -103,25 +103,24 @@ def test_stemming_is_for_english(language, stem):
     ("language", "tokenizer"),
     [(None, "13a"), ("de", "13a"), ("zh", "zh"), ("zh_CN", "zh"), ("zho_Hans", "zh"), ("th", "char")],
 )
-def testbleu_tokenizer_by_language(language, tokenizer):
+def test_bleu_tokenizer_by_language(language, tokenizer):
     signature = str(compute(HYPS, REFS, language=language, names=["bleu"], bootstrap=0)["bleu"].signature)
     assert f"tok:{tokenizer}|" in signature
 
 
 def test_missing_analyser_warns_once_and_counts_characters(monkeypatch, caplog):
     monkeypatch.setattr(bleu.importlib.util, "find_spec", lambda name: None)
-    bleu.bleu_tokenizer.cache_clear()
+    bleu.warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             result = compute(["日本語です"], [["日本語です"]], language="ja", names=["bleu"], bootstrap=0)
-    bleu.bleu_tokenizer.cache_clear()
     assert "tok:char" in str(result["bleu"].signature)
     assert len(caplog.records) == 1
     assert "sacrebleu[ja]" in caplog.text
 
 
 def test_ter_of_long_texts_is_warned_of_once(caplog):
-    bleu.warn_of_slow_ter.cache_clear()
+    bleu.warn_once.cache_clear()
     text = " ".join(f"w{i}" for i in range(80))
     with caplog.at_level(logging.WARNING):
         compute(["short"], [[text]], names=["ter"], bootstrap=0)
@@ -205,7 +204,7 @@ def test_signatures_name_the_version_of_rules_that_are_our_own():
 
 
 def test_outputs_in_one_line_against_several_sentences_are_warned_of_once(caplog):
-    rouge.warn_of_unsplit_sentences.cache_clear()
+    rouge.warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         compute(["aa bb"], [["aa. bb"]], names=["rougeLsum"], bootstrap=0, rouge_split=RougeSplit.sentences)
         compute(["aa bb"], [["aa. bb"]], names=["rougeL"], bootstrap=0)
