@@ -48,7 +48,8 @@ def write_store(
         encoder = _Encoder(writer, tokenizers, data, training=training)
         # SentencePiece releases the GIL: worker threads encode one chunk each while this thread reads and writes.
         tasks = (encoder.encode_task(chunk) for chunk in _chunks(examples))
-        for examples_and_ids in _run_in_order(tasks, num_threads=min(_available_cores(), _MAX_THREADS)):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        for examples_and_ids in _run_in_order(tasks, num_threads=min(cores, _MAX_THREADS)):
             encoder.add(*examples_and_ids)
         encoder.finish()
 
@@ -66,12 +67,6 @@ def _run_in_order(tasks: Iterable[Callable[[], R]], *, num_threads: int) -> Iter
             yield futures.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:

@@ -171,14 +171,12 @@ class _Split:
         key: config key of the corpus section.
         corpus: the corpus section.
         data: the enclosing data section.
-        root: folder that relative paths are resolved against.
         files: the files by config key.
     """
 
     key: str
     corpus: CorpusConfig
     data: DataConfig
-    root: Path
     files: dict[str, FileState]
 
     @property
@@ -197,19 +195,19 @@ class _Split:
 
     def examples(self) -> Iterator[Example]:
         """Reads all examples; each call reads the files again and checks that they have not changed."""
-        yield from read_examples(self.corpus, self.root, self.key, errors=self.data.encoding_errors)
+        yield from read_examples(self.corpus, resolve_root(self.data.root), self.key, errors=self.data.encoding_errors)
         for state in self.files.values():
             state.check_unchanged()
 
 
 def _hash_splits(data: DataConfig, cache_root: Path) -> dict[str, _Split]:
     """Hashes the files of all corpora; returns the splits by name, as `DataConfig.corpora`."""
-    root, cache = resolve_root(data.root), cache_root / "hashes.json"
+    cache = cache_root / "hashes.json"
     splits = {}
     for name, corpus in data.corpora().items():
-        paths = corpus_files(corpus, root, f"data.{name}")
+        paths = corpus_files(corpus, resolve_root(data.root), f"data.{name}")
         files = {key: file_state(path, f"{key}={path}", cache) for key, path in paths.items()}
-        splits[name] = _Split(f"data.{name}", corpus, data, root, files)
+        splits[name] = _Split(f"data.{name}", corpus, data, files)
     return splits
 
 

@@ -9,7 +9,6 @@ stripped.
 import gzip
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
 
@@ -75,16 +74,10 @@ def read_lines(path: Path, *, errors: str = "strict") -> Iterator[str]:
             ``.gz``, or named ``.gz`` but not gzip or truncated.
     """
     check_readable(path)
-    with _as_user_errors(path), open(path, "rb") as file:
-        stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-        yield from decode_lines(stream, str(path), errors=errors)
-
-
-@contextmanager
-def _as_user_errors(path: Path) -> Iterator[None]:
-    """Converts errors of opening, reading or decompressing a file to UserError."""
     try:
-        yield
+        with open(path, "rb") as file:
+            stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+            yield from decode_lines(stream, str(path), errors=errors)
     except gzip.BadGzipFile as error:
         raise UserError(
             f"{path}: its name ends in .gz, but it is not a gzip file or is damaged ({error}). "

@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from seq2seq.config import saved
 from seq2seq.config.commands import CheckFormat
 from seq2seq.config.schema import Config
-from seq2seq.data.corpus import read_examples, resolve_root
+from seq2seq.data.corpus import CorpusConfig, DataConfig, read_examples, resolve_root
 from seq2seq.data.prepare import PreparedData, file_fingerprints, is_prepared, prepare
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.pipeline.existing_run import objective_if_complete, require_same_config, require_same_content
@@ -22,7 +23,6 @@ from seq2seq.preflight.corpus_quality import Corpus, measure, survey
 from seq2seq.preflight.diagnostics import Diagnostic, Severity, quality_diagnostics, split_diagnostics
 from seq2seq.preflight.dry_run import dry_run
 from seq2seq.preflight.report import PreflightReport, resource_diagnostics, to_dict, to_text
-from seq2seq.preflight.subsample import subsampled
 from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.folder import RunFolder
 from seq2seq.runs.provenance import provenance
@@ -76,6 +76,10 @@ def _inspect(config: Config, folder: RunFolder, *, command: str, scratch: Path) 
     )
     diagnostics += _unwritable_folders(config, folder)
     diagnostics += [Diagnostic(Severity.warning, line.partition("=")[0], line) for line in saved.unused_keys(config)]
+    if config.trainer.overfit_batches is not None:
+        message = f"training sees no more than the first {config.trainer.overfit_batches} micro-batches, in each epoch"
+        fix = "set it to null, unless you are debugging"
+        diagnostics.append(Diagnostic(Severity.note, "trainer.overfit_batches", message, fix))
     resumes, tokenizers = False, None
     with _reported(diagnostics, "name"):
         state, resumes = folder_state(config, folder)
@@ -104,7 +108,7 @@ def _inspect(config: Config, folder: RunFolder, *, command: str, scratch: Path) 
             config,
             prepared,
             free_bytes=free_bytes,
-            subsampling=report.subsampled,
+            subsampling=report.subsampled if config.trainer.overfit_batches is None else 1,
             load_pretrained=not resumes,
         )
         diagnostics += resource_diagnostics(config.trainer, report)
@@ -186,7 +190,7 @@ def _prepare(config: Config, report: PreflightReport, scratch: Path, *, tokenize
     settings: dict[str, Any] = {"seed": config.seed, "tokenizers": tokenizers}
     if num_pairs > _MAX_UNPREPARED_PAIRS and not is_prepared(data, config.tokenizer, cache_root=cache, **settings):
         report.subsampled = -(-num_pairs // _SUBSAMPLED_PAIRS)
-        data, cache = subsampled(data, scratch, every=report.subsampled), scratch / "cache"
+        data, cache = subsample(data, scratch, every=report.subsampled), scratch / "cache"
         note = (
             f"{num_pairs:,} pairs are not prepared yet: lengths and speed are estimated from every "
             f"{report.subsampled}th of them"
@@ -202,3 +206,19 @@ def _prepare(config: Config, report: PreflightReport, scratch: Path, *, tokenize
         stored = sum(path.stat().st_size for path in prepared.train.folder.iterdir())
         report.cached_bytes = stored * report.subsampled
     return prepared
+
+
+def subsample(data: DataConfig, folder: Path, *, every: int) -> DataConfig:
+    """Writes every n-th training pair as JSON Lines and returns the same data section with that training set.
+
+    Args:
+        data: The section of the whole data.
+        folder: Receives the file.
+        every: n.
+    """
+    path = folder.absolute() / "train.jsonl"
+    examples = read_examples(data.train, resolve_root(data.root), "data.train", errors=data.encoding_errors)
+    with path.open("w", encoding="utf-8") as file:
+        for example in islice(examples, 0, None, every):
+            file.write(json.dumps({"source": example.source, "target": example.target}) + "\n")
+    return replace(data, train=CorpusConfig(path=str(path)))

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seq2seq.data.corpus import Example
+from seq2seq.data.filters import isin_sorted
 from seq2seq.data.ragged import IntArray
 from seq2seq.preflight.language_id import SideClassifier, SideCounts, script_of
 from seq2seq.tokenizers.training_sample import reservoir_sample
@@ -152,20 +153,24 @@ def measure(corpora: dict[str, Corpus]) -> dict[str, Quality]:
     """Computes the quality of each corpus; the others are compared with the one named ``train``."""
     train = corpora["train"]
     classifier = SideClassifier(train.sample)
-    hashes = np.sort(train.pairs[train.filled]), np.sort(train.source[train.filled])
-    return {name: _measure(corpus, classifier, None if corpus is train else hashes) for name, corpus in corpora.items()}
+    known = np.sort(train.pairs[train.filled]), np.sort(train.source[train.filled])
+    nothing = train.pairs[:0], train.source[:0]
+    return {
+        name: _measure(corpus, classifier, *(nothing if corpus is train else known), is_training=corpus is train)
+        for name, corpus in corpora.items()
+    }
 
 
-def _measure(corpus: Corpus, classifier: SideClassifier, train_hashes: tuple[IntArray, IntArray] | None) -> Quality:
-    """``train_hashes``: sorted hashes of the training pairs and sources; None for the training corpus itself."""
+def _measure(
+    corpus: Corpus, classifier: SideClassifier, known_pairs: IntArray, known_sources: IntArray, *, is_training: bool
+) -> Quality:
+    """``known_pairs``, ``known_sources``: sorted hashes of what must not occur in the corpus."""
     filled = corpus.filled
-    side_counts = classifier.classify(corpus.sample, leave_one_out=train_hashes is None, max_listed=_MAX_LISTED)
-    leaked, leaked_sources = PairMatches(), PairMatches()
-    if train_hashes is not None:
-        leaked = _matches(filled & _isin_sorted(corpus.pairs, train_hashes[0]))
-        leaked_sources = _matches(filled & _isin_sorted(corpus.source, train_hashes[1]))
+    side_counts = classifier.classify(corpus.sample, leave_one_out=is_training, max_listed=_MAX_LISTED)
     lengths = np.maximum(corpus.source_chars, corpus.target_chars)
-    longest = int(lengths.argmax()) if len(lengths) else 0
+    longest = int(lengths.argmax())
+    source_logs, target_logs = (np.log1p(n.astype(np.float64)) for n in (corpus.source_chars, corpus.target_chars))
+    enough = len(corpus) >= _MIN_PAIRS
     return Quality(
         pairs=len(corpus),
         filled=int(filled.sum()),
@@ -173,12 +178,12 @@ def _measure(corpus: Corpus, classifier: SideClassifier, train_hashes: tuple[Int
         repeated=_repeated(corpus.pairs[filled]),
         repeated_sources=_repeated(corpus.source[filled]),
         repeated_targets=_repeated(corpus.target[filled]),
-        leaked=leaked,
-        leaked_sources=leaked_sources,
+        leaked=_matches(filled & isin_sorted(corpus.pairs, known_pairs)),
+        leaked_sources=_matches(filled & isin_sorted(corpus.source, known_sources)),
         outliers=_outliers(corpus),
-        longest=(longest + 1, int(lengths[longest]) if len(lengths) else 0),
-        correlation=_correlation(corpus),
-        shift=_shift(corpus),
+        longest=(longest + 1, int(lengths[longest])),
+        correlation=float(_correlations(source_logs[None], target_logs[None])[0]) if enough else None,
+        shift=_shift(source_logs, target_logs) if enough else None,
         sampled=len(corpus.sample),
         scripts={
             "source": _shares(script_of(source) for source, _ in corpus.sample),
@@ -192,14 +197,6 @@ def _measure(corpus: Corpus, classifier: SideClassifier, train_hashes: tuple[Int
 def _matches(mask: npt.NDArray[np.bool_]) -> PairMatches:
     indices = np.flatnonzero(mask)
     return PairMatches(len(indices), (indices[:_MAX_LISTED] + 1).tolist())
-
-
-def _isin_sorted(values: IntArray, ordered: IntArray) -> npt.NDArray[np.bool_]:
-    """Mask [N] of the values that a sorted array contains."""
-    if not len(ordered):
-        return np.zeros(len(values), dtype=bool)
-    indices = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
-    return np.asarray(ordered[indices] == values)
 
 
 def _repeated(hashes: IntArray) -> int:
@@ -224,28 +221,14 @@ def _outliers(corpus: Corpus) -> PairMatches:
     return _matches(filled & (off > max(12 * float(np.median(off[filled])), math.log(10))))
 
 
-def _log_lengths(corpus: Corpus) -> tuple[Floats, Floats]:
-    return np.log1p(corpus.source_chars.astype(np.float64)), np.log1p(corpus.target_chars.astype(np.float64))
-
-
-def _correlation(corpus: Corpus) -> float | None:
-    if len(corpus) < _MIN_PAIRS:
-        return None
-    source, target = _log_lengths(corpus)
-    return float(_correlations(source[None], target[None])[0])
-
-
-def _shift(corpus: Corpus) -> Shift | None:
-    """Looks for blocks of pairs whose lengths fit clearly better with one side moved by a few lines.
+def _shift(source: Floats, target: Floats) -> Shift | None:
+    """Looks for blocks of pairs whose log lengths [N] fit clearly better with one side moved by a few lines.
 
     The lengths of a text and of its translation or summary are correlated (Gale and Church, 1993, section 3); those
     of neighbouring pairs are not.
     """
-    if len(corpus) < _MIN_PAIRS:
-        return None
-    source, target = _log_lengths(corpus)
-    size = min(_BLOCK, len(corpus))
-    blocks = len(corpus) // size
+    size = min(_BLOCK, len(source))
+    blocks = len(source) // size
     rows = source[: blocks * size].reshape(blocks, size)
     correlations = np.stack(
         [
@@ -258,7 +241,7 @@ def _shift(corpus: Corpus) -> Shift | None:
     if not len(shifted):
         return None
     offsets = Counter(correlations[1:].argmax(axis=0)[shifted].tolist())
-    last = len(corpus) if shifted[-1] == blocks - 1 else int(shifted[-1] + 1) * size
+    last = len(source) if shifted[-1] == blocks - 1 else int(shifted[-1] + 1) * size
     return Shift(int(shifted[0]) * size + 1, last, len(shifted) * size, _OFFSETS[offsets.most_common(1)[0][0]])
 
 

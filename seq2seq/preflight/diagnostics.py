@@ -7,7 +7,7 @@ from enum import Enum
 from seq2seq.data.corpus import DataConfig
 from seq2seq.data.report import SideReport, SplitReport
 from seq2seq.metrics.languages import primary_language
-from seq2seq.preflight.corpus_quality import PairMatches, Quality
+from seq2seq.preflight.corpus_quality import Quality
 
 # Shares at which a diagnostic is reported; those of languages allow for names, quotations and numbers.
 _FEW, _SOME, _MANY, _MOST = 0.01, 0.05, 0.1, 0.5
@@ -90,9 +90,8 @@ def _share(count: int, whole: int, what: str = "pairs") -> str:
     return f"{count:,} of {whole:,} {what} ({count / max(whole, 1):.1%})"
 
 
-def _first_numbers(pairs: PairMatches | list[int]) -> str:
+def _first_numbers(numbers: list[int]) -> str:
     """Lists the numbers of the first pairs; in text files they are line numbers."""
-    numbers = pairs.first if isinstance(pairs, PairMatches) else pairs
     return f"the first are {', '.join(map(str, numbers))}" if len(numbers) > 1 else f"number {numbers[0]}"
 
 
@@ -121,7 +120,7 @@ def _alignment(key: str, quality: Quality, data: DataConfig) -> Iterator[Diagnos
             Severity.warning if quality.outliers.count >= _FEW * quality.filled else Severity.note,
             key,
             f"{_share(quality.outliers.count, quality.filled)} have an unusual length ratio; "
-            f"{_first_numbers(quality.outliers)}",
+            f"{_first_numbers(quality.outliers.first)}",
             "inspect them; data.max_length_ratio drops such pairs" if key == "data.train" else "inspect them",
         )
 
@@ -135,8 +134,7 @@ def _translates(data: DataConfig) -> bool:
 def _sides(key: str, quality: Quality, data: DataConfig) -> Iterator[Diagnostic]:
     """Finds swapped pairs and texts in the wrong language, by the words of the training set."""
     counts, sampled = quality.side_counts, quality.sampled
-    one_language = data.source_language is not None and data.source_language == data.target_language
-    if one_language:
+    if data.source_language is not None and data.source_language == data.target_language:
         return
     if counts.swapped >= _MOST * sampled and key != "data.train":
         yield Diagnostic(
@@ -200,7 +198,7 @@ def _copies(key: str, quality: Quality, data: DataConfig) -> Iterator[Diagnostic
     yield Diagnostic(
         Severity.error if share >= _MOST else Severity.warning if share >= _SOME else Severity.note,
         key,
-        f"source and target are the same in {_share(same.count, quality.filled)}; {_first_numbers(same)}",
+        f"source and target are the same in {_share(same.count, quality.filled)}; {_first_numbers(same.first)}",
         "data.drop_identical=true drops them" if key == "data.train" and share < _MOST else f"give {key} its targets",
     )
 
@@ -215,13 +213,15 @@ def _repetition(key: str, quality: Quality, data: DataConfig) -> Iterator[Diagno
             f"{_share(pairs, filled)} are duplicates",
             "data.drop_duplicates=true keeps the first of each",
         )
-    for side, repeated in (("source", quality.repeated_sources), ("target", quality.repeated_targets)):
+    for side, repeated, effect in (
+        ("source", quality.repeated_sources, "target: no model can tell which is meant"),
+        ("target", quality.repeated_targets, "source: models learn to prefer such targets"),
+    ):
         others = repeated - pairs
         if others >= _MANY * filled:
-            effect = "no model can tell which is meant" if side == "source" else "models learn to prefer such targets"
-            other = "target" if side == "source" else "source"
-            message = f"{_share(others, filled)} repeat a {side} with another {other}: {effect}"
-            yield Diagnostic(Severity.note, f"{key}.{side}", message)
+            yield Diagnostic(
+                Severity.note, f"{key}.{side}", f"{_share(others, filled)} repeat a {side} with another {effect}"
+            )
 
 
 def _leakage(key: str, quality: Quality) -> Iterator[Diagnostic]:
@@ -233,7 +233,7 @@ def _leakage(key: str, quality: Quality) -> Iterator[Diagnostic]:
             Severity.warning,
             key,
             f"{_share(pairs.count, quality.filled)} are in data.train too, which inflates the scores; "
-            f"{_first_numbers(pairs)}",
+            f"{_first_numbers(pairs.first)}",
             fix,
         )
     others = sources.count - pairs.count
@@ -244,7 +244,7 @@ def _leakage(key: str, quality: Quality) -> Iterator[Diagnostic]:
         yield Diagnostic(
             Severity.warning if others >= _FEW * quality.filled else Severity.note,
             key,
-            f"{message}; {_first_numbers(sources)}",
+            f"{message}; {_first_numbers(sources.first)}",
             fix,
         )
 
@@ -260,8 +260,12 @@ def split_diagnostics(splits: Mapping[str, SplitReport]) -> Iterator[Diagnostic]
             )
             continue
         if split.kept < _MOST * split.read:
-            message = f"only {_share(split.kept, split.read)} are left: {reasons}"
-            yield Diagnostic(Severity.warning, key, message, "check the filters in the data section")
+            yield Diagnostic(
+                Severity.warning,
+                key,
+                f"only {_share(split.kept, split.read)} are left: {reasons}",
+                "check the filters in the data section",
+            )
         if name == "train":
             yield from (Diagnostic(Severity.warning, key, line.removeprefix("warning: ")) for line in split.warnings())
         for side in ("source", "target"):

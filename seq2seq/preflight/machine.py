@@ -32,11 +32,11 @@ def _read_int(path: Path) -> int | None:
 
 def gpus() -> list[dict[str, Any]]:
     """Returns the name, bytes of memory and free bytes of each GPU."""
-    found = []
-    for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
-        found.append({"name": torch.cuda.get_device_name(index), "memory": total, "free": free})
-    return found
+    memory = map(torch.cuda.mem_get_info, range(torch.cuda.device_count()))
+    return [
+        {"name": torch.cuda.get_device_name(index), "memory": total, "free": free}
+        for index, (free, total) in enumerate(memory)
+    ]
 
 
 def free_disk(path: Path) -> int:
@@ -61,6 +61,4 @@ def write_error(path: Path) -> str | None:
 def _nearest_existing(path: Path) -> Path:
     """Returns the path, or the nearest folder above it that exists."""
     path = path.absolute()
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
+    return next(folder for folder in (path, *path.parents) if folder.exists())

@@ -114,16 +114,27 @@ def resource_diagnostics(trainer: TrainerConfig, report: PreflightReport) -> Ite
     memory, speed = report.dry_run.memory, report.dry_run.speed
     fix = f"lower trainer.batch_tokens={trainer.batch_tokens}, and raise trainer.accumulate by the same factor"
     if memory.needed_bytes > memory.free_bytes:
-        message = f"training needs about {_bytes(memory.needed_bytes)} of memory, {_bytes(memory.free_bytes)} are free"
-        yield Diagnostic(Severity.error, "trainer.batch_tokens", message, fix)
-    elif memory.splits:
-        message = f"the largest batches do not fit into {_bytes(memory.free_bytes)} of memory and would be split"
-        yield Diagnostic(Severity.warning, "trainer.batch_tokens", message, fix)
-    elif memory.needed_bytes > _TIGHT * memory.free_bytes:
-        message = (
-            f"the peak memory, {_bytes(memory.needed_bytes)}, is close to the {_bytes(memory.free_bytes)} that are free"
+        yield Diagnostic(
+            Severity.error,
+            "trainer.batch_tokens",
+            f"training needs about {_bytes(memory.needed_bytes)} of memory, {_bytes(memory.free_bytes)} are free",
+            fix,
         )
-        yield Diagnostic(Severity.warning, "trainer.batch_tokens", message, fix)
+    elif memory.splits:
+        yield Diagnostic(
+            Severity.warning,
+            "trainer.batch_tokens",
+            f"the largest batches do not fit into {_bytes(memory.free_bytes)} of memory and would be split",
+            fix,
+        )
+    elif memory.needed_bytes > _TIGHT * memory.free_bytes:
+        yield Diagnostic(
+            Severity.warning,
+            "trainer.batch_tokens",
+            f"the peak memory, {_bytes(memory.needed_bytes)}, is close to the {_bytes(memory.free_bytes)} "
+            "that are free",
+            fix,
+        )
     if speed is None:
         return
     plan = budget(trainer, speed)
@@ -137,13 +148,19 @@ def resource_diagnostics(trainer: TrainerConfig, report: PreflightReport) -> Ite
             f"{_max_checkpoints(trainer)} checkpoints",
         )
     if plan.steps is not None and trainer.eval_every > plan.steps:
-        message = (
-            f"the run of {plan.steps:,} steps is evaluated only at its end (trainer.eval_every={trainer.eval_every:,})"
+        yield Diagnostic(
+            Severity.note,
+            "trainer.eval_every",
+            f"the run of {plan.steps:,} steps is evaluated only at its end (trainer.eval_every={trainer.eval_every:,})",
+            "lower trainer.eval_every",
         )
-        yield Diagnostic(Severity.note, "trainer.eval_every", message, "lower trainer.eval_every")
     if plan.epochs is not None and plan.epochs < 1:
-        message = f"the run of {plan.steps:,} steps sees only {plan.epochs:.0%} of the training data"
-        yield Diagnostic(Severity.note, "trainer.max_steps", message, "raise trainer.max_steps")
+        yield Diagnostic(
+            Severity.note,
+            "trainer.max_steps",
+            f"the run of {plan.steps:,} steps sees only {plan.epochs:.0%} of the training data",
+            "raise trainer.max_steps",
+        )
     if trainer.compile:
         yield Diagnostic(Severity.note, "trainer.compile", "the speed was measured without compiling")
 
@@ -281,8 +298,7 @@ def _by_severity(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
 
 
 def _bytes(count: float) -> str:
-    unit = "MiB" if count < 2**30 else "GiB"
-    return f"{count / (2**20 if unit == 'MiB' else 2**30):,.1f} {unit}"
+    return f"{count / 2**20:,.1f} MiB" if count < 2**30 else f"{count / 2**30:,.1f} GiB"
 
 
 def _seconds(seconds: float) -> str:

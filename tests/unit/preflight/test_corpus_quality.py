@@ -4,9 +4,8 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from seq2seq.data.corpus import CorpusConfig, DataConfig, Example, read_examples
+from seq2seq.data.corpus import Example
 from seq2seq.preflight.corpus_quality import Quality, measure, survey
-from seq2seq.preflight.subsample import subsampled
 
 
 def examples(pairs: Iterable[tuple[str, str]]) -> list[Example]:
@@ -107,16 +106,3 @@ def test_the_sample_is_even_in_order_and_the_same_each_time() -> None:
     tenths = np.histogram(corpus.sample_indices, bins=10, range=(0, 20_000))[0]
     assert np.all(np.abs(tenths - 200) < 60)  # four standard deviations of a binomial count
     assert survey(examples(numbered(20_000)), sample=2000).sample_indices == corpus.sample_indices
-
-
-def test_a_subsampled_corpus_has_every_nth_pair(tmp_path) -> None:
-    (tmp_path / "a.en").write_text("".join(f"line {i}\n" for i in range(10)))
-    (tmp_path / "a.de").write_text("".join(f"Zeile\u2028{i}\n" for i in range(10)), encoding="utf-8")
-    data = DataConfig(root=str(tmp_path), train=CorpusConfig(source="a.en", target="a.de"))
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    some = subsampled(data, scratch, every=4)
-    assert [(e.source, e.target) for e in read_examples(some.train, tmp_path, "data.train")] == [
-        (f"line {i}", f"Zeile\u2028{i}") for i in (0, 4, 8)
-    ]
-    assert some.valid == data.valid
