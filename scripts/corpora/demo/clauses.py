@@ -14,7 +14,7 @@ from demo.grammar import (
     noun_phrase,
     pronoun,
 )
-from demo.lexicon import ADJECTIVE_KIND, ADJECTIVES, NOUNS, PEOPLE, RELATED, UNIQUE, Noun
+from demo.lexicon import NOUNS, PEOPLE, RELATED, UNIQUE, Noun, adjectives
 from demo.settings import CITIES, DAYS, FEMALE, MALE, MONTHS, PLACES, Adverbial, number_words
 from demo.verbs import (
     BE,
@@ -28,10 +28,6 @@ from demo.verbs import (
     TRANSITIVE,
     Verb,
 )
-
-_BY_KIND: dict[str, list[Noun]] = {}
-for _noun in NOUNS:
-    _BY_KIND.setdefault(_noun.kind, []).append(_noun)
 
 
 def _adverbials(table: str) -> list[Adverbial]:
@@ -64,11 +60,6 @@ class Grammar:
         """Returns True with the given probability."""
         return self.random.random() < probability
 
-    @property
-    def supports(self) -> list[Noun]:
-        """Furniture that something can lie on or under."""
-        return _BY_KIND["furniture"]
-
     # Phrases
 
     def person_name(self) -> Phrase:
@@ -78,20 +69,19 @@ class Grammar:
 
     def noun(self, *kinds: str) -> Noun:
         """Draws a noun of the given kinds, uniformly."""
-        return self.choice([noun for kind in kinds for noun in _BY_KIND[kind]])
+        return self.choice([noun for kind in kinds for noun in NOUNS[kind]])
 
     def described(
         self, noun: Noun, *, determiners: str = "the a my", negated: bool = False, plain: float = 0.6
     ) -> Phrase:
         """Draws a noun phrase with determiner and number, without adjective with probability `plain`."""
-        adjectives = ADJECTIVES[ADJECTIVE_KIND.get(noun.kind, "thing")]
-        adjective = None if self.chance(plain) else self.choice(adjectives)
+        adjective = None if self.chance(plain) else self.choice(adjectives(noun.kind))
         if noun.kind == "drink":
             return noun_phrase(noun, self.choice(("", "", "the")), adjective, negated=negated)
         determiner = self.choice(determiners.split())
         if determiner == "my":
             determiner = self.choice(POSSESSIVE_WORDS)
-        single = determiner in ("a", "this", "every") or noun.english in UNIQUE
+        single = determiner in ("a", "this") or noun.english in UNIQUE
         plural = determiner in ("these", "") or (not single and self.chance(0.2))
         if negated and determiner == "a" and self.chance(0.3):
             determiner, plural = "", True
@@ -99,9 +89,7 @@ class Grammar:
 
     def person(self, *, names: float = 0.45) -> Phrase:
         """Draws a person: a name with probability `names`, or a described person."""
-        if self.chance(names):
-            return self.person_name()
-        return self.someone(self.noun(*PEOPLE))
+        return self.person_name() if self.chance(names) else self.someone(self.noun(*PEOPLE))
 
     def someone(self, noun: Noun) -> Phrase:
         """Draws the description of a person: my uncle, the policeman."""
@@ -175,8 +163,7 @@ class Grammar:
             tense = "past"
         if tense == "modal":
             modal = self.choice([m for m in MODALS if not clause.negated or m.may_be_negated])
-        clause = replace(clause, tense=tense, modal=modal)
-        return self.timed(clause)
+        return self.timed(replace(clause, tense=tense, modal=modal))
 
     def timed(self, clause: Clause) -> Clause:
         """Adds a time or frequency that fits the tense."""
@@ -185,12 +172,10 @@ class Grammar:
             if clause.negated or self.chance(0.4):
                 return replace(clause, time=self.choice(_HABIT), fronted=self.chance(0.2))
             return replace(clause, frequency=self.choice(_FREQUENCY))
-        if tense == "present":
-            return clause
         if tense == "perfect":
-            if clause.negated or not all(phrase.definite for phrase, _ in clause.objects):
-                return clause
-            return replace(clause, frequency=_ALREADY) if self.chance(0.5) else clause
+            definite = all(phrase.definite for phrase, _ in clause.objects)
+            already = definite and not clause.negated and self.chance(0.5)
+            return replace(clause, frequency=_ALREADY) if already else clause
         if verb.stative or self.chance(0.35):
             return clause
         times = {"progressive": _NOW, "past": _PAST, "future": _FUTURE, "modal": [*_FUTURE, _NOW[1]]}[tense]
@@ -204,8 +189,8 @@ class Grammar:
     def transitive(self, subject: Phrase, *, negated: bool = False) -> Clause:
         """Someone does something to someone or something."""
         verb = self.choice(TRANSITIVE)
-        clause = Clause(subject, verb, "present", ((self.object(verb, negated=negated), verb.case),))
-        return self.tensed(replace(clause, negated=negated))
+        thing = self.object(verb, negated=negated)
+        return self.tensed(Clause(subject, verb, "present", ((thing, verb.case),), negated=negated))
 
     def ditransitive(self, subject: Phrase) -> Clause:
         """Someone gives someone something; in English the receiver comes first."""
@@ -245,15 +230,12 @@ class Grammar:
 
     def state(self, subject: Phrase, *, negated: bool = False) -> Clause:
         """Someone is tired."""
-        adjective = self.choice(ADJECTIVES["state"])
-        tense = self.choice(("present", "past"))
-        complement = Adverbial(adjective.english, adjective.german)
-        return Clause(subject, BE, tense, complement=complement, negated=negated)
+        clause = self.quality(subject, "state", negated=negated)
+        return replace(clause, tense=self.choice(("present", "past")))
 
     def quality(self, phrase: Phrase, kind: str, *, tense: str = "present", negated: bool = False) -> Clause:
         """Something is old."""
-        adjective = self.choice(ADJECTIVES[ADJECTIVE_KIND.get(kind, "thing")])
-        return Clause(phrase, BE, tense, complement=Adverbial(adjective.english, adjective.german), negated=negated)
+        return Clause(phrase, BE, tense, complement=self.choice(adjectives(kind)), negated=negated)
 
     def weather(self) -> Clause:
         """It rains or snows."""

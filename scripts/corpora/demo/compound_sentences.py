@@ -5,18 +5,32 @@ Each function draws one sentence from the grammar; its docstring shows an exampl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from demo.clauses import Grammar
-from demo.grammar import Clause, finish, pronoun, pronoun_for, relative_pronoun
+from demo.grammar import Clause, pronoun, pronoun_for, relative_pronoun
 from demo.lexicon import PEOPLE
-from demo.simple_sentences import VERB_BY_BASE, Pair, statement
+from demo.simple_sentences import VERB_BY_BASE, Pair, sentence, statement
 from demo.verbs import TRANSITIVE
 
 _SCALES = (
     {"big", "small"}, {"old", "new"}, {"old", "young"}, {"expensive", "cheap"}, {"long", "short"},
     {"red", "blue", "green", "black", "white", "brown"},
 )  # fmt: skip
+
+
+def _draw(draw: Callable[[], Clause], accept: Callable[[Clause], bool]) -> Clause:
+    """Draws clauses until one is accepted, and returns it."""
+    return next(filter(accept, iter(draw, None)))
+
+
+def _untimed(clause: Clause, tense: str) -> Clause:
+    return replace(clause, tense=tense, modal=None, frequency=None, time=None, fronted=False)
+
+
+def _but(first: Clause, second: Clause) -> Pair:
+    return sentence(f"{first.english()}, but {second.english()}", f"{first.german()}, aber {second.german()}")
 
 
 def because(grammar: Grammar) -> Pair:
@@ -27,8 +41,9 @@ def because(grammar: Grammar) -> Pair:
     main = grammar.action(subject=subject, negated=grammar.chance(0.15))
     cause = grammar.reason(after, main)
     words = grammar.choice((("because", "weil"), ("because", "weil"), ("although", "obwohl")))
-    english = f"{main.english()} {words[0]} {cause.english()}"
-    return finish(english), finish(f"{main.german()}, {words[1]} {cause.german_final()}")
+    return sentence(
+        f"{main.english()} {words[0]} {cause.english()}", f"{main.german()}, {words[1]} {cause.german_final()}"
+    )
 
 
 def condition(grammar: Grammar) -> Pair:
@@ -38,17 +53,15 @@ def condition(grammar: Grammar) -> Pair:
         verb, german = grammar.choice((("rains", "regnet"), ("snows", "schneit")))
         english_if, german_if = f"it {verb}", f"es {german}"
     else:
-        clause = grammar.state(grammar.person(), negated=grammar.chance(0.2))
-        clause = replace(clause, tense="present")
+        clause = replace(grammar.state(grammar.person(), negated=grammar.chance(0.2)), tense="present")
         english_if, german_if = clause.english(), clause.german_final()
-    main = grammar.action(subject=who, negated=grammar.chance(0.2))
-    while main.verb.stative:
-        main = grammar.action(subject=who, negated=grammar.chance(0.2))
-    main = replace(main, tense="future", modal=None, frequency=None, time=None, fronted=False)
+    main = _draw(
+        lambda: grammar.action(subject=who, negated=grammar.chance(0.2)), lambda clause: not clause.verb.stative
+    )
+    main = _untimed(main, "future")
     if grammar.chance(0.5):
-        english = f"if {english_if}, {main.english()}"
-        return finish(english), finish(f"wenn {german_if}, {main.german_inverted()}")
-    return finish(f"{main.english()} if {english_if}"), finish(f"{main.german()}, wenn {german_if}")
+        return sentence(f"if {english_if}, {main.english()}", f"wenn {german_if}, {main.german_inverted()}")
+    return sentence(f"{main.english()} if {english_if}", f"{main.german()}, wenn {german_if}")
 
 
 def reported(grammar: Grammar) -> Pair:
@@ -63,8 +76,10 @@ def reported(grammar: Grammar) -> Pair:
     who = grammar.subject()
     said = replace(grammar.action(subject=grammar.person()), fronted=False)
     finite = dict(zip(("3sg", "1sg", "pl"), german, strict=True))[who.number]
-    english = f"{who.subject} {third if who.number == '3sg' else base} {said.english()}"
-    return finish(english), finish(f"{who.german['nom']} {finite}, dass {said.german_final()}")
+    return sentence(
+        f"{who.subject} {third if who.number == '3sg' else base} {said.english()}",
+        f"{who.german['nom']} {finite}, dass {said.german_final()}",
+    )
 
 
 def past_when(grammar: Grammar) -> Pair:
@@ -73,14 +88,14 @@ def past_when(grammar: Grammar) -> Pair:
     event = grammar.choice(events)
     who = grammar.person()
     german_event = event[2] if who.number == "pl" else event[1]
-    main = grammar.action(negated=False)
-    while main.verb.past == main.verb.base or main.verb.stative:
-        main = grammar.action(negated=False)
-    main = replace(main, tense="past", modal=None, frequency=None, time=None, fronted=False)
-    when_english = f"when {who.subject} {event[0]}"
-    return (
-        finish(f"{when_english}, {main.english()}"),
-        finish(f"als {who.german['nom']} {german_event}, {main.german_inverted()}"),
+    main = _draw(
+        lambda: grammar.action(negated=False),
+        lambda clause: clause.verb.past != clause.verb.base and not clause.verb.stative,
+    )
+    main = _untimed(main, "past")
+    return sentence(
+        f"when {who.subject} {event[0]}, {main.english()}",
+        f"als {who.german['nom']} {german_event}, {main.german_inverted()}",
     )
 
 
@@ -96,15 +111,13 @@ def antecedent(grammar: Grammar) -> Pair:
     if grammar.chance(0.7):
         tense = "past" if clause.tense == "past" else "present"
         tail = grammar.quality(it, noun.kind, tense=tense, negated=grammar.chance(0.2))
-        words, link = ("because", "because"), ", weil "
-        if grammar.chance(0.3):
-            words, link = ("although", "although"), ", obwohl "
-        return finish(f"{clause.english()} {words[0]} {tail.english()}"), finish(
-            f"{clause.german()}{link}{tail.german_final()}"
+        words = ("although", "obwohl") if grammar.chance(0.3) else ("because", "weil")
+        return sentence(
+            f"{clause.english()} {words[0]} {tail.english()}", f"{clause.german()}, {words[1]} {tail.german_final()}"
         )
     other = VERB_BY_BASE[grammar.choice(("need", "see", "love", "like"))]
     tail = Clause(grammar.person(), other, "present", ((it, "acc"),), negated=grammar.chance(0.4))
-    return finish(f"{clause.english()}, but {tail.english()}"), finish(f"{clause.german()}, aber {tail.german()}")
+    return _but(clause, tail)
 
 
 def _same_scale(first: Clause, second: Clause) -> bool:
@@ -121,13 +134,11 @@ def description(grammar: Grammar) -> Pair:
     if grammar.chance(0.5):
         return statement(clause)
     positive = not clause.negated
-    second = grammar.quality(pronoun_for(phrase), noun.kind, negated=positive and grammar.chance(0.3))
-    while _same_scale(clause, second):
-        second = grammar.quality(pronoun_for(phrase), noun.kind, negated=positive and grammar.chance(0.3))
-    return (
-        finish(f"{clause.english()}, but {second.english()}"),
-        finish(f"{clause.german()}, aber {second.german()}"),
+    second = _draw(
+        lambda: grammar.quality(pronoun_for(phrase), noun.kind, negated=positive and grammar.chance(0.3)),
+        lambda second: not _same_scale(clause, second),
     )
+    return _but(clause, second)
 
 
 def relative_subject(grammar: Grammar) -> Pair:
@@ -136,8 +147,7 @@ def relative_subject(grammar: Grammar) -> Pair:
     person = grammar.described(noun, determiners="the", plain=0.85)
     pronoun_ = relative_pronoun(person, person=True)
     if grammar.chance(0.5):
-        inner = grammar.choice((grammar.living, grammar.state))(pronoun_)
-        case = "nom"
+        inner, case = grammar.choice((grammar.living, grammar.state))(pronoun_), "nom"
     elif grammar.chance(0.5):
         inner, case = replace(grammar.transitive(pronoun_), time=None, frequency=None), "nom"
     else:
@@ -172,13 +182,11 @@ def intention(grammar: Grammar) -> Pair:
     )
     chosen, who = grammar.choice(verbs), grammar.subject()
     index = ("3sg", "pl", "1sg").index(who.number)
-    clause = grammar.action(subject=pronoun("they"), negated=False)
-    while clause.verb.stative or clause.verb.base in ("fall", "cry", "laugh"):
-        clause = grammar.action(subject=pronoun("they"), negated=False)
-    clause = replace(clause, tense="present", modal=None, time=None, frequency=None, fronted=False)
+    clause = _draw(
+        lambda: grammar.action(subject=pronoun("they"), negated=False),
+        lambda clause: not clause.verb.stative and clause.verb.base not in ("fall", "cry", "laugh"),
+    )
+    clause = _untimed(clause, "present")
     english = clause.english().removeprefix("they ")
     rest = " ".join([*clause.middle(), clause.verb.zu_infinitive])
-    return (
-        finish(f"{who.subject} {chosen[index]} {english}"),
-        finish(f"{who.german['nom']} {chosen[3 + index]}, {rest}"),
-    )
+    return sentence(f"{who.subject} {chosen[index]} {english}", f"{who.german['nom']} {chosen[3 + index]}, {rest}")

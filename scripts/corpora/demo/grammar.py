@@ -27,6 +27,11 @@ _STRONG = {
 }
 _POSSESSIVES = {"my": "mein", "his": "sein", "her": "ihr", "our": "unser", "their": "ihr"}
 _EIN_WORDS = {"a": "ein", "no": "kein", **_POSSESSIVES}
+_AUXILIARIES = {
+    "haben": {"1sg": "habe", "3sg": "hat", "pl": "haben"},
+    "sein": {"1sg": "bin", "3sg": "ist", "pl": "sind"},
+    "werden": {"1sg": "werde", "3sg": "wird", "pl": "werden"},
+}
 _PRONOUNS = {
     "I": ("I", "me", "ich", "mich", "mir", "1sg"),
     "we": ("we", "us", "wir", "uns", "uns", "pl"),
@@ -88,59 +93,44 @@ def relative_pronoun(phrase: Phrase, *, person: bool) -> Phrase:
     return Phrase(*words, forms, phrase.number, phrase.gender, pronoun=True)
 
 
-def _article(word: str, following: str) -> str:
-    if word == "a":
-        return "an" if following[0] in "aeiou" else "a"
-    return word
-
-
 def _determiner(word: str, case: str, gender: str) -> str:
     if word == "the":
         return _DEFINITE[case][gender]
-    if word in ("this", "these"):
-        return "dies" + ("es" if case == "gen" and gender in "mn" else _STRONG[case][gender])
-    if word == "every":
-        return "jed" + _STRONG[case][gender]
-    stem = _EIN_WORDS[word]
-    bare = (case == "nom" and gender in "mn") or (case == "acc" and gender == "n")
-    ending = "es" if case == "gen" and gender in "mn" else _STRONG[case][gender]
-    return stem if bare else stem + ending
+    stem = "dies" if word in ("this", "these") else _EIN_WORDS[word]
+    if word in _EIN_WORDS and ((case == "nom" and gender in "mn") or (case == "acc" and gender == "n")):
+        return stem
+    return stem + ("es" if case == "gen" and gender in "mn" else _STRONG[case][gender])
 
 
 def _adjective_ending(word: str, case: str, gender: str) -> str:
-    if not word:
-        return _STRONG[case][gender]
-    if gender == "p" or case in ("dat", "gen") or (case == "acc" and gender == "m"):
+    if word and (gender == "p" or case in ("dat", "gen") or (case == "acc" and gender == "m")):
         return "en"
-    weak = word in ("the", "this", "every")
-    return "e" if weak else _STRONG[case][gender]
+    return "e" if word in ("the", "this") else _STRONG[case][gender]
 
 
 def noun_phrase(
     noun: Noun, determiner: str, adjective: Adjective | None = None, *, plural: bool = False,
-    quantity: tuple[str, str] | None = None, negated: bool = False,
+    quantity: tuple[str, str] = ("", ""), negated: bool = False,
 ) -> Phrase:  # fmt: skip
     """Builds a noun phrase with determiner, adjective and number.
 
-    `determiner` is the English word, "" for none; `quantity` a number in both languages. `negated` turns an
-    indefinite phrase into the object of a negated verb: English a or nothing, German kein.
+    `determiner` is the English word: the, this, these, a, no or a possessive, "" for none. `quantity` is a number in
+    both languages. `negated` turns an indefinite phrase into the object of a negated verb: English a or nothing,
+    German kein.
     """
     gender = "p" if plural else noun.gender
     german_determiner = "no" if negated and determiner in ("a", "") else determiner
-    words = [quantity[0] if quantity else "", adjective.english if adjective else ""]
-    words.append(noun.english_plural if plural else noun.english)
-    english = " ".join(w for w in words if w)
-    if determiner and determiner != "no":
-        english = f"{_article(determiner, english)} {english}"
-    elif determiner:
-        english = f"no {english}"
+    noun_form = noun.english_plural if plural else noun.english
+    english = _join([quantity[0], adjective.english if adjective else "", noun_form])
+    if determiner:
+        article = "an" if determiner == "a" and english[0] in "aeiou" else determiner
+        english = f"{article} {english}"
     forms = {}
     for case in ("nom", "acc", "dat", "gen"):
-        parts = [_determiner(german_determiner, case, gender)] if german_determiner else []
-        parts += [quantity[1]] if quantity else []
-        if adjective:
-            parts.append(adjective.stem + _adjective_ending(german_determiner, case, gender))
-        forms[case] = " ".join([*parts, noun.decline(case, plural=plural)])
+        article = _determiner(german_determiner, case, gender) if german_determiner else ""
+        ending = _adjective_ending(german_determiner, case, gender)
+        described = adjective.stem + ending if adjective else ""
+        forms[case] = _join([article, quantity[1], described, noun.decline(case, plural=plural)])
     definite = determiner not in ("a", "", "no")
     refers = "they" if plural else {"man": "he", "woman": "she"}.get(noun.kind, "")
     number = "pl" if plural else "3sg"
@@ -174,56 +164,46 @@ class Clause:
     frequency: Adverbial | None = None
     company: Adverbial | None = None  # "with my friend"
     place: Adverbial | None = None
-    complement: Adverbial | None = None  # predicate of be, cost
+    complement: Adverbial | Adjective | None = None  # predicate of be, cost
     negated: bool = False
 
     # English
 
-    def _english_auxiliary(self) -> tuple[str, str]:
-        """Returns the auxiliary (may be empty) and the form of the verb after it."""
-        verb, number = self.verb, self.subject.number
-        third = number == "3sg"
-        is_ = {"1sg": "am", "3sg": "is", "pl": "are"}[number]
-        if self.modal:
-            link = f"{self.modal.link} {verb.base}".strip()
-            return (self.modal.english, link) if self.modal.auxiliary else ("", link)
-        if self.tense == "progressive":
-            return is_, verb.gerund
-        if self.tense == "perfect":
-            return ("has" if third else "have"), verb.participle
-        if self.tense == "future":
-            return "will", verb.base
-        if verb is BE:
-            return (("were" if number == "pl" else "was") if self.tense == "past" else is_), ""
-        if self.tense == "past":
-            return "", verb.past
-        return "", verb.third if third else verb.base
-
     def _english_verb(self, *, support: bool) -> tuple[str, str]:
-        """Like `_english_auxiliary`, with do, does or did where a negation or question needs an auxiliary."""
-        auxiliary, main = self._english_auxiliary()
-        third = self.subject.number == "3sg"
-        if self.modal and not self.modal.auxiliary:
-            word = self.modal.third if third and not support else self.modal.english
-            main = f"{word} {main}"
+        """Returns the auxiliary and the form of the verb after it; either may be empty.
+
+        With `support`, for a negation or question, there is an auxiliary: if need be do, does or did.
+        """
+        verb, number = self.verb, self.subject.number
+        third, past = number == "3sg", self.tense == "past"
+        is_ = {"1sg": "am", "3sg": "is", "pl": "are"}[number]
+        base, third_person = verb.base, verb.third
+        if self.modal:
+            link = f"{self.modal.link} {base}".strip()
+            if self.modal.auxiliary:
+                return self.modal.english, link
+            base, third_person = f"{self.modal.english} {link}", f"{self.modal.third} {link}"
+        auxiliary, main = {
+            "progressive": (is_, verb.gerund),
+            "perfect": ("has" if third else "have", verb.participle),
+            "future": ("will", base),
+            "past": ("", verb.past),
+        }.get(self.tense, ("", third_person if third else base))
+        if verb is BE and not auxiliary:
+            was = "were" if number == "pl" else "was"
+            return (was if past else is_), ""
         if auxiliary or not support:
             return auxiliary, main
-        do = "did" if self.tense == "past" else "does" if third else "do"
-        return do, main if self.modal else self.verb.base
+        return ("did" if past else "does" if third else "do"), base
 
     def _english_rest(self, main: str) -> str:
-        parts = [main]
+        parts = [self.frequency.english if self.frequency else "", main]
         objects = [phrase.object for phrase, _ in self.objects]
-        particle, tail = self.verb.particle, self.verb.tail
-        if particle and objects and self.objects[0][0].pronoun:
-            parts += [objects.pop(0), particle]
-        else:
-            parts.append(particle)
-        parts += [tail, *objects]
-        parts += [a.english for a in (self.complement, self.place, self.company) if a]
-        if self.time and not self.fronted:
-            parts.append(self.time.english)
-        return _join(parts)
+        if self.verb.particle and objects and self.objects[0][0].pronoun:
+            parts.append(objects.pop(0))
+        parts += [self.verb.particle, self.verb.tail, *objects]
+        adverbials = (self.complement, self.place, self.company, None if self.fronted else self.time)
+        return _join(parts + [a.english for a in adverbials if a])
 
     def english(self) -> str:
         """Returns the statement, without capital and full stop."""
@@ -231,17 +211,13 @@ class Clause:
         negation = "not" if self.negated else ""
         if auxiliary == "can" and negation:
             auxiliary, negation = "cannot", ""
-        often = self.frequency.english if self.frequency else ""
         front = self.time.english if self.time and self.fronted else ""
-        return _join([front, self.subject.subject, auxiliary, negation, often, self._english_rest(main)])
+        return _join([front, self.subject.subject, auxiliary, negation, self._english_rest(main)])
 
-    def english_question(self, word: str = "", *, subject_asked: bool = False) -> str:
-        """Returns the question, optionally with a question word; `subject_asked` keeps the statement's order."""
-        auxiliary, main = self._english_verb(support=not subject_asked)
-        often = self.frequency.english if self.frequency else ""
-        if subject_asked:
-            return _join([word, auxiliary, often, self._english_rest(main)])
-        return _join([word, auxiliary, self.subject.subject, often, self._english_rest(main)])
+    def english_question(self, word: str = "") -> str:
+        """Returns the question, optionally with a question word that is not its subject."""
+        auxiliary, main = self._english_verb(support=True)
+        return _join([word, auxiliary, self.subject.subject, self._english_rest(main)])
 
     # German
 
@@ -251,12 +227,9 @@ class Clause:
         if self.modal:
             finite, last = self.modal.finite(number), verb.infinitive
         elif self.tense == "future":
-            finite = {"1sg": "werde", "3sg": "wird", "pl": "werden"}[number]
-            last = verb.infinitive
+            finite, last = _AUXILIARIES["werden"][number], verb.infinitive
         elif self.tense == "perfect":
-            forms = {"haben": ("habe", "hat", "haben"), "sein": ("bin", "ist", "sind")}[verb.auxiliary]
-            finite = dict(zip(("1sg", "3sg", "pl"), forms, strict=True))[number]
-            last = verb.german_participle
+            finite, last = _AUXILIARIES[verb.auxiliary][number], verb.german_participle
         else:
             finite = verb.finite(past=self.tense == "past", number=number)
             return finite, verb.prefix, verb.prefix + finite
@@ -267,10 +240,7 @@ class Clause:
         pronouns = [p.german[case] for p, case in self.objects if p.pronoun]
         nouns = [p.german[case] for p, case in self.objects if not p.pronoun]
         definite = all(p.definite for p, _ in self.objects)
-        adverbs = [self.frequency] if self.frequency else []
-        if self.time and not self.fronted:
-            adverbs.append(self.time)
-        times = [a.german for a in adverbs]
+        times = [a.german for a in (self.frequency, None if self.fronted else self.time) if a]
         # schon and nicht follow a definite object
         late = definite and (self.negated or (self.frequency is not None and self.frequency.german == "schon"))
         parts = [*pronouns, *nouns, *times] if late else [*pronouns, *times, *nouns]
@@ -281,21 +251,18 @@ class Clause:
 
     def german(self) -> str:
         """Returns the statement: finite verb second."""
-        finite, last, _ = self._german_verb()
-        subject = self.subject.german["nom"]
         if self.time and self.fronted:
-            return _join([self.time.german, finite, subject, *self.middle(), last])
-        return _join([subject, finite, *self.middle(), last])
-
-    def german_question(self, word: str = "", *, subject_asked: bool = False) -> str:
-        """Returns the question: finite verb first, or second after a question word."""
+            return self.german_inverted(self.time.german)
         finite, last, _ = self._german_verb()
-        subject = "" if subject_asked else self.subject.german["nom"]
-        return _join([word, finite, subject, *self.middle(), last])
+        return _join([self.subject.german["nom"], finite, *self.middle(), last])
 
-    def german_inverted(self) -> str:
-        """Returns the statement after a constituent that fills the first position."""
-        return self.german_question()
+    def german_inverted(self, first: str = "") -> str:
+        """Returns the clause with its finite verb before the subject.
+
+        This is a question, with or without a question word `first`, or a statement after another first constituent.
+        """
+        finite, last, _ = self._german_verb()
+        return _join([first, finite, self.subject.german["nom"], *self.middle(), last])
 
     def german_final(self) -> str:
         """Returns the subordinate clause after its conjunction: finite verb last."""

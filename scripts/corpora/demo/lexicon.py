@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CASES = ("nom", "acc", "dat", "gen")
-
 
 @dataclass(frozen=True)
 class Noun:
@@ -21,27 +19,15 @@ class Noun:
     german: str
     german_plural: str
     genitive: str
-    weak: bool
 
     def decline(self, case: str, *, plural: bool) -> str:
         """Returns the German form in a case and number."""
         if plural:
             no_dative_n = self.german_plural.endswith(("n", "s"))
             return self.german_plural + ("n" if case == "dat" and not no_dative_n else "")
-        if self.weak and case != "nom":
+        if case != "nom" and self.genitive == self.german_plural:  # a weak noun: der Junge, den Jungen
             return self.german_plural
         return self.genitive if case == "gen" else self.german
-
-
-def _nouns(kind: str, table: str, *, weak: bool = False) -> list[Noun]:
-    found = []
-    for line in table.strip().splitlines():
-        left, right = line.split("|")
-        english, *irregular = left.split()
-        gender, german, plural, *genitive = right.split()
-        english_plural = irregular[0] if irregular else english_s(english)
-        found.append(Noun(kind, english, english_plural, gender, german, plural, "".join(genitive) or german, weak))
-    return found
 
 
 def english_s(word: str) -> str:
@@ -53,7 +39,9 @@ def english_s(word: str) -> str:
     return word + "s"
 
 
-_MEN = """
+# A kind, then its nouns: "english [irregular plural]|gender german plural [genitive]".
+_NOUNS = """
+man
 man men|m Mann Männer Mannes
 teacher|m Lehrer Lehrer Lehrers
 doctor|m Arzt Ärzte Arztes
@@ -64,74 +52,72 @@ brother|m Bruder Brüder Bruders
 son|m Sohn Söhne Sohnes
 baker|m Bäcker Bäcker Bäckers
 guest|m Gast Gäste Gastes
-"""
-_WEAK_MEN = """
 boy|m Junge Jungen Jungen
 neighbour|m Nachbar Nachbarn Nachbarn
 student|m Student Studenten Studenten
 colleague|m Kollege Kollegen Kollegen
 farmer|m Bauer Bauern Bauern
 policeman policemen|m Polizist Polizisten Polizisten
-"""
-_WOMEN = """
+
+woman
 woman women|f Frau Frauen
 aunt|f Tante Tanten
 mother|f Mutter Mütter
 sister|f Schwester Schwestern
 daughter|f Tochter Töchter
 grandmother|f Großmutter Großmütter
-"""
-_CHILDREN = """
+
+child
 child children|n Kind Kinder Kindes
 girl|n Mädchen Mädchen Mädchens
-"""
-_ANIMALS = """
+
+animal
 dog|m Hund Hunde
 cat|f Katze Katzen
 horse|n Pferd Pferde
 bird|m Vogel Vögel
 cow|f Kuh Kühe
 mouse mice|f Maus Mäuse
-"""
-_TEXTS = """
+
+text
 book|n Buch Bücher
 letter|m Brief Briefe
 report|m Bericht Berichte
 story|f Geschichte Geschichten
-"""
-_PAPERS = """
+
+paper
 newspaper|f Zeitung Zeitungen
-"""
-_DISHES = """
+
+dish
 soup|f Suppe Suppen
 egg|n Ei Eier
 sausage|f Wurst Würste
 potato|f Kartoffel Kartoffeln
-"""
-_FOODS = """
+
+food
 apple|m Apfel Äpfel
 pear|f Birne Birnen
 tomato|f Tomate Tomaten
-"""
-_BAKED = """
+
+baked
 cake|m Kuchen Kuchen
 pizza|f Pizza Pizzas
-"""
-_DRINKS = """
+
+drink
 coffee coffee|m Kaffee -
 tea tea|m Tee -
 milk milk|f Milch -
 water water|n Wasser -
 juice juice|m Saft -
-"""
-_CLOTHES = """
+
+clothes
 coat|m Mantel Mäntel
 dress|n Kleid Kleider
 hat|m Hut Hüte
 shirt|n Hemd Hemden
 jacket|f Jacke Jacken
-"""
-_SMALL = """
+
+small
 key|m Schlüssel Schlüssel
 bag|f Tasche Taschen
 bottle|f Flasche Flaschen
@@ -143,38 +129,38 @@ umbrella|m Regenschirm Regenschirme
 gift|n Geschenk Geschenke
 ball|m Ball Bälle
 flower|f Blume Blumen
-"""
-_DEVICES = """
+
+device
 lamp|f Lampe Lampen
 computer|m Computer Computer
 radio|n Radio Radios
-"""
-_LUGGAGE = """
+
+luggage
 suitcase|m Koffer Koffer
 box|f Kiste Kisten
-"""
-_OPENINGS = """
+
+opening
 door|f Tür Türen
 window|n Fenster Fenster
-"""
-_FURNITURE = """
+
+furniture
 table|m Tisch Tische
 chair|m Stuhl Stühle
 shelf shelves|n Regal Regale
 bed|n Bett Betten
-"""
-_PRIVATE_VEHICLES = """
+
+vehicle
 car|n Auto Autos
 bicycle|n Fahrrad Fahrräder
 boat|n Boot Boote
-"""
-_PUBLIC_VEHICLES = """
+
+transport
 train|m Zug Züge
 bus|m Bus Busse
 ship|n Schiff Schiffe
 tram|f Straßenbahn Straßenbahnen
-"""
-_BUILDINGS = """
+
+building
 house|n Haus Häuser
 church|f Kirche Kirchen
 bridge|f Brücke Brücken
@@ -183,28 +169,20 @@ museum|n Museum Museen
 tower|m Turm Türme
 """
 
-NOUNS: list[Noun] = [
-    *_nouns("man", _MEN),
-    *_nouns("man", _WEAK_MEN, weak=True),
-    *_nouns("woman", _WOMEN),
-    *_nouns("child", _CHILDREN),
-    *_nouns("animal", _ANIMALS),
-    *_nouns("text", _TEXTS),
-    *_nouns("paper", _PAPERS),
-    *_nouns("dish", _DISHES),
-    *_nouns("food", _FOODS),
-    *_nouns("baked", _BAKED),
-    *_nouns("drink", _DRINKS),
-    *_nouns("clothes", _CLOTHES),
-    *_nouns("small", _SMALL),
-    *_nouns("device", _DEVICES),
-    *_nouns("luggage", _LUGGAGE),
-    *_nouns("opening", _OPENINGS),
-    *_nouns("furniture", _FURNITURE),
-    *_nouns("vehicle", _PRIVATE_VEHICLES),
-    *_nouns("transport", _PUBLIC_VEHICLES),
-    *_nouns("building", _BUILDINGS),
-]
+
+def _noun(kind: str, line: str) -> Noun:
+    left, right = line.split("|")
+    english, *irregular = left.split()
+    gender, german, plural, *genitive = right.split()
+    return Noun(
+        kind, english, (irregular or [english_s(english)])[0], gender, german, plural, (genitive or [german])[0]
+    )
+
+
+NOUNS = {
+    kind: [_noun(kind, line) for line in lines]
+    for kind, *lines in (block.split("\n") for block in _NOUNS.strip().split("\n\n"))
+}
 PEOPLE = ("man", "woman", "child")
 UNIQUE = ("father", "mother")  # no plural: one has one
 # Nouns that take a possessive: my uncle, but not my policeman
@@ -244,12 +222,14 @@ ADJECTIVES = {
     kind: [Adjective(e, g, (s or [g])[0]) for e, g, *s in (word.split(":") for word in words.split())]
     for kind, words in _ADJECTIVES.items()
 }
-ADJECTIVE_KIND = {
-    **dict.fromkeys(PEOPLE, "person"),
-    **dict.fromkeys(("food", "baked"), "food"),
-    "dish": "dish", "animal": "animal", "text": "text", "paper": "text",
-    "drink": "drink", "building": "building",
-}  # fmt: skip
+_ADJECTIVE_KIND = {**dict.fromkeys(PEOPLE, "person"), "baked": "food", "paper": "text"}
+
+
+def adjectives(kind: str) -> list[Adjective]:
+    """Returns the adjectives that go with a kind of noun; those of the kind "state" go with people."""
+    return ADJECTIVES.get(_ADJECTIVE_KIND.get(kind, kind), ADJECTIVES["thing"])
+
+
 COMPARATIVES = [
     ("older", "älter"), ("younger", "jünger"), ("taller", "größer"), ("happier", "glücklicher"),
     ("friendlier", "freundlicher"), ("faster", "schneller"), ("smaller", "kleiner"),

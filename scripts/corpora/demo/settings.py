@@ -21,6 +21,11 @@ class Place:
     to: Adverbial
 
 
+def _word_pairs(table: str) -> list[tuple[str, str]]:
+    """Parses a table into (English, German) words; a word without a colon is the same in both."""
+    return [(e, g or e) for e, _, g in (word.partition(":") for word in table.split())]
+
+
 _PLACES = """
 in the garden|im Garten|to the garden|in den Garten
 in the kitchen|in der Küche|to the kitchen|in die Küche
@@ -43,46 +48,39 @@ at the university|an der Universität|to the university|zur Universität
 on the beach|am Strand|to the beach|an den Strand
 in the mountains|in den Bergen|to the mountains|in die Berge
 """
-_CITIES = """
-Berlin Hamburg Munich:München Cologne:Köln Vienna:Wien Zurich:Zürich Leipzig Rome:Rom Prague:Prag London Paris
-Geneva:Genf
-"""
-_MALE = "Paul Peter Jonas Felix Martin Oskar Simon David Anton Emil Thomas Jakob Karl Moritz"
-_FEMALE = "Anna Maria Lena Julia Emma Clara Sophie Laura Nina Eva Hanna Lisa Marie Ida"
-_DAYS = """
-Monday:Montag Tuesday:Dienstag Wednesday:Mittwoch Thursday:Donnerstag Friday:Freitag Saturday:Samstag
-Sunday:Sonntag
-"""
-_MONTHS = """
-January:Januar February:Februar March:März April May:Mai June:Juni July:Juli August September October:Oktober
-November December:Dezember
-"""
-_SMALL_NUMBERS = """
-zero:null one:eins two:zwei three:drei four:vier five:fünf six:sechs seven:sieben eight:acht nine:neun
-ten:zehn eleven:elf twelve:zwölf thirteen:dreizehn fourteen:vierzehn fifteen:fünfzehn sixteen:sechzehn
-seventeen:siebzehn eighteen:achtzehn nineteen:neunzehn
-"""
-_TENS = """
-twenty:zwanzig thirty:dreißig forty:vierzig fifty:fünfzig sixty:sechzig seventy:siebzig eighty:achtzig
-ninety:neunzig
-"""
-
-
-def _word_pairs(table: str) -> list[tuple[str, str]]:
-    """Parses a table into (English, German) words; a word without a colon is the same in both."""
-    return [(e, g or e) for e, _, g in (word.partition(":") for word in table.split())]
-
-
 PLACES = [
     Place(Adverbial(a, b), Adverbial(c, d)) for a, b, c, d in (line.split("|") for line in _PLACES.strip().splitlines())
 ]
-CITIES = [Place(Adverbial(f"in {e}", f"in {g}"), Adverbial(f"to {e}", f"nach {g}")) for e, g in _word_pairs(_CITIES)]
-MALE = [name for name, _ in _word_pairs(_MALE)]
-FEMALE = [name for name, _ in _word_pairs(_FEMALE)]
-DAYS = _word_pairs(_DAYS)
-MONTHS = _word_pairs(_MONTHS)
-_SMALL = _word_pairs(_SMALL_NUMBERS)
-_ROUND = _word_pairs(_TENS)
+_CITIES = _word_pairs("""
+Berlin Hamburg Munich:München Cologne:Köln Vienna:Wien Zurich:Zürich Leipzig Rome:Rom Prague:Prag London Paris
+Geneva:Genf
+""")
+CITIES = [Place(Adverbial(f"in {e}", f"in {g}"), Adverbial(f"to {e}", f"nach {g}")) for e, g in _CITIES]
+MALE = [
+    "Paul", "Peter", "Jonas", "Felix", "Martin", "Oskar", "Simon", "David", "Anton", "Emil", "Thomas",
+    "Jakob", "Karl", "Moritz",
+]  # fmt: skip
+FEMALE = [
+    "Anna", "Maria", "Lena", "Julia", "Emma", "Clara", "Sophie", "Laura", "Nina", "Eva", "Hanna",
+    "Lisa", "Marie", "Ida",
+]  # fmt: skip
+DAYS = _word_pairs("""
+Monday:Montag Tuesday:Dienstag Wednesday:Mittwoch Thursday:Donnerstag Friday:Freitag Saturday:Samstag
+Sunday:Sonntag
+""")
+MONTHS = _word_pairs("""
+January:Januar February:Februar March:März April May:Mai June:Juni July:Juli August September October:Oktober
+November December:Dezember
+""")
+_SMALL = _word_pairs("""
+zero:null one:eins two:zwei three:drei four:vier five:fünf six:sechs seven:sieben eight:acht nine:neun
+ten:zehn eleven:elf twelve:zwölf thirteen:dreizehn fourteen:vierzehn fifteen:fünfzehn sixteen:sechzehn
+seventeen:siebzehn eighteen:achtzehn nineteen:neunzehn
+""")
+_ROUND = _word_pairs("""
+twenty:zwanzig thirty:dreißig forty:vierzig fifty:fünfzig sixty:sechzig seventy:siebzig eighty:achtzig
+ninety:neunzig
+""")
 
 
 def number_words(value: int) -> tuple[str, str]:

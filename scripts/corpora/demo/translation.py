@@ -47,7 +47,7 @@ OPEN_CLASS = frozenset([*MALE, *FEMALE, *(word for n in range(100) for word in n
 _CONTENT_WORDS = {
     *MALE,
     *FEMALE,
-    *(noun.english for noun in NOUNS),
+    *(noun.english for nouns in NOUNS.values() for noun in nouns),
     *(adjective.english for group in ADJECTIVES.values() for adjective in group),
 }
 

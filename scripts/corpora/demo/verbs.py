@@ -25,10 +25,10 @@ class Verb:
     german_past: str
     german_participle: str
     auxiliary: str
-    case: str = "acc"
-    objects: tuple[str, ...] = ()
-    stative: bool = False
-    punctual: bool = False  # no progressive
+    case: str
+    objects: tuple[str, ...]
+    stative: bool
+    punctual: bool  # no progressive
 
     @property
     def infinitive(self) -> str:
@@ -66,9 +66,55 @@ class Modal:
         return self.plural if number == "pl" else self.singular
 
 
-# Verbs: "english past participle|prefix+german third past participle auxiliary|kinds of object"; a single
-# English or German word is regular; "look~for" has a tail, "pick_up" a movable particle.
-_TRANSITIVE = """
+_GERUNDS = {
+    "get": "getting", "swim": "swimming", "run": "running", "put": "putting", "forget": "forgetting",
+    "travel": "travelling", "lie": "lying",
+}  # fmt: skip
+_KIND_SETS = {"people": PEOPLE, "thing": THINGS, "edible": EDIBLE, "buyable": BUYABLE}
+
+
+def _verb(line: str) -> Verb:
+    english, german, kinds, *flags = line.split("|")
+    name, *past = english.split()
+    base, _, tail = name.partition("~")
+    base, _, particle = base.partition("_")
+    silent = base.endswith("e") and base not in ("be", "see")
+    third = {"have": "has", "be": "is", "go": "goes"}.get(base, english_s(base))
+    regular = third[:-1] + "d" if third.endswith("ies") or silent else base + "ed"
+    prefix, _, rest = german.rpartition("+")
+    infinitive, *forms = rest.split()
+    stem = infinitive.removesuffix("en")
+    present, preterite, participle = forms[:3] or (stem + "t", stem + "te", f"ge{stem}t")
+    return Verb(
+        base=base,
+        third=third,
+        past=past[0] if past else regular,
+        participle=past[1] if past else regular,
+        gerund=_GERUNDS.get(base, (base[:-1] if silent else base) + "ing"),
+        particle=particle,
+        tail=tail,
+        prefix=prefix,
+        german=infinitive,
+        german_first={"mögen": "mag", "sein": "bin"}.get(infinitive, stem + "e"),
+        german_third=present,
+        german_past=preterite,
+        german_participle=prefix + participle,
+        auxiliary="sein" if "sein" in forms[3:] else "haben",
+        case="dat" if "d" in flags else "acc",
+        objects=tuple(k for kind in kinds.split() for k in _KIND_SETS.get(kind, (kind,))),
+        stative="s" in flags,
+        punctual="p" in flags,
+    )
+
+
+def _verbs(table: str) -> list[Verb]:
+    return [_verb(line) for line in table.strip().splitlines()]
+
+
+# "english past participle|prefix+german third past participle auxiliary|kinds of object|flags". A single English or
+# German word is regular; "look~for" has a tail, "pick_up" a movable particle. Flags: s stative, p punctual, d an object
+# in the dative.
+TRANSITIVE = _verbs("""
 see saw seen|sehen sieht sah gesehen|people animal thing vehicle transport building|s
 hear heard heard|hören|people animal transport|s
 know knew known|kennen kennt kannte gekannt|people building|s
@@ -106,23 +152,22 @@ unpack|aus+packen|luggage small
 turn_on|ein+schalten schaltet schaltete geschaltet|device
 turn_off|aus+schalten schaltet schaltete geschaltet|device
 throw_away threw thrown|weg+werfen wirft warf geworfen|small clothes text
-"""
-_DATIVE = """
-help|helfen hilft half geholfen|people
-thank|danken|people
-follow|folgen folgt folgte gefolgt sein|people animal
-answer|antworten antwortet antwortete geantwortet|people
-congratulate|gratulieren gratuliert gratulierte gratuliert|people
-listen~to|zu+hören|people
-"""
-_DITRANSITIVE = """
+help|helfen hilft half geholfen|people|d
+thank|danken|people|d
+follow|folgen folgt folgte gefolgt sein|people animal|d
+answer|antworten antwortet antwortete geantwortet|people|d
+congratulate|gratulieren gratuliert gratulierte gratuliert|people|d
+listen~to|zu+hören|people|d
+like|mögen mag mochte gemocht|people animal edible drink|s
+""")
+DITRANSITIVE = _verbs("""
 give gave given|geben gibt gab gegeben|thing food
 show showed shown|zeigen|thing animal building
 send sent sent|schicken|small text
 lend lent lent|leihen leiht lieh geliehen|text device vehicle
 bring brought brought|bringen bringt brachte gebracht|small text food
-"""
-_INTRANSITIVE = """
+""")
+INTRANSITIVE = _verbs("""
 sleep slept slept|schlafen schläft schlief geschlafen|place
 work|arbeiten arbeitet arbeitete gearbeitet|place
 dance|tanzen tanzt tanzte getanzt|place
@@ -137,18 +182,18 @@ get_up got got|auf+stehen steht stand gestanden sein|clock
 wake_up woke woken|auf+wachen wacht wachte gewacht sein|clock
 fall_asleep fell fallen|ein+schlafen schläft schlief geschlafen sein|clock
 come_back came come|zurück+kommen kommt kam gekommen sein|clock
-"""
-_MOTION = """
+""")
+MOTION = _verbs("""
 go went gone|gehen geht ging gegangen sein|place
 drive drove driven|fahren fährt fuhr gefahren sein|place city
 travel travelled travelled|reisen reist reiste gereist sein|city
 run ran run|laufen läuft lief gelaufen sein|place
-"""
-_TRAFFIC = """
+""")
+TRAFFIC = _verbs("""
 arrive|an+kommen kommt kam gekommen sein|
 depart|ab+fahren fährt fuhr gefahren sein|
-"""
-_SPECIAL = """
+""")
+BE, LIVE, COST, BELONG, LIE, PUT, RAIN, SNOW = _verbs("""
 be was been|sein ist war gewesen sein||s
 live|wohnen|city|s
 cost cost cost|kosten kostet kostete gekostet||s
@@ -157,62 +202,7 @@ lie lay lain|liegen liegt lag gelegen|furniture|s
 put put put|legen|furniture
 rain|regnen regnet regnete geregnet|
 snow|schneien schneit schneite geschneit|
-like|mögen mag mochte gemocht|people animal edible drink|s
-"""
-_GERUNDS = {
-    "get": "getting", "swim": "swimming", "run": "running", "put": "putting", "forget": "forgetting",
-    "travel": "travelling", "lie": "lying",
-}  # fmt: skip
-_KIND_SETS = {
-    "people": PEOPLE, "thing": THINGS, "edible": EDIBLE, "buyable": BUYABLE,
-}  # fmt: skip
-
-
-def _verb(line: str, case: str) -> Verb:
-    english, german, kinds, *flags = line.split("|")
-    name, *past = english.split()
-    base, _, tail = name.partition("~")
-    base, _, particle = base.partition("_")
-    silent = base.endswith("e") and base not in ("be", "see")
-    third = {"have": "has", "be": "is", "go": "goes"}.get(base, english_s(base))
-    regular = third[:-1] + "d" if third.endswith("ies") or silent else base + "ed"
-    prefix, _, rest = german.rpartition("+")
-    infinitive, *forms = rest.split()
-    stem = infinitive.removesuffix("en")
-    present, preterite, participle = forms[:3] or (stem + "t", stem + "te", f"ge{stem}t")
-    return Verb(
-        base=base,
-        third=third,
-        past=past[0] if past else regular,
-        participle=past[1] if past else regular,
-        gerund=_GERUNDS.get(base, (base[:-1] if silent else base) + "ing"),
-        particle=particle,
-        tail=tail,
-        prefix=prefix,
-        german=infinitive,
-        german_first={"mögen": "mag", "sein": "bin"}.get(infinitive, stem + "e"),
-        german_third=present,
-        german_past=preterite,
-        german_participle=prefix + participle,
-        auxiliary="sein" if "sein" in forms[3:] else "haben",
-        case=case,
-        objects=tuple(k for kind in kinds.split() for k in _KIND_SETS.get(kind, (kind,))),
-        stative="s" in flags,
-        punctual="p" in flags,
-    )
-
-
-def _verbs(table: str, case: str = "acc") -> list[Verb]:
-    return [_verb(line, case) for line in table.strip().splitlines()]
-
-
-TRANSITIVE = _verbs(_TRANSITIVE) + _verbs(_DATIVE, "dat")
-DITRANSITIVE = _verbs(_DITRANSITIVE)
-INTRANSITIVE = _verbs(_INTRANSITIVE)
-MOTION = _verbs(_MOTION)
-TRAFFIC = _verbs(_TRAFFIC)
-BE, LIVE, COST, BELONG, LIE, PUT, RAIN, SNOW, LIKE = _verbs(_SPECIAL)
-TRANSITIVE.append(LIKE)
+""")
 
 MODALS = [
     Modal("can", "can", True, "", "können", "kann"),
