@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from seq2seq.errors import UserError
+from seq2seq.system.plain_yaml import flatten as flatten
 
 MAX_INTEGER = 2**31 - 1  # limit of any count, size or number of steps; seeds may be larger
 _SEEDS = ("seed", "search.seed")  # checked by their own sections
@@ -38,17 +39,6 @@ USED_ONLY_IF: dict[str, tuple[str, tuple[object, ...]]] = {
     "metrics.lead_sentences": ("metrics.baselines", ("lead",)),
     "metrics.lead_words": ("metrics.baselines", ("lead",)),
 }
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens nested mappings to values by full key."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def check_values(values: Mapping[str, Any]) -> None:

@@ -13,9 +13,8 @@ from omegaconf import OmegaConf
 
 from seq2seq.config import rules
 from seq2seq.config.parse import parse
-from seq2seq.config.rules import flatten
 from seq2seq.config.schema import Config
-from seq2seq.system.plain_yaml import read_mapping
+from seq2seq.system.plain_yaml import flatten, read_mapping
 
 # Keys that may change on resume: they do not affect the weights, or only where training ends. Data files are compared
 # by content.

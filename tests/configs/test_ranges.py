@@ -14,13 +14,13 @@ import pytest
 
 from seq2seq.config import saved
 from seq2seq.config.parse import parse
-from seq2seq.config.rules import flatten
 from seq2seq.config.schema import Config
 from seq2seq.data.corpus import DataConfig
 from seq2seq.errors import UserError
 from seq2seq.metrics import MetricsConfig
 from seq2seq.models.families import FAMILIES
 from seq2seq.search.config import SearchConfig
+from seq2seq.system.plain_yaml import flatten
 from seq2seq.training.config import TrainerConfig
 from seq2seq.training.optim_config import OptimConfig
 

@@ -13,10 +13,9 @@ from omegaconf import OmegaConf
 from seq2seq.config import saved
 from seq2seq.config.commands import EvaluateConfig, GenerateConfig
 from seq2seq.config.parse import known_keys, parse
-from seq2seq.config.rules import flatten
 from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
-from seq2seq.system.plain_yaml import read_mapping
+from seq2seq.system.plain_yaml import flatten, read_mapping
 
 COST = 2  # parsing and reading back takes some 30 ms
 

@@ -34,11 +34,11 @@ from peers import (  # noqa: E402
 )
 
 from seq2seq.config import saved  # noqa: E402
-from seq2seq.config.rules import flatten  # noqa: E402
 from seq2seq.models.build import build_model  # noqa: E402
 from seq2seq.pipeline.build import vocabulary  # noqa: E402
 from seq2seq.runs.checkpoint_store import CheckpointStore  # noqa: E402
 from seq2seq.search.config import SearchConfig  # noqa: E402
+from seq2seq.system.plain_yaml import flatten  # noqa: E402
 from seq2seq.tokenizers.pair import load_tokenizers  # noqa: E402
 
 TRANSFORMER = ("model=transformer_tiny", "model.d_model=32", "model.num_heads=2", "model.d_ff=48",

@@ -15,11 +15,11 @@ import torch
 from seq2seq.config import parse as parse_module
 from seq2seq.config import saved
 from seq2seq.config.parse import known_keys, parse
-from seq2seq.config.rules import flatten
 from seq2seq.config.schema import Config
 from seq2seq.errors import Interrupted, UserError
 from seq2seq.pipeline.existing_run import require_same_config
 from seq2seq.runs.folder import RunFolder
+from seq2seq.system.plain_yaml import flatten
 from seq2seq.training.config import TrainerConfig
 
 # A new key belongs into one of these two; all others of its section are taken for it in the sections below.
