@@ -1,6 +1,6 @@
 """Scores of generated text against references, each with a signature that makes it reproducible."""
 
-from seq2seq.metrics.bootstrap import Score, Statistics, corpus_scores, percentile_interval, resampled_sums
+from seq2seq.metrics.bootstrap import Score, Statistics
 from seq2seq.metrics.config import LOWER_IS_BETTER, MAX_RESAMPLES, METRICS, ROUGE_METRICS, MetricsConfig, RougeSplit
 from seq2seq.metrics.scoring import score, score_baselines, score_summaries, statistics
 from seq2seq.metrics.signature import Signature
@@ -15,9 +15,6 @@ __all__ = [
     "Score",
     "Signature",
     "Statistics",
-    "corpus_scores",
-    "percentile_interval",
-    "resampled_sums",
     "score",
     "score_baselines",
     "score_summaries",

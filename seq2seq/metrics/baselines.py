@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from seq2seq.metrics.config import MetricsConfig
-from seq2seq.metrics.rouge import Tokenize, rouge_settings
+from seq2seq.metrics.rouge import Tokenize, rouge_tokenizer
 from seq2seq.metrics.sentences import split_sentences
 from seq2seq.metrics.words import first_words, ngrams
 
@@ -17,8 +17,8 @@ Ngrams = Counter[tuple[str, ...]]
 
 def baseline_texts(
     sources: Sequence[str], refs: Sequence[Sequence[str]], config: MetricsConfig, *, target_language: str | None
-) -> dict[str, list[str]]:
-    """Returns the texts of each of `config.baselines`, one per example.
+) -> dict[str, tuple[list[str], dict[str, object]]]:
+    """Returns each of `config.baselines`: its texts, one per example, and what it appends to the signatures of scores.
 
     Args:
         sources: The texts to summarise.
@@ -26,23 +26,17 @@ def baseline_texts(
         config: The metrics section.
         target_language: Language code; the oracle splits words as ROUGE does for this language.
     """
-    texts: dict[str, list[str]] = {}
+    baselines: dict[str, tuple[list[str], dict[str, object]]] = {}
     for name in config.baselines:
         if name == "lead":
-            texts[name] = [lead(text, sentences=config.lead_sentences, words=config.lead_words) for text in sources]
+            words = "all" if config.lead_words is None else config.lead_words
+            texts = [lead(text, sentences=config.lead_sentences, words=config.lead_words) for text in sources]
+            baselines[name] = texts, {"text": name, "sentences": config.lead_sentences, "words": words}
         else:
-            tokenize = rouge_settings(refs, config, target_language=target_language).tokenize
-            pairs = zip(sources, refs, strict=True)
-            texts[name] = [oracle(source, references, tokenize) for source, references in pairs]
-    return texts
-
-
-def baseline_settings(name: str, config: MetricsConfig) -> dict[str, object]:
-    """Returns what a baseline appends to the signatures of its scores."""
-    if name != "lead":
-        return {"text": name}
-    words = "all" if config.lead_words is None else config.lead_words
-    return {"text": "lead", "sentences": config.lead_sentences, "words": words}
+            tokenize, _ = rouge_tokenizer(refs, config, target_language=target_language)
+            texts = [oracle(source, references, tokenize) for source, references in zip(sources, refs, strict=True)]
+            baselines[name] = texts, {"text": name}
+    return baselines
 
 
 def lead(source: str, *, sentences: int, words: int | None) -> str:

@@ -7,7 +7,6 @@ import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from types import SimpleNamespace
@@ -31,41 +30,33 @@ _NON_LATIN_SHARE = 0.1
 Tokenize = Callable[[str], list[str]]  # splits a text into words
 
 
-@dataclass(frozen=True)
-class RougeSettings:
-    """How ROUGE splits texts into words and sentences.
-
-    Attributes:
-        tokenize: Splits a text into words.
-        label: Tokenizer and stemming, for the signature.
-        split: How to split into sentences.
-    """
-
-    tokenize: Tokenize
-    label: dict[str, str]
-    split: RougeSplit
-
-
-def rouge_settings(
+def rouge_tokenizer(
     refs: Sequence[Sequence[str]], config: MetricsConfig, *, target_language: str | None
-) -> RougeSettings:
+) -> tuple[Tokenize, dict[str, str]]:
     """Selects the tokenizer by the script of the references, and stemming by the language.
 
     rouge-score's own tokenizer keeps ASCII letters and digits only: text in another script has no tokens and scores 0
     even against itself.
+
+    Returns:
+        The tokenizer, and its name and whether it stems, for the signature.
     """
     stem = config.rouge_stemmer and primary_language(target_language) in (None, "en")
     letters = Counter("".join(text for references in refs for text in references))
     letters = Counter({letter: count for letter, count in letters.items() if letter.isalpha()})
     non_latin = sum(count for letter, count in letters.items() if "LATIN" not in unicodedata.name(letter, ""))
     if non_latin > _NON_LATIN_SHARE * letters.total():
-        return RougeSettings(unicode_words, {"tok": "unicode", "stem": "no"}, config.rouge_split)
-    label = {"tok": "default", "stem": "yes" if stem else "no"}
-    return RougeSettings(default_tokenizer(stem=stem), label, config.rouge_split)
+        return unicode_words, {"tok": "unicode", "stem": "no"}
+    return default_tokenizer(stem=stem), {"tok": "default", "stem": "yes" if stem else "no"}
 
 
 def rouge_statistics(
-    names: Sequence[str], hyps: Sequence[str], refs: Sequence[Sequence[str]], settings: RougeSettings
+    names: Sequence[str],
+    hyps: Sequence[str],
+    refs: Sequence[Sequence[str]],
+    config: MetricsConfig,
+    *,
+    target_language: str | None,
 ) -> dict[str, Statistics]:
     """Computes F1 x 100 per example, as rows [F1, 1].
 
@@ -73,15 +64,17 @@ def rouge_statistics(
         names: Any of ROUGE_METRICS.
         hyps: One text per example.
         refs: At least one text per example.
-        settings: Tokenizer and sentence splitting.
+        config: The metrics section.
+        target_language: Language code; selects stemming.
 
     Returns:
         Statistics by metric, against the best reference of each example by that metric. If any example has several,
         also `<name>_mean`, which first averages over the references of an example. Two empty texts score 0.
     """
-    f1 = _f1(names, hyps, refs, settings)
+    tokenize, settings = rouge_tokenizer(refs, config, target_language=target_language)
+    f1 = _f1(names, hyps, refs, tokenize, config.rouge_split)
     package = {"pkg": "rouge-score", "version": version("rouge-score")}
-    if settings.tokenize is unicode_words or settings.split is RougeSplit.sentences:
+    if tokenize is unicode_words or config.rouge_split is RougeSplit.sentences:
         package["seq2seq"] = __version__  # which defines the rule
     nrefs = number_of_references(refs)
     variants = {"": ("best", [scores.max(axis=0) for scores in f1])}
@@ -95,8 +88,8 @@ def rouge_statistics(
                 type=name,
                 measure="f1",
                 refs=label,
-                **settings.label,
-                split=settings.split.value,
+                **settings,
+                split=config.rouge_split.value,
                 **package,
             )
             rows = np.array([[value[column], 1.0] for value in values])
@@ -105,31 +98,27 @@ def rouge_statistics(
 
 
 def _f1(
-    names: Sequence[str], hyps: Sequence[str], refs: Sequence[Sequence[str]], settings: RougeSettings
+    names: Sequence[str], hyps: Sequence[str], refs: Sequence[Sequence[str]], tokenize: Tokenize, split: RougeSplit
 ) -> list[NDArray[np.float64]]:
     """Returns, per example, F1 x 100 against each reference: [number of references, number of metrics]."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    if settings.split is RougeSplit.sentences:
-        hyps = [_one_sentence_per_line(hyp) for hyp in hyps]
-        refs = [[_one_sentence_per_line(text) for text in references] for references in refs]
+    if split is RougeSplit.sentences:
+        hyps = ["\n".join(split_sentences(hyp)) for hyp in hyps]
+        refs = [["\n".join(split_sentences(text)) for text in references] for references in refs]
     elif "rougeLsum" in names and _hyps_lack_line_breaks(hyps, refs):
         warn_once(
             "ROUGE-Lsum treats each output as one sentence because it has no line breaks, but most references have "
             "several sentences; set metrics.rouge_split=sentences to split both"
         )
     # Cached, so that a text compared with several references is split once.
-    tokenizer = SimpleNamespace(tokenize=lru_cache(maxsize=2**10)(settings.tokenize))
+    tokenizer = SimpleNamespace(tokenize=lru_cache(maxsize=2**10)(tokenize))
     scorer = RougeScorer(list(names), tokenizer=tokenizer)
     f1 = []
     for hyp, references in zip(hyps, refs, strict=True):
         scores = [scorer.score(text, hyp) for text in references]
         f1.append(np.array([[100 * score[name].fmeasure for name in names] for score in scores]))
     return f1
-
-
-def _one_sentence_per_line(text: str) -> str:
-    return "\n".join(split_sentences(text))
 
 
 def _hyps_lack_line_breaks(hyps: Sequence[str], refs: Sequence[Sequence[str]]) -> bool:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from seq2seq.errors import UserError
-from seq2seq.metrics.baselines import baseline_settings, baseline_texts
+from seq2seq.metrics.baselines import baseline_texts
 from seq2seq.metrics.bleu import sacrebleu_statistics
 from seq2seq.metrics.bootstrap import Score, Statistics, corpus_scores
 from seq2seq.metrics.config import ROUGE_METRICS, SACREBLEU_METRICS, MetricsConfig
 from seq2seq.metrics.languages import primary_language
-from seq2seq.metrics.rouge import rouge_settings, rouge_statistics
+from seq2seq.metrics.rouge import rouge_statistics
 from seq2seq.metrics.summaries import summary_statistics
 
 
@@ -61,8 +61,7 @@ def statistics(
     language = primary_language(target_language)
     found = sacrebleu_statistics(sacrebleu_names, hyps, refs, language=language, bleu_tokenize=config.bleu_tokenize)
     if rouge_names:
-        settings = rouge_settings(refs, config, target_language=target_language)
-        found |= rouge_statistics(rouge_names, hyps, refs, settings)
+        found |= rouge_statistics(rouge_names, hyps, refs, config, target_language=target_language)
     ordered = [key for name in config.names for key in (name, f"{name}_mean")]
     return {name: found[name] for name in ordered if name in found}
 
@@ -91,10 +90,9 @@ def score_baselines(
         each example's first reference.
     """
     scores = {}
-    for name, texts in baseline_texts(sources, refs, config, target_language=target_language).items():
+    for name, (texts, settings) in baseline_texts(sources, refs, config, target_language=target_language).items():
         found = score(texts, refs, config, target_language=target_language, seed=seed)
         found |= score_summaries(texts, sources, refs, config)
-        settings = baseline_settings(name, config)
         scores[name] = {
             key: replace(value, signature=value.signature.append(**settings)) for key, value in found.items()
         }

@@ -18,11 +18,5 @@ def split_sentences(text: str) -> list[str]:
     anywhere; it includes closing quotes and brackets. A full stop after a single letter or digit does not end one.
     Being a rule and not a model, it splits "etc. Then" and "Dr. Who".
     """
-    sentences = []
-    for line in text.split("\n"):
-        start = 0
-        for end in _END.finditer(line):
-            sentences.append(line[start : end.end()].strip())
-            start = end.end()
-        sentences.append(line[start:].strip())
+    sentences = [sentence.strip() for sentence in _END.sub(r"\g<0>\n", text).split("\n")]
     return [sentence for sentence in sentences if sentence]

@@ -48,7 +48,9 @@ def summary_statistics(
         reference_length = float(np.mean([len(unicode_words(text)) for text in references]))
         rows["length_ratio"].append((len(words), reference_length))
         for order in NOVEL_ORDERS:
-            rows[f"novel_{order}grams"].append(_novel(words, source_words, order))
+            in_summary, in_source = ngrams(words, order), set(ngrams(source_words, order))
+            num_novel = sum(ngram not in in_source for ngram in in_summary)
+            rows[f"novel_{order}grams"].append((num_novel, len(in_summary)))
         lengths = copied_fragments(words, source_words)
         rows["copied_share"].append((sum(lengths), len(words)))
         rows["copied_length"].append((sum(length * length for length in lengths), len(words)))
@@ -85,13 +87,6 @@ def _common_length(summary: Tokens, start: int, source: Tokens, source_start: in
     while length < limit and summary[start + length] == source[source_start + length]:
         length += 1
     return length
-
-
-def _novel(words: Tokens, source_words: Tokens, order: int) -> tuple[int, int]:
-    """Returns the number of n-grams that are not in the source, and of all n-grams; repeats count."""
-    in_source = set(ngrams(source_words, order))
-    in_summary = ngrams(words, order)
-    return sum(ngram not in in_source for ngram in in_summary), len(in_summary)
 
 
 def _statistics(name: str, rows: Sequence[tuple[float, float]], *, nrefs: str) -> Statistics:

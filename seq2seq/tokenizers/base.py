@@ -46,7 +46,6 @@ class Tokenizer(ABC):
 
         Where sampling is off or impossible (`sampling_alpha=0`, chars, words), same as `encode_batch`.
         """
-        del seed
         return self.encode_batch(texts)
 
     @abstractmethod

@@ -105,18 +105,14 @@ class TokenizerConfig:
         self._check_sampling()
         if not 0.98 <= self.character_coverage <= 1.0:  # the range SentencePiece's trainer accepts
             raise UserError(f"tokenizer.character_coverage={self.character_coverage} is not in the range 0.98 to 1.")
-        if self.max_sentences < 1:
-            raise UserError(f"tokenizer.max_sentences={self.max_sentences} must be at least 1.")
-        if self.min_frequency < 1:
-            raise UserError(f"tokenizer.min_frequency={self.min_frequency} must be at least 1.")
+        for key in ("max_sentences", "min_frequency"):
+            if getattr(self, key) < 1:
+                raise UserError(f"tokenizer.{key}={getattr(self, key)} must be at least 1.")
         if self.kind != TokenizerKind.word:
-            for key, path in (
-                ("source_vectors", self.source_vectors),
-                ("target_vectors", self.target_vectors),
-            ):
-                if path is not None:
+            for key in ("source_vectors", "target_vectors"):
+                if getattr(self, key) is not None:
                     raise UserError(
-                        f"tokenizer.{key}={path} needs tokenizer.kind=word, not {self.kind.value}: "
+                        f"tokenizer.{key}={getattr(self, key)} needs tokenizer.kind=word, not {self.kind.value}: "
                         "word vectors have no entries for subwords."
                     )
 

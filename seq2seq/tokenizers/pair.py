@@ -74,47 +74,36 @@ def train_tokenizers(source: OpenTexts, target: OpenTexts, config: TokenizerConf
     Raises:
         UserError: There is no text, it contains a lone surrogate, or it cannot yield `tokenizer.vocab_size` tokens.
     """
-
-    def train(texts: Iterable[str], side: str) -> Tokenizer:
-        lines = _TrainingLines(texts, config)
-        sentences = reservoir_sample(training_sentences(lines), size=config.max_sentences, seed=seed)
-        if not sentences:
-            raise UserError(
-                f"data.train has no {side} text to train the tokenizer on: all of its texts are empty or blank."
-            )
-        train_single_line = train_words if config.kind == TokenizerKind.word else train_subwords
-        # `found_breaks` is known only now: the sample has read all texts.
-        tokenizer = train_single_line(sentences, config, line_breaks=lines.found_breaks)
-        return MultilineTokenizer(tokenizer, lines.rule) if lines.found_breaks else tokenizer
-
     if config.joint:
-        shared = train(itertools.chain(source(), target()), "source or target")
+        shared = _train(itertools.chain(source(), target()), "source or target", config, seed=seed)
         return Tokenizers(shared, shared, joint=True)
-    return Tokenizers(train(source(), "source"), train(target(), "target"), joint=False)
+    source_tokenizer = _train(source(), "source", config, seed=seed)
+    return Tokenizers(source_tokenizer, _train(target(), "target", config, seed=seed), joint=False)
 
 
-class _TrainingLines:
-    """Iterates over training texts, split into lines if line breaks are encoded as tokens.
+def _train(texts: Iterable[str], side: str, config: TokenizerConfig, *, seed: int) -> Tokenizer:
+    exact = config.normalization == Normalization.identity and config.kind != TokenizerKind.word  # words lose spacing
+    rule = LineRule.exact if exact else LineRule.tidy
+    found_breaks = False  # whether a text has a line break inside, not only at its ends, that becomes a token
 
-    Attributes:
-        rule: which line breaks are kept; always `tidy` for words, which do not preserve spacing.
-        found_breaks: whether a text so far had a line break inside, not only at its ends.
-    """
-
-    def __init__(self, texts: Iterable[str], config: TokenizerConfig):
-        exact = config.normalization == Normalization.identity and config.kind != TokenizerKind.word
-        self.rule = LineRule.exact if exact else LineRule.tidy
-        self.found_breaks = False
-        self._texts = texts
-        self._split_lines = config.line_breaks == LineBreaks.symbol
-
-    def __iter__(self) -> Iterator[str]:
-        for text in self._texts:
-            if self._split_lines and "\n" in text.strip():
-                self.found_breaks = True
-                yield from split_lines(text, self.rule)
+    def lines() -> Iterator[str]:
+        nonlocal found_breaks
+        for text in texts:
+            if config.line_breaks == LineBreaks.symbol and "\n" in text.strip():
+                found_breaks = True
+                yield from split_lines(text, rule)
             else:
                 yield text
+
+    sentences = reservoir_sample(training_sentences(lines()), size=config.max_sentences, seed=seed)
+    if not sentences:
+        raise UserError(
+            f"data.train has no {side} text to train the tokenizer on: all of its texts are empty or blank."
+        )
+    train_single_line = train_words if config.kind == TokenizerKind.word else train_subwords
+    # `found_breaks` is known only now: the sample has read all texts.
+    tokenizer = train_single_line(sentences, config, line_breaks=found_breaks)
+    return MultilineTokenizer(tokenizer, rule) if found_breaks else tokenizer
 
 
 def load_tokenizers(folder: Path) -> Tokenizers:

@@ -169,17 +169,16 @@ def _train(
     return writer.getvalue()
 
 
-def _run_in_thread(task: Callable[[], None]) -> None:
+def _run_in_thread(task: Callable[[], object]) -> None:
     """Runs a long C++ call in a thread and waits, so that the main thread handles signals without delay.
 
     If a signal raises an exception, the call continues in the background until it returns or the process exits.
     """
-    done: Future[None] = Future()
+    done: Future[object] = Future()
 
     def run() -> None:
         try:
-            task()
-            done.set_result(None)
+            done.set_result(task())
         except BaseException as error:
             done.set_exception(error)
 

@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from seq2seq.errors import UserError
 from seq2seq.system.files import write_bytes
@@ -19,47 +18,38 @@ _LINE_BREAK = "<line break>"  # its entry in the vocabulary file; not a word, be
 
 
 class WordTokenizer(Tokenizer):
-    """Splits text into words with a torchtext tokenizer, and maps them to ids with a torchtext `Vocab`.
+    """Splits text into words with a torchtext tokenizer, and maps them to ids.
 
     Lossy: unknown words, spacing and (with `lowercase`) case are lost; decoding joins the words with spaces. The
     names of the special tokens are unknown words in user text.
     """
 
     def __init__(self, words: Sequence[str], *, splitter: WordSplitter, lowercase: bool) -> None:
-        """Builds the vocabulary from the words after the special tokens, in the order of their ids."""
-        from torchtext.vocab import Vocab
-
-        # Vocab sorts by count: decreasing counts preserve the order of the words.
-        counts = Counter({word: len(words) - index for index, word in enumerate(words)})
-        self._vocab: Any = Vocab(counts, specials=list(SPECIAL_TOKENS))
-        self._ids: dict[str, int] = dict(self._vocab.stoi)
-        for token in SPECIAL_TOKENS:
-            self._ids[token] = UNK_ID
+        """Builds the tokenizer of a vocabulary: the words after the special tokens, in the order of their ids."""
+        self._words = [*SPECIAL_TOKENS, *words]
+        self._ids = {word: token for token, word in enumerate(words, start=len(SPECIAL_TOKENS))}
         self._splitter = splitter
         self._lowercase = lowercase
         self._split = build_splitter(splitter, lowercase=lowercase)
-        self.vocab_size = len(self._vocab)
+        self.vocab_size = len(self._words)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`."""
-        rows = []
         for text in texts:
             to_utf8(text)  # raises the same errors as the other tokenizers
-            rows.append([self._ids.get(word, UNK_ID) for word in self._split(text)])
-        return rows
+        return [[self._ids.get(word, UNK_ID) for word in self._split(text)] for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`; joins words with spaces."""
         kept = [token for token in map(int, ids) if token not in (PAD_ID, BOS_ID, EOS_ID)]
-        return " ".join(UNK_SURFACE if token == UNK_ID else self._vocab.itos[token] for token in kept)
+        return " ".join(UNK_SURFACE if token == UNK_ID else self._words[token] for token in kept)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """See `Tokenizer.pieces`."""
-        return [self._vocab.itos[int(token)] for token in ids]
+        return [self._words[int(token)] for token in ids]
 
     def is_byte(self, token_id: int) -> bool:
         """See `Tokenizer.is_byte`; always False."""
-        del token_id
         return False
 
     def fingerprint(self) -> str:
@@ -78,7 +68,7 @@ class WordTokenizer(Tokenizer):
         return path
 
     def _content(self) -> bytes:
-        return "".join(f"{token}\n" for token in self._vocab.itos).encode("utf-8")
+        return "".join(f"{token}\n" for token in self._words).encode("utf-8")
 
 
 def build_splitter(splitter: WordSplitter, *, lowercase: bool) -> Callable[[str], list[str]]:

@@ -65,5 +65,10 @@ def test_chosen_sentences_keep_their_order():
 
 def test_only_what_is_configured_is_made():
     texts = baseline_texts([SOURCE], [["x"]], MetricsConfig(baselines=["lead"]), target_language="en")
-    assert texts == {"lead": ["Hi Ann,\nThe meeting has moved.\nSee you at 9 a.m. on Monday!"]}
+    assert texts == {
+        "lead": (
+            ["Hi Ann,\nThe meeting has moved.\nSee you at 9 a.m. on Monday!"],
+            {"text": "lead", "sentences": 3, "words": "all"},
+        )
+    }
     assert baseline_texts([SOURCE], [["x"]], MetricsConfig(), target_language="en") == {}
