@@ -204,16 +204,13 @@ def _has_ended(holder: str) -> bool:
 
 def _is_valid_results(results: Any) -> bool:
     """Whether a value has the structure of `results.json`; only checks the parts that are read back."""
-    if not isinstance(results, dict) or not isinstance(results.get("objective"), dict):
+    try:
+        entries = [entry for scores in results["test"].values() for entry in scores.values()]
+        return _is_number(results["objective"].get("value")) and all(
+            _is_number(entry.get("score")) and isinstance(entry.get("signature"), str) for entry in entries
+        )
+    except (AttributeError, KeyError, TypeError):
         return False
-    tests = results.get("test")
-    if not isinstance(tests, dict) or not all(isinstance(scores, dict) for scores in tests.values()):
-        return False
-    entries = [entry for scores in tests.values() for entry in scores.values()]
-    return _is_number(results["objective"].get("value")) and all(
-        isinstance(entry, dict) and _is_number(entry.get("score")) and isinstance(entry.get("signature"), str)
-        for entry in entries
-    )
 
 
 def _is_number(value: Any) -> bool:

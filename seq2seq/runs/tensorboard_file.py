@@ -40,8 +40,7 @@ class EventFile:
         from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 
         # TensorBoard recognizes event files by this name.
-        now = time.time_ns()
-        name = f"events.out.tfevents.{now // 10**9:010d}.{now % 10**9:09d}.{socket.gethostname()}.{os.getpid()}"
+        name = f"events.out.tfevents.{time.time():.9f}.{socket.gethostname()}.{os.getpid()}"
         self._resume_filter = resume_filter
         old_files = sorted(folder.glob("events.out.tfevents.*"))
         try:

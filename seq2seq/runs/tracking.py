@@ -23,8 +23,7 @@ from seq2seq.system.log_file import LogFile, ResumeFilter
 
 logger = logging.getLogger(__name__)
 
-_MARKDOWN_PUNCTUATION = "\\`*_{}[]()#+-.!|~$"
-_ENTITY_OF_PUNCTUATION = {ord(c): f"&#{ord(c)};" for c in _MARKDOWN_PUNCTUATION}
+_ENTITY_OF_MARKDOWN = {ord(c): f"&#{ord(c)};" for c in "\\`*_{}[]()#+-.!|~$"}
 
 
 class NullTracker:
@@ -61,7 +60,11 @@ class Tracker(NullTracker):
                 had written by then, see `log_file.ResumeFilter`. None starts with empty logs.
         """
         self._lines = _MetricsFile(folder / "metrics.jsonl", ResumeFilter(resume_step))
-        self._events = _open_events(folder / "tensorboard", ResumeFilter(resume_step))
+        self._events: EventFile | None = None
+        try:
+            self._events = EventFile(folder / "tensorboard", ResumeFilter(resume_step))
+        except ImportError as error:
+            logger.warning("no TensorBoard events are written: %s", error)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Records scalars by tag at a step; a tag already logged at that step keeps its first value.
@@ -118,7 +121,7 @@ class Tracker(NullTracker):
 
 def escape_markdown(text: str) -> str:
     """Escapes text so that a cell of a Markdown table shows it literally."""
-    return html.escape(text, quote=False).translate(_ENTITY_OF_PUNCTUATION).replace("\n", "<br>")
+    return html.escape(text, quote=False).translate(_ENTITY_OF_MARKDOWN).replace("\n", "<br>")
 
 
 class Markdown(str):
@@ -203,11 +206,3 @@ def _step_and_tag(line: bytes) -> tuple[int, str] | None:
         return None
     step, tag = record.get("step"), record.get("tag")
     return (step, tag) if isinstance(step, int) and isinstance(tag, str) else None
-
-
-def _open_events(folder: Path, resume_filter: ResumeFilter) -> EventFile | None:
-    try:
-        return EventFile(folder, resume_filter)
-    except ImportError as error:
-        logger.warning("no TensorBoard events are written: %s", error)
-        return None
