@@ -236,7 +236,9 @@ class BareLoop:
             self.model.parameters(), lr=optim["lr"], betas=tuple(optim["betas"]), eps=optim["eps"],
             weight_decay=optim["weight_decay"], fused=True,
         )  # fmt: skip
-        self._step = 0
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda steps: min(1.0, (steps + 1) / max(1, optim["warmup_steps"]))
+        )
 
     def loss(self, batch: BareBatch) -> Tensor:
         """Returns the mean cross-entropy with label smoothing over all tokens except padding."""
@@ -249,15 +251,12 @@ class BareLoop:
     def turn(self) -> float:
         """Makes one update per batch; returns the mean of their losses."""
         losses = torch.zeros(())
-        optim = self._task.optim
         for batch in self.batches:
-            self._step += 1
-            for group in self._optimizer.param_groups:
-                group["lr"] = optim["lr"] * min(1.0, self._step / max(1, optim["warmup_steps"]))
             loss = self.loss(batch)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.model.parameters(), optim["clip_norm"] or torch.inf)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._task.optim["clip_norm"] or torch.inf)
             self._optimizer.step()
+            self._schedule.step()
             self._optimizer.zero_grad(set_to_none=True)
             losses += loss.detach()
         return float(losses) / len(self.batches)

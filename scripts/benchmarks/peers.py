@@ -102,7 +102,6 @@ def encode_sources(task: SearchTask, tokenizers: Tokenizers) -> list[list[int]]:
 
 def build_marian(model: Mapping[str, Any], vocab_size: int) -> Any:
     """Builds a `MarianMTModel` with the sizes of a model section and random weights."""
-    import torch
     from transformers import MarianConfig, MarianMTModel
 
     sizes = {
@@ -116,11 +115,7 @@ def build_marian(model: Mapping[str, Any], vocab_size: int) -> Any:
         max_position_embeddings=1024, scale_embedding=True, decoder_start_token_id=BOS_ID, bos_token_id=BOS_ID,
         eos_token_id=EOS_ID, pad_token_id=PAD_ID, forced_eos_token_id=None,
     )  # fmt: skip
-    marian: Any = MarianMTModel(config)
-    with torch.no_grad():
-        for stack in (marian.model.encoder, marian.model.decoder):
-            stack.embed_positions.weight.copy_(stack.embed_positions.create_weight())
-    return marian
+    return MarianMTModel(config)
 
 
 def load_marian_weights(marian: Any, weights: Weights) -> None:

@@ -7,6 +7,7 @@ a `zip` (both always hold), the indentation of JSON, and the order of arguments 
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 _COMPARISONS = {
@@ -55,7 +56,8 @@ class Mutant:
 
 def mutants_of(root: Path, path: Path) -> list[Mutant]:
     """Returns all mutants of a file, ordered by their offsets."""
-    found = _MutantFinder(path.relative_to(root).as_posix(), path.read_bytes()).mutants()
+    source = path.read_bytes()
+    found = _MutantFinder(path.relative_to(root).as_posix(), source).visit(ast.parse(source))
     return sorted(set(found), key=lambda mutant: (mutant.start, mutant.kind, mutant.after))
 
 
@@ -72,14 +74,9 @@ class _MutantFinder:
     def __init__(self, path: str, source: bytes):
         self._path = path
         self._source = source
-        self._starts = [0]
-        for line in source.split(b"\n"):
-            self._starts.append(self._starts[-1] + len(line) + 1)
+        self._starts = [0, *accumulate(len(line) + 1 for line in source.split(b"\n"))]
 
-    def mutants(self) -> Iterator[Mutant]:
-        yield from self._visit(ast.parse(self._source))
-
-    def _visit(self, node: ast.AST) -> Iterator[Mutant]:
+    def visit(self, node: ast.AST) -> Iterator[Mutant]:
         if isinstance(node, ast.JoinedStr):
             return  # before Python 3.12, nodes inside have no positions
         yield from self._changes(node)
@@ -90,7 +87,7 @@ class _MutantFinder:
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST) and not _is_arbitrary(node, child):
-                    yield from self._visit(child)
+                    yield from self.visit(child)
 
     def _changes(self, node: ast.AST) -> Iterator[Mutant]:
         match node:
@@ -142,12 +139,11 @@ class _MutantFinder:
                 continue
             start, end = self._span(keyword)
             others = [self._span(each) for each in arguments if each is not keyword]
-            before = [last for _, last in others if last <= start]
             after = [first for first, _ in others if first >= end]
             if after:
                 yield self._make(start, min(after), "", "keyword removed")
             else:
-                yield self._make(max(before, default=start), end, "", "keyword removed")
+                yield self._make(max((last for _, last in others), default=start), end, "", "keyword removed")
 
     def _between(self, left: ast.AST, right: ast.AST, words: tuple[str, str], kind: str) -> Iterator[Mutant]:
         """Replaces the operator between two operands, which may be in parentheses."""

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -102,13 +102,9 @@ class LineCoverage:
             checks_defaults = at_import and test.startswith("tests/configs/")
             return test.startswith(_TRAINING_TESTS), not checks_defaults, self._breadth[test], test
 
-        chosen, total = [], 0.0
-        for test in sorted(found, key=sort_key):
-            total += self.seconds[test]
-            if chosen and total > budget:
-                break
-            chosen.append(test)
-        return chosen
+        tests = sorted(found, key=sort_key)
+        within_budget = sum(total <= budget for total in accumulate(self.seconds[test] for test in tests))
+        return tests[: max(1, within_budget)]
 
     @cached_property
     def _breadth(self) -> Counter[str]:
@@ -153,11 +149,10 @@ def _line_coverage(store: Any, seconds: dict[str, float]) -> LineCoverage:
     lines: dict[str, dict[int, list[str]]] = {}
     imported: dict[str, list[int]] = {}
     for path in store.measured_files():
-        name = path
-        if Path(path).is_absolute():
-            if not Path(path).is_relative_to(ROOT):
-                continue  # of an installed copy of the package
-            name = Path(path).relative_to(ROOT).as_posix()
+        file = ROOT / path  # relative for the tests' own process, absolute for others
+        if not file.is_relative_to(ROOT):
+            continue  # of an installed copy of the package
+        name = file.relative_to(ROOT).as_posix()
         for line, contexts in store.contexts_by_lineno(path).items():
             tests: set[str] = set()
             for context in contexts:

@@ -20,8 +20,7 @@ def contents(run: Path) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for folder, folders, files in os.walk(run):
-        paths = [Path(folder, name) for name in sorted(folders + files)]
-        for path in paths:
+        for path in (Path(folder, name) for name in sorted(folders + files)):
             name = str(path.relative_to(run))
             if path.is_symlink():
                 found[name] = f"link to {os.readlink(path)}"
@@ -50,10 +49,9 @@ def _content(path: Path) -> Any:
     if path.name in _VOLATILE_FILES:
         return "exists"
     if path.name == "metrics.jsonl":
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return [
             (record["step"], record["tag"], record["value"])
-            for record in records
+            for record in map(json.loads, path.read_text(encoding="utf-8").splitlines())
             if not record["tag"].startswith(_TIMED_TAGS)
         ]
     if path.suffix == ".json":
@@ -76,14 +74,13 @@ def _curves(folder: Path) -> dict[str, list[Any]]:
     no_limits = {"scalars": 0, "images": 0, "tensors": 0}
     accumulator = EventAccumulator(str(folder), size_guidance=no_limits).Reload()
     tags = accumulator.Tags()
-    found: dict[str, list[Any]] = {}
-    for tag in tags["scalars"]:
-        if not tag.startswith(_TIMED_TAGS):
-            found[tag] = [(event.step, event.value) for event in accumulator.Scalars(tag)]
-    for tag in tags["images"]:
-        found[tag] = [(e.step, hashlib.sha256(e.encoded_image_string).hexdigest()) for e in accumulator.Images(tag)]
-    for tag in tags["tensors"]:
-        found[tag] = [(event.step, event.tensor_proto.SerializeToString()) for event in accumulator.Tensors(tag)]
+    found: dict[str, list[Any]] = {
+        **{tag: [(e.step, e.value) for e in accumulator.Scalars(tag)]
+           for tag in tags["scalars"] if not tag.startswith(_TIMED_TAGS)},
+        **{tag: [(e.step, e.encoded_image_string) for e in accumulator.Images(tag)] for tag in tags["images"]},
+        **{tag: [(e.step, e.tensor_proto.SerializeToString()) for e in accumulator.Tensors(tag)]
+           for tag in tags["tensors"]},
+    }  # fmt: skip
     for tag, metadata in accumulator.summary_metadata.items():
         if metadata.plugin_data.plugin_name == "hparams":  # as text, because the byte order differs between processes
             found[tag] = [str(HParamsPluginData.FromString(metadata.plugin_data.content))]

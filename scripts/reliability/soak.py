@@ -21,7 +21,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -80,16 +82,19 @@ def watch(folder: Path, steps: int, overrides: Sequence[str]) -> list[Sample]:
     command = [sys.executable, "-m", "seq2seq", "train", *SETTINGS, *files, f"trainer.max_steps={steps}",
                f"output_root={folder}", *overrides]  # fmt: skip
     samples = []
-    with (folder / "messages.txt").open("wb") as messages:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=messages, env=environment) as training:
-            process = psutil.Process(training.pid)
-            while training.poll() is None:
-                try:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with (
+        (folder / "messages.txt").open("wb") as messages,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=messages, env=environment) as training,
+    ):
+        process = psutil.Process(training.pid)
+        while training.poll() is None:
+            try:
+                with suppress(FileNotFoundError):  # a file was deleted meanwhile: the next sample will do
                     samples.append(take_sample(process, folder / "soak"))
-                except (psutil.NoSuchProcess, psutil.AccessDenied):
-                    break  # it has just ended
-                time.sleep(1)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                break  # it has just ended
+            time.sleep(1)
     if training.returncode != 0:
         sys.exit(f"the run ended with code {training.returncode}; see {folder / 'messages.txt'}")
     return [sample for sample in samples if 0 < sample.step < steps]  # between the first save and the end
@@ -101,44 +106,27 @@ def take_sample(process: psutil.Process, run: Path) -> Sample:
     last = checkpoints / "last"
     step = int(os.readlink(last).removeprefix("step-")) if last.is_symlink() else 0
     folders = [path for path in checkpoints.glob("step-*") if path.is_dir()]
+    disk = sum(path.lstat().st_size for path in run.rglob("*") if not path.is_dir()) / 2**20
     with process.oneshot():
         used = process.memory_info()
         memory = (used.rss - getattr(used, "shared", 0)) / 2**20  # only Linux reports file pages
-        return Sample(
-            step, used.rss / 2**20, memory, process.num_fds(), process.num_threads(), len(folders), size(run) / 2**20
-        )
-
-
-def size(folder: Path) -> int:
-    """Returns the bytes of all files below a folder; ignores files that vanish meanwhile."""
-    total = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(path, name)).st_size
-            except FileNotFoundError:
-                continue
-    return total
+        return Sample(step, used.rss / 2**20, memory, process.num_fds(), process.num_threads(), len(folders), disk)
 
 
 def group_by_interval(samples: Sequence[Sample], steps: int) -> list[list[Sample]]:
-    """Groups the samples into intervals of equally many steps; omits intervals without samples."""
+    """Groups samples, ordered by step, into intervals of equally many steps; omits intervals without samples."""
     length = max(steps // NUM_INTERVALS, 1)
-    groups: dict[int, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault((sample.step - 1) // length, []).append(sample)
-    return [groups[index] for index in sorted(groups)]
+    return [list(interval) for _, interval in groupby(samples, lambda sample: (sample.step - 1) // length)]
 
 
 def row(interval: Sequence[Sample]) -> str:
     """Returns a row of the table: the last step, and medians."""
-    medians = {
-        name: statistics.median(getattr(sample, name) for sample in interval) for name in ("resident", "memory", "disk")
-    }
+    resident, memory, disk = (
+        statistics.median(getattr(s, name) for s in interval) for name in ("resident", "memory", "disk")
+    )
     files, threads = (statistics.median_low(getattr(s, name) for s in interval) for name in ("files", "threads"))
     most = max(sample.checkpoints for sample in interval)
-    memory = f"{medians['resident']:.1f} | {medians['memory']:.1f}"
-    return f"| {interval[-1].step:,} | {memory} | {files} | {threads} | {most} | {medians['disk']:.2f} |"
+    return f"| {interval[-1].step:,} | {resident:.1f} | {memory:.1f} | {files} | {threads} | {most} | {disk:.2f} |"
 
 
 def find_growth(intervals: Sequence[Sequence[Sample]]) -> list[str]:

@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,9 @@ class Experiment:
         code = self.start(trial, cache).wait()
         if code == 0:
             return None
-        lines = (self.folder / trial / "messages.txt").read_text(encoding="utf-8", errors="replace").split("\n")
-        return f"ended with code {code}: {next((line for line in reversed(lines) if line), 'no message')}"
+        messages = (self.folder / trial / "messages.txt").read_text(encoding="utf-8", errors="replace")
+        last_line = messages.rstrip().rpartition("\n")[2]
+        return f"ended with code {code}: {last_line or 'no message'}"
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,13 @@ class Trial:
 
 def main() -> None:
     """Runs the reference and the trials, and prints a table; exits with code 1 if any run differs."""
-    options, overrides = parse()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=30, help="total number of kills")
+    parser.add_argument("--kills-per-run", type=int, default=1, help="number of kills per run")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the kill times")
+    parser.add_argument("--jobs", type=int, default=1, help="number of trials to run in parallel")
+    parser.add_argument("--folder", help="folder for caches and run folders; default: a temporary folder")
+    options, overrides = parser.parse_known_args()
     folder = Path(options.folder or tempfile.mkdtemp(prefix="torture-")).resolve()
     experiment = run_undisturbed(overrides, folder, options.seed)
     print(f"undisturbed: {experiment.seconds:.1f} s, {experiment.preparing:.1f} s with an empty cache before training")
@@ -130,17 +138,6 @@ def main() -> None:
         )
     if not options.folder:
         shutil.rmtree(folder)
-
-
-def parse() -> tuple[argparse.Namespace, list[str]]:
-    """Returns the options, and the overrides of the command under test."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=30, help="total number of kills")
-    parser.add_argument("--kills-per-run", type=int, default=1, help="number of kills per run")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the kill times")
-    parser.add_argument("--jobs", type=int, default=1, help="number of trials to run in parallel")
-    parser.add_argument("--folder", help="folder for caches and run folders; default: a temporary folder")
-    return parser.parse_known_args()
 
 
 def run_undisturbed(overrides: list[str], folder: Path, seed: int) -> Experiment:
@@ -205,8 +202,8 @@ def kill_at_random_time(
     """
     start = time.monotonic()
     delay, save_delay = rng.uniform(0, latest), rng.uniform(0, _SAVE_SECONDS)
-    while process.poll() is None and time.monotonic() - start < delay:
-        time.sleep(min(0.01, max(0.0, delay - (time.monotonic() - start))))
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(delay)
     while saves_of is not None and process.poll() is None and not is_saving(saves_of):
         time.sleep(_POLL_SECONDS)
     if saves_of is not None:
