@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from seq2seq.config.parse import configs_folder, parse, register_schema
+from seq2seq.config.compose import compose
+from seq2seq.config.parse import parse
 from seq2seq.config.schema import Config
 
 SYLLABLES = [first + last for first in "bdfgklmnprstvwz" for last in ("a", "e", "i", "o", "u", "an", "er", "ist")]
@@ -63,9 +64,5 @@ def corpus_overrides(folder: Path, pairs: int, overrides: list[str], *, tokenize
 
 def compose_config(overrides: list[str]) -> Config:
     """Composes the configuration as `seq2seq train` would with these overrides."""
-    from hydra import compose, initialize_config_dir
-
-    register_schema("train", Config)
-    with initialize_config_dir(str(configs_folder()), version_base="1.3"):
-        # the default name comes from Hydra's runtime choices, which `compose` does not have
-        return parse(compose("train", overrides=["name=benchmark", *overrides]))
+    # the default name comes from Hydra's runtime choices, which `compose` does not have
+    return parse(compose("train", ["name=benchmark", *overrides]))

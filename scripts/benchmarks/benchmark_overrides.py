@@ -4,8 +4,8 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from seq2seq.config.parse import configs_folder
-from seq2seq.config.rules import flatten
+from seq2seq.config.compose import configs_folder
+from seq2seq.system.plain_yaml import flatten
 
 
 def check_overrides(overrides: list[str], fixed: Mapping[str, str], *, allowed: Collection[str] | None = None) -> None:

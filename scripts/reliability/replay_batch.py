@@ -25,6 +25,7 @@ from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.folder import require_run
 from seq2seq.system.device import Runtime, build_runtime, seed_step
 from seq2seq.system.plain_yaml import read_mapping
+from seq2seq.tokenizers.pair import load_tokenizers
 
 
 def main() -> int:
@@ -37,7 +38,7 @@ def main() -> int:
     values = OmegaConf.merge(read_mapping(folder.config), OmegaConf.from_dotlist(options.overrides))
     config = parse(values)  # type: ignore[arg-type]
     runtime = build_runtime(config.trainer.device, config.trainer.precision)
-    model, step = load_model(folder, config, checkpoint="failed", runtime=runtime)
+    model, step = load_model(folder, config, load_tokenizers(folder.tokenizer), checkpoint="failed", runtime=runtime)
     model.train()
     objective = Objective(model)
     failed = CheckpointStore(folder.checkpoints).load("failed", files=["batch"]).tensors["batch"]

@@ -86,7 +86,7 @@ def run_command(command: str, arguments: list[str]) -> int:
         with importing():
             from seq2seq.cli import commands
         with interruptible():
-            getattr(commands, command)(arguments)
+            commands.run(command, arguments)
     except UserError as error:
         if wants_traceback:
             raise

@@ -7,12 +7,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from seq2seq.cli import hydra_app
 from seq2seq.cli.imports import importing
 from seq2seq.config import saved
-from seq2seq.config.parse import parse
 from seq2seq.config.schema import Config
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.pipeline.resume import restore_run_values
@@ -26,7 +23,7 @@ def run(arguments: list[str]) -> None:
     failed: list[Path] = []
     with ExitStack() as at_end:
         hydra_app.run(
-            "train", lambda values: _job(values, swept, failed=failed, at_end=at_end), arguments, schema=Config
+            "train", lambda config: _job(config, swept, failed=failed, at_end=at_end), arguments, schema=Config
         )
     for folder in sorted(swept):
         print(tables.sweep_table(folder))
@@ -34,19 +31,17 @@ def run(arguments: list[str]) -> None:
         raise TrainingError(f"jobs that failed (see train.log in each folder): {', '.join(map(str, failed))}")
 
 
-def _job(values: DictConfig, swept: set[Path], *, failed: list[Path], at_end: ExitStack) -> float:
+def _job(config: Config, swept: set[Path], *, failed: list[Path], at_end: ExitStack) -> float:
     """Trains one run and returns its objective; a failed job of a sweep returns the worst one instead.
 
     Args:
-        values: The composed configuration.
+        config: The configuration of the job.
         swept: Receives the folder of the sweep, on the main rank.
         failed: Receives the run folder of a job that failed.
         at_end: Receives callbacks to run after the last job.
     """
-    config = parse(values)
-    folder = RunFolder(run_path(config))
-    overrides, in_sweep = hydra_app.job_overrides()
-    config = restore_run_values(config, folder, overrides)
+    config, folder = resumed(config)
+    _, in_sweep = hydra_app.job_overrides()
     with importing():
         from seq2seq.pipeline.results import finite_objective
         from seq2seq.pipeline.train import train
@@ -65,15 +60,22 @@ def _job(values: DictConfig, swept: set[Path], *, failed: list[Path], at_end: Ex
         return finite_objective(None, config.trainer.mode)
 
 
-def run_path(config: Config) -> Path:
-    """Returns the path of the run folder; in a sweep each job has its own below the run's name."""
+def resumed(config: Config) -> tuple[Config, RunFolder]:
+    """Returns the configuration with the values of the run that it resumes, if there is one, and the run folder.
+
+    In a sweep each job has its own folder below the run's name.
+
+    Raises:
+        UserError: If the run has no name, or its saved configuration is damaged.
+    """
     if not config.name:
         raise UserError("name= is empty: give the run a name")
     path = Path(config.output_root) / config.name
     overrides, in_sweep = hydra_app.job_overrides()
-    if not in_sweep:
-        return path
-    readable = re.sub(r"[^A-Za-z0-9._=-]+", "_", ",".join(overrides))[:60].strip("._")
-    identity = replace(config, overwrite=False, name=None, output_root="", cache_root="")
-    digest = hashlib.sha256(saved.to_yaml(identity).encode()).hexdigest()[:8]
-    return path / f"{readable}-{digest}"
+    if in_sweep:
+        readable = re.sub(r"[^A-Za-z0-9._=-]+", "_", ",".join(overrides))[:60].strip("._")
+        identity = replace(config, overwrite=False, name=None, output_root="", cache_root="")
+        digest = hashlib.sha256(saved.to_yaml(identity).encode()).hexdigest()[:8]
+        path /= f"{readable}-{digest}"
+    folder = RunFolder(path)
+    return restore_run_values(config, folder, overrides), folder

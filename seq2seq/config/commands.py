@@ -1,5 +1,6 @@
 """The configuration of each command: that of a run with further keys, or its own keys alone."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -27,6 +28,19 @@ class CheckConfig(Config):
     """
 
     format: CheckFormat = CheckFormat.text
+
+
+def as_list(value: object) -> list[str]:
+    """Returns the value of a key that takes one path, a list of paths, or null, as a list."""
+    if value is None:
+        return []
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def named_tests(data: DataConfig, given: Collection[str]) -> list[str]:
+    """Returns the test sets of a data section that keys given on the command line name."""
+    named = {key.split(".")[2] for key in given if key.startswith("data.test.")}
+    return [name for name in data.test if name in named]
 
 
 @dataclass

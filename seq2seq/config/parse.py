@@ -4,47 +4,19 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_type_hints, overload
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seq2seq.config.rules import check_values, flatten
+from seq2seq.config.rules import check_values
 from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
 from seq2seq.models.families import FAMILIES
 from seq2seq.models.transformer_config import TransformerConfig
+from seq2seq.system.plain_yaml import flatten
 
 C = TypeVar("C")
-
-
-def register_schema(command: str, schema: type, defaults: DictConfig | None = None) -> None:
-    """Registers the schema against which Hydra checks keys and types of a command's configuration.
-
-    Only the schema of this command, since Hydra copies all registered schemas whenever it reads a config group.
-
-    Args:
-        command: The command; the defaults of its primary configuration begin with ``COMMAND_schema``.
-        schema: Dataclass of that configuration.
-        defaults: The schema with other defaults, such as the values of a run; None for the schema's own.
-    """
-    store = ConfigStore.instance()
-    node: type | DictConfig = schema
-    if issubclass(schema, Config):
-        node = hydra_schema(schema)
-        for family, model in FAMILIES.items():
-            store.store(group="model", name=f"{family}_schema", node=model)
-    store.store(name=f"{command}_schema", node=node if defaults is None else defaults)
-
-
-def hydra_schema(schema: type[Config]) -> DictConfig:
-    """Returns a schema to which Hydra can add test sets key by key; ``parse`` checks them afterwards."""
-    node = OmegaConf.structured(schema)
-    node.model = {}  # each model family has its own schema in the group
-    node.data.test._metadata.element_type = Any  # the typed section would reject the empty mapping
-    return cast(DictConfig, node)
 
 
 @overload
@@ -141,16 +113,3 @@ def known_keys(schema: type = Config) -> list[str]:
         for family_schema in FAMILIES.values():
             keys |= set(walk(family_schema, "model."))
     return sorted(keys)
-
-
-def configs_folder() -> Path:
-    """Returns the folder of the YAML files: inside an installed package, or beside it in a checkout.
-
-    Raises:
-        UserError: If the installation lacks it.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "configs", package.parent / "configs"):
-        if (folder / "train.yaml").is_file():
-            return folder
-    raise UserError(f"the configs folder is missing beside {package}: the installation is incomplete; install again")

@@ -32,7 +32,7 @@ def average(config: Config, folder: RunFolder, settings: AverageConfig) -> None:
         evaluator = build_evaluator(config, tokenizers, runtime=runtime)
         rows = {}
         for name in ("average", "best"):
-            model, _ = load_model(folder, config, checkpoint=name, runtime=runtime)
+            model, _ = load_model(folder, config, tokenizers, checkpoint=name, runtime=runtime)
             rows[name], _ = evaluator.validate(model, valid, examples=config.trainer.eval_examples)
         print(f"checkpoints/average is the mean of steps {', '.join(map(str, steps))}")
         print(tables.metrics_table(rows))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from seq2seq.config import saved
-from seq2seq.config.commands import CompareConfig, TableFormat
+from seq2seq.config.commands import CompareConfig, TableFormat, as_list, named_tests
 from seq2seq.data.corpus import (
     CorpusConfig,
     DataConfig,
@@ -46,7 +46,7 @@ def compare(settings: CompareConfig, *, given: Sequence[str]) -> None:
     Raises:
         UserError: if something cannot be compared, or a key has no effect.
     """
-    others = _as_list(settings.other)
+    others = as_list(settings.other)
     _check(settings, others, given)
     with console_log():
         inputs = (
@@ -75,13 +75,6 @@ def compare(settings: CompareConfig, *, given: Sequence[str]) -> None:
         print("\n\n".join(comparison.markdown(one) for one in results))
 
 
-def _as_list(value: object) -> list[str]:
-    """Returns the value of a key that takes one path or a list of paths as a list."""
-    if value is None:
-        return []
-    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
-
-
 def _check(settings: CompareConfig, others: Sequence[str], given: Sequence[str]) -> None:
     """Raises a UserError unless the keys say what to compare with what."""
     if (settings.run is None) == (settings.hyp is None):
@@ -94,7 +87,7 @@ def _check(settings: CompareConfig, others: Sequence[str], given: Sequence[str])
             "other= is missing: name what to compare with "
             + (f"run={settings.run}" if settings.hyp is None else f"hyp={settings.hyp}")
         )
-    if settings.hyp is not None and not _as_list(settings.ref):
+    if settings.hyp is not None and not as_list(settings.ref):
         raise UserError(f"ref= is missing: name the file of references to score hyp={settings.hyp} against")
     if settings.run is None:
         unused = [key for key in given if key.startswith(("data.root", "data.test."))]
@@ -122,8 +115,7 @@ def _inputs_from_runs(settings: CompareConfig, others: Sequence[str], given: Seq
     folders = [_require_complete_run(path, key) for key, path in paths]
     data = [settings.data, *(_data_of(folder, settings.data, given) for folder in folders[1:])]
     names = _names([path for _, path in paths])
-    named = _test_sets(given)
-    test_sets = [name for name in settings.data.test if name in named] or list(settings.data.test)
+    test_sets = named_tests(settings.data, given) or list(settings.data.test)
     if not test_sets:
         raise UserError(f"run={settings.run} has no test set to compare on")
     for test_set in test_sets:
@@ -158,12 +150,7 @@ def _data_of(folder: RunFolder, first: DataConfig, given: Sequence[str]) -> Data
         data = replace(data, root=first.root)
     if "data.encoding_errors" in given:
         data = replace(data, encoding_errors=first.encoding_errors)
-    return replace(data, test=data.test | {name: first.test[name] for name in _test_sets(given) & first.test.keys()})
-
-
-def _test_sets(given: Sequence[str]) -> set[str]:
-    """Returns the test sets named on the command line."""
-    return {key.split(".")[2] for key in given if key.startswith("data.test.")}
+    return replace(data, test=data.test | {name: first.test[name] for name in named_tests(first, given)})
 
 
 def _read(data: DataConfig, test_set: str, label: str) -> list[Example]:
@@ -236,7 +223,7 @@ def _scoring(signature: str) -> Signature:
 def _inputs_from_files(settings: CompareConfig, others: Sequence[str]) -> ComparisonInputs:
     """Yields the only test set, of references and outputs in files."""
     errors = settings.data.encoding_errors
-    label = "ref=" + ",".join(_as_list(settings.ref))
+    label = "ref=" + ",".join(as_list(settings.ref))
     references, sources = _read_references(settings, errors)
     if settings.source is not None:
         sources = list(_read_lines(settings.source, "source", errors))
@@ -249,7 +236,7 @@ def _inputs_from_files(settings: CompareConfig, others: Sequence[str]) -> Compar
         System(name, list(_read_outputs(path, key, errors)), f"{key}={path}")
         for name, (key, path) in zip(_names([path for _, path in paths]), paths, strict=True)
     ]
-    yield TestSet(Path(_as_list(settings.ref)[0]).name, references, sources, label), systems
+    yield TestSet(Path(as_list(settings.ref)[0]).name, references, sources, label), systems
 
 
 def _read_lines(path: str, key: str, errors: str) -> Iterator[str]:
@@ -278,7 +265,7 @@ def _read_texts(path: Path, *, errors: str = "strict") -> Iterator[str]:
 
 def _read_references(settings: CompareConfig, errors: str) -> tuple[list[tuple[str, ...]], list[str] | None]:
     """Reads the references of each example, and the sources if they are in the same file."""
-    paths = _as_list(settings.ref)
+    paths = as_list(settings.ref)
     if len(paths) == 1 and is_jsonl(paths[0]):
         return _read_records(paths[0], settings, errors)
     fields = [key for key in _FIELDS if getattr(settings, key) is not None]

@@ -5,8 +5,9 @@ import re
 from collections.abc import Sequence
 
 from seq2seq.config import saved
-from seq2seq.config.commands import EvaluateConfig
+from seq2seq.config.commands import EvaluateConfig, named_tests
 from seq2seq.data.prepare import open_corpus
+from seq2seq.errors import UserError
 from seq2seq.pipeline.build import build_evaluator, start_runtime
 from seq2seq.pipeline.load import build_generator
 from seq2seq.pipeline.results import score_baselines, score_tests, write_generations
@@ -18,14 +19,22 @@ from seq2seq.system.console import console_log
 logger = logging.getLogger("seq2seq")
 
 
-def evaluate(config: EvaluateConfig, folders: Sequence[RunFolder], *, tests: Sequence[str]) -> None:
+def evaluate(config: EvaluateConfig, folders: Sequence[RunFolder], *, given: Sequence[str]) -> None:
     """Scores, prints a table, and writes scores and outputs to ``evaluations/`` in the first run's folder.
 
     Args:
         config: Configuration of the first run, with the overrides of the command line.
         folders: The run folder, or those of the members of an ensemble.
-        tests: Names of the test sets.
+        given: Keys given on the command line. If they name test sets, only these are scored.
+
+    Raises:
+        UserError: If there is no test set.
     """
+    tests = named_tests(config.data, given) or list(config.data.test)
+    if not tests:
+        raise UserError(
+            "there is no test set to score: add one with +data.test.NAME.source=FILE +data.test.NAME.target=FILE"
+        )
     with console_log():
         runtime = start_runtime(config.trainer)
         generator = build_generator(folders, config, checkpoint=config.checkpoint, runtime=runtime)

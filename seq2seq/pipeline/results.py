@@ -80,11 +80,9 @@ def one_line(text: str) -> str:
 
 def scores_by_tag(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """Flattens test scores to values by tag: ``test/<test set>/<metric>``."""
-    values = {}
-    for name, metrics in scores.items():
-        for metric, score in metrics.items():
-            values[f"test/{name}/{metric}"] = score["score"]
-    return values
+    return {
+        f"test/{name}/{metric}": score["score"] for name, metrics in scores.items() for metric, score in metrics.items()
+    }
 
 
 def finite_objective(value: float | None, mode: str) -> float:

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from seq2seq.config import saved
+from seq2seq.config.compose import override_key
 from seq2seq.config.schema import Config
 from seq2seq.runs.folder import RunFolder
 
@@ -25,7 +26,9 @@ def restore_run_values(config: Config, folder: RunFolder, overrides: Sequence[st
     if config.overwrite or not folder.config.exists():
         return config
     earlier = _earlier_overrides(folder)
-    given = {_key(override) for override in overrides if not _was_given(override, earlier)}
+    given = {override_key(override) for override in overrides if not _was_given(override, earlier)}
+    if given & {"experiment", "debug"}:
+        given.add("")  # they may set any key
     return saved.for_resume(saved.load(folder.config), config, given=given)
 
 
@@ -43,9 +46,3 @@ def _was_given(override: str, earlier: Sequence[str]) -> bool:
     key, _, value = override.partition("=")
     swept = (each.partition("=") for each in earlier)
     return override in earlier or any(name == key and value in values.split(",") for name, _, values in swept)
-
-
-def _key(override: str) -> str:
-    """Returns the key or section that an override sets; ``""`` for all, since an experiment may set any key."""
-    key = override.lstrip("+~").partition("=")[0].partition("@")[0]
-    return "" if key == "experiment" else key

@@ -146,7 +146,7 @@ def _finish(
     runtime, world, state = context.runtime, context.world, trainer.state
     world.barrier()
     name = "last" if state.best(config.trainer.mode) is None else "best"  # last: no evaluation was finite
-    model, best_step = load_model(folder, config, checkpoint=name, runtime=runtime)
+    model, best_step = load_model(folder, config, prepared.tokenizers, checkpoint=name, runtime=runtime)
     evaluator = build_evaluator(config, prepared.tokenizers, runtime=runtime, world=world)
     logger.info("scoring the checkpoint of step %d on %d test sets", best_step, len(prepared.test))
     valid, _ = evaluator.validate(model, prepared.valid, examples=config.trainer.eval_examples)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from seq2seq.config import saved
-from seq2seq.config.parse import configs_folder, parse, register_schema
+from seq2seq.config.compose import compose, configs_folder
+from seq2seq.config.parse import parse
 from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
 from seq2seq.models.base import Vocabulary
@@ -18,10 +18,8 @@ CONFIGS = configs_folder()
 
 
 def composed(*overrides: str) -> Config:
-    register_schema("train", Config)
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        # the run's name comes from Hydra's runtime choices, which `compose` does not have
-        return parse(compose("train", overrides=["name=test", *overrides]))
+    # the run's name comes from Hydra's runtime choices, which `compose` does not have
+    return parse(compose("train", ["name=test", *overrides]))
 
 
 def options(group: str) -> list[str]:

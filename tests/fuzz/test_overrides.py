@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from omegaconf import DictConfig
 
 from seq2seq.cli import hydra_app
-from seq2seq.config.parse import known_keys, parse
+from seq2seq.config.parse import known_keys
 from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
 
@@ -42,13 +41,9 @@ OVERRIDE = st.one_of(
 @example(["+data.test.news._target_=os.system"])
 @example(["name=\udcff"])
 def test_any_overrides(overrides: list[str]) -> None:
-    composed: list[Any] = []
-
-    def body(values: DictConfig) -> None:
-        composed.append(parse(values))
-
+    composed: list[Config] = []
     try:
-        hydra_app.run("train", body, ["name=fuzz", *overrides], schema=Config)
+        hydra_app.run("train", composed.append, ["name=fuzz", *overrides], schema=Config)
     except UserError:
         pass
     else:

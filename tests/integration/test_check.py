@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from seq2seq.cli.commands import check
+from seq2seq.cli import commands
 from seq2seq.cli.train import run as train
 from seq2seq.config import saved
 from seq2seq.config.schema import Config
@@ -30,7 +30,7 @@ def checked(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[dict[s
     """The report, and the message of the error that the command ends with."""
     message = None
     try:
-        check([*arguments, "format=json"])
+        commands.run("check", [*arguments, "format=json"])
     except UserError as error:
         message = str(error)
     values: dict[str, Any] = json.loads(capsys.readouterr().out)

@@ -41,7 +41,7 @@ def test_help_of_each_verb_shows_examples(
     store = ConfigStore.instance()  # Hydra copies all that is in it for each line of a group
     monkeypatch.setattr(store, "repo", {"hydra": store.repo["hydra"]})
     with pytest.raises(SystemExit) as end:
-        getattr(commands, command)(["--help"])
+        commands.run(command, ["--help"])
     assert end.value.code in (0, None)
     shown = capsys.readouterr().out
     assert shown.count(f"  seq2seq {command} ") + shown.count(f"| seq2seq {command} ") >= 5

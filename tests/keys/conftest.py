@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from seq2seq.config.parse import configs_folder, parse, register_schema
-from seq2seq.config.schema import Config
+from seq2seq.config.compose import compose
+from seq2seq.config.parse import parse
 from seq2seq.data.prepare import PreparedData
 from seq2seq.pipeline.prepare import prepare_data
 
@@ -25,13 +24,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def prepare(cache: Path) -> Callable[..., PreparedData]:
     """Prepares data for overrides as the command does."""
-    register_schema("prepare", Config)
 
     def prepared(*overrides: str) -> PreparedData:
         fixed = ["name=keys", f"cache_root={cache}", "model.tie_embeddings=decoder"]
-        with initialize_config_dir(str(configs_folder()), version_base="1.3"):
-            values = compose("prepare", overrides=[*fixed, *overrides])
-        return prepare_data(parse(values))
+        return prepare_data(parse(compose("prepare", [*fixed, *overrides])))
 
     return prepared
 
@@ -67,7 +63,7 @@ def evaluate(saying: Path) -> Callable[..., dict[str, Any]]:
     def evaluated(*overrides: str) -> dict[str, Any]:
         from seq2seq.cli import commands
 
-        commands.evaluate([f"run={saying}", *overrides])
+        commands.run("evaluate", [f"run={saying}", *overrides])
         return dict(json.loads((saying / "evaluations" / "best" / "results.json").read_text(encoding="utf-8")))
 
     return evaluated

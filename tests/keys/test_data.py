@@ -251,11 +251,11 @@ def test_languages_name_files(prepare: Prepare, tmp_path: Path) -> None:
 
 
 def test_check_compares_letters_with_the_languages(corpora: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    from seq2seq.cli.commands import check
+    from seq2seq.cli import commands
 
     languages = ["data.source_language=ru", "data.target_language=el"]
     with pytest.raises(UserError):
-        check([*corpora, "model.tie_embeddings=decoder", *languages, "format=json"])
+        commands.run("check", [*corpora, "model.tie_embeddings=decoder", *languages, "format=json"])
     found = {each["key"]: each["message"] for each in json.loads(capsys.readouterr().out)["diagnostics"]}
     assert "data.source_language=ru is written in CYRILLIC" in found["data.train.source"]
     assert "data.target_language=el is written in GREEK" in found["data.train.target"]

@@ -268,16 +268,16 @@ TYPED: dict[str, Any] = {
 
 
 def test_generate_and_evaluate_search_as_load_does(opened: Open, searched: Path, corpus: Path, tmp_path: Path) -> None:
-    from seq2seq.cli.commands import evaluate, generate
+    from seq2seq.cli import commands
 
     typed = [f"search.{key}={str(value).lower()}" for key, value in TYPED.items()]
     texts = (corpus / "test.src").read_text(encoding="utf-8").splitlines()
     expected = opened(*typed).generate_nbest(texts)
     arguments = [f"run={searched}", "trainer.device=cpu", *typed]
-    generate([*arguments, f"input={corpus}/test.src", f"output={tmp_path}/out.jsonl", "format=jsonl"])
+    commands.run("generate", [*arguments, f"input={corpus}/test.src", f"output={tmp_path}/out.jsonl", "format=jsonl"])
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [[one["tokens"] for one in record["nbest"]] for record in records] == tokens(expected)
-    evaluate(arguments)
+    commands.run("evaluate", arguments)
     place = searched / "evaluations" / "best"
     assert json.loads((place / "results.json").read_text(encoding="utf-8"))["search"] == TYPED
     said = (place / "back.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")

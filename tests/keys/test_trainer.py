@@ -157,7 +157,9 @@ def test_label_smoothing(train_run: Any, tmp_path: Path, corpus: Path) -> None:
                     "trainer.batch_tokens=100000", f"trainer.label_smoothing={SMOOTHING}")  # fmt: skip
     config = saved.load(run.folder / "config.yaml")
     runtime = Runtime(torch.device("cpu"), Precision.fp32)
-    model, _ = api.load_model(RunFolder(run.folder), config, checkpoint="last", runtime=runtime)
+    model, _ = api.load_model(
+        RunFolder(run.folder), config, load_tokenizers(run.folder / "tokenizer"), checkpoint="last", runtime=runtime
+    )
     loss = nll = 0.0
     for source, target in zip(ids(run, corpus, "src"), ids(run, corpus, "tgt"), strict=True):
         src, tgt_in, labels = torch.tensor([source]), torch.tensor([[BOS_ID, *target[:-1]]]), torch.tensor(target)

@@ -7,12 +7,12 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from seq2seq.config import rules as config_rules
 from seq2seq.config import saved
-from seq2seq.config.parse import configs_folder, known_keys, parse, register_schema
+from seq2seq.config.compose import compose, configs_folder
+from seq2seq.config.parse import known_keys, parse
 from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
 from seq2seq.models.families import FAMILIES
@@ -210,7 +210,5 @@ def test_every_rule_is_about_keys_that_there_are() -> None:
 
 @pytest.mark.parametrize("experiment", sorted(p.stem for p in (configs_folder() / "experiment").iterdir()))
 def test_no_experiment_sets_a_key_without_effect(experiment: str) -> None:
-    register_schema("train", Config)
-    with initialize_config_dir(str(configs_folder()), version_base="1.3"):
-        config = parse(compose("train", overrides=["name=test", f"experiment={experiment}"]))
+    config = parse(compose("train", ["name=test", f"experiment={experiment}"]))
     assert saved.unused_keys(config) == []
