@@ -60,38 +60,39 @@ def _replay(objective: Objective, batch: Batch, config: Config, runtime: Runtime
     """Prints the loss and gradient of a micro-batch; returns whether all of it is finite."""
     on_device = batch.to(runtime.device)
     try:
-        with torch.autograd.detect_anomaly(check_nan=True), runtime.autocast():
-            sums = objective(on_device.src, on_device.tgt_in, on_device.rows, on_device.labels,
-                             config.trainer.label_smoothing)  # fmt: skip
-            sums.loss.backward()
+        with torch.autograd.detect_anomaly(check_nan=True):
+            loss = _loss(objective, on_device, config, runtime)
+            loss.backward()
         failure = None
     except RuntimeError as error:
         failure = str(error)
-    print(f"  loss per target token: {float(sums.loss) / batch.tokens:.4f}")
+    print(f"  loss per target token: {float(loss) / batch.tokens:.4f}")
     if failure is not None:
         print(f"  gradient: {failure}")
-    non_finite = _non_finite_examples(objective, on_device, config, runtime)
+    with torch.no_grad():
+        non_finite = [
+            int(example.indices)
+            for example in _examples(on_device)
+            if not _loss(objective, example, config, runtime).isfinite()
+        ]
     listed = ", ".join(map(str, non_finite)) or "none"
     print(f"  examples without a finite loss of their own: {listed} (indices in the store)")
     norms = [p.grad.norm() for p in objective.parameters() if p.grad is not None]
     return failure is None and not non_finite and all(bool(norm.isfinite()) for norm in norms)
 
 
-@torch.no_grad()
-def _non_finite_examples(objective: Objective, batch: Batch, config: Config, runtime: Runtime) -> list[int]:
-    """Returns the indices of the examples whose own loss is not finite."""
-    non_finite = []
-    width = batch.tgt_in.size(1)
-    for index in range(len(batch.indices)):
-        own = (batch.rows // width) == index
-        with runtime.autocast():
-            sums = objective(
-                batch.src[index : index + 1], batch.tgt_in[index : index + 1], batch.rows[own] - index * width,
-                batch.labels[own], config.trainer.label_smoothing,
-            )  # fmt: skip
-        if not sums.loss.isfinite():
-            non_finite.append(int(batch.indices[index]))
-    return non_finite
+def _loss(objective: Objective, batch: Batch, config: Config, runtime: Runtime) -> torch.Tensor:
+    with runtime.autocast():
+        sums = objective(batch.src, batch.tgt_in, batch.rows, batch.labels, config.trainer.label_smoothing)
+    return sums.loss
+
+
+def _examples(batch: Batch) -> list[Batch]:
+    """Splits a batch into its examples, with the padding of the batch."""
+    if len(batch.indices) == 1:
+        return [batch]
+    first, second = batch.halves()
+    return [*_examples(first), *_examples(second)]
 
 
 if __name__ == "__main__":
