@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +11,10 @@ import torch
 
 from seq2seq.inference.explanation import add_attention
 from seq2seq.inference.oom import BatchSplitter
-from seq2seq.models.base import Seq2Seq
+from seq2seq.models.base import PackedDecoder, Seq2Seq
 from seq2seq.search.config import SearchConfig
 from seq2seq.search.hypothesis import Hypothesis
-from seq2seq.search.search import search
+from seq2seq.search.search import pack_decoders, search
 from seq2seq.tokenizers.base import EOS_ID, PAD_ID, UNK_ID
 from seq2seq.tokenizers.pair import Tokenizers
 
@@ -104,7 +103,8 @@ class Generator:
             texts: one source each.
             need_attention: whether to set `attention` in the outputs, and `copied` if a model copies.
         """
-        return self._generate_block(texts, offset=0, need_attention=need_attention)
+        packed = pack_decoders(self.models, self.device, self.config)
+        return self._generate_block(texts, packed, offset=0, need_attention=need_attention)
 
     def stream(
         self, lines: Iterable[str], *, block: int | None = None, need_attention: bool = False
@@ -119,11 +119,12 @@ class Generator:
         size = self.config.batch_size * _BATCHES_PER_BLOCK if block is None else block
         offset = 0
         for texts in _blocks(lines, size):
-            yield from self._generate_block(texts, offset=offset, need_attention=need_attention)
+            packed = pack_decoders(self.models, self.device, self.config)  # the caller may train between two blocks
+            yield from self._generate_block(texts, packed, offset=offset, need_attention=need_attention)
             offset += len(texts)
 
     def _generate_block(
-        self, texts: Sequence[str], *, offset: int, need_attention: bool
+        self, texts: Sequence[str], packed: Sequence[PackedDecoder], *, offset: int, need_attention: bool
     ) -> list[list[GenerationOutput]]:
         """Returns the outputs of texts whose indices in the whole input are `offset`, `offset` + 1, ..."""
         sources = self._encode(texts)
@@ -132,7 +133,9 @@ class Generator:
         def search_batch(indices: list[int]) -> list[list[Hypothesis]]:
             src = _pad([sources[i] for i in indices]).to(self.device)
             sentence_indices = torch.tensor(indices) + offset  # seed of each sentence's samples, whatever its batch
-            results = search(self.models, src, self.config, seed=self.seed, sentence_indices=sentence_indices)
+            results = search(
+                self.models, src, self.config, packed=packed, seed=self.seed, sentence_indices=sentence_indices
+            )
             if need_attention:
                 add_attention(results, self.models, src, precision=self.config.precision)
             return results
@@ -141,14 +144,11 @@ class Generator:
             f"lower search.beam_size={self.config.beam_size}, search.max_length={self.config.max_length} or "
             f"data.max_source_length={self.max_source_length}"
         )
-        with ExitStack() as stack:
-            for model in self.models:
-                stack.enter_context(model.frozen_weights())
-            for batch in self._batches(sources):
-                for indices, results in self.splitter.map(batch, search_batch, hint=hint):
-                    for i, hypotheses in zip(indices, results, strict=True):
-                        source_tokens = self.tokenizers.source.pieces(sources[i])
-                        outputs[i] = [self._output(hypothesis, source_tokens) for hypothesis in hypotheses]
+        for batch in self._batches(sources):
+            for indices, results in self.splitter.map(batch, search_batch, hint=hint):
+                for i, hypotheses in zip(indices, results, strict=True):
+                    source_tokens = self.tokenizers.source.pieces(sources[i])
+                    outputs[i] = [self._output(hypothesis, source_tokens) for hypothesis in hypotheses]
         return outputs
 
     def _batches(self, sources: Sequence[Sequence[int]]) -> Iterator[list[int]]:

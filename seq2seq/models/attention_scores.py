@@ -1,29 +1,21 @@
-"""Single-head attention scores between decoder states (queries) and encoder states (keys).
-
-An `AttentionScore` is the module that scores all queries of a batch. Its `IncrementalScorer` scores one query per
-sentence at a time and defines its own backward pass, for loops over time (see `seq2seq.models.kernels.input_feeding`).
-"""
+"""Single-head attention scores between decoder states (queries) and encoder states (keys)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from seq2seq.models.kernels.attention_scores import AdditiveScorer, DotScorer, IncrementalScorer, additive_scores
-from seq2seq.models.kernels.linear import wide_dtype
+from seq2seq.models.kernels.attention_scores import AdditiveScorer, DotScorer, IncrementalForm, additive_scores
+from seq2seq.models.kernels.selection import kernels_apply
 
 
 class AttentionScore(nn.Module, ABC):
     """A score function as a module of the model.
 
-    Attributes:
-        scorer_class: its `IncrementalScorer`, constructed from the projected keys and `scorer_weights()`.
+    A new one defines `project_keys` and `forward`; autograd does the rest. `incremental` is for speed.
     """
-
-    scorer_class: Callable[..., IncrementalScorer]
 
     @abstractmethod
     def project_keys(self, states: Tensor) -> Tensor:
@@ -31,24 +23,21 @@ class AttentionScore(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, query: Tensor, keys: Tensor, coverage: Tensor | None = None) -> Tensor:
-        """Scores [B, T, S], wide, of queries [B, T, D] and projected keys; `coverage` is [B, T, S] if used."""
+        """Scores [B, T, S] of queries [B, T, D] and projected keys; `coverage` is [B, T, S] if the model has it."""
 
-    def query_weight(self) -> Tensor | None:
-        """Weight [A, D] that projects the queries for the scorer; None if queries are used as they are."""
+    def incremental(self) -> IncrementalForm | None:
+        """The hand-written form, if there is one, for loops over time (see `seq2seq.models.kernels.input_feeding`)."""
         return None
-
-    def scorer_weights(self) -> tuple[Tensor, ...]:
-        """Weights that the scorer takes besides the keys."""
-        return ()
 
 
 class _ProductAttentionScore(AttentionScore):
-    scorer_class = DotScorer
-
     def forward(self, query: Tensor, keys: Tensor, coverage: Tensor | None = None) -> Tensor:
         """See `AttentionScore.forward`."""
-        scores = query @ keys.transpose(1, 2)
-        return scores.to(wide_dtype(scores.dtype))
+        return query @ keys.transpose(1, 2)
+
+    def incremental(self) -> IncrementalForm:
+        """See `AttentionScore.incremental`."""
+        return IncrementalForm(DotScorer)
 
 
 class DotAttentionScore(_ProductAttentionScore):
@@ -87,8 +76,6 @@ class AdditiveAttentionScore(AttentionScore):
     so far: See et al. (2017, eq. 11, arXiv:1704.04368).
     """
 
-    scorer_class = AdditiveScorer
-
     def __init__(self, query_size: int, state_size: int, size: int, *, coverage: bool) -> None:
         super().__init__()
         self.q_proj = nn.Linear(query_size, size, bias=False)
@@ -103,15 +90,16 @@ class AdditiveAttentionScore(AttentionScore):
 
     def forward(self, query: Tensor, keys: Tensor, coverage: Tensor | None = None) -> Tensor:
         """See `AttentionScore.forward`."""
-        v, *w = self.scorer_weights()
-        scores: Tensor = additive_scores(self.q_proj(query), keys, coverage, v, w[0] if w else None)
-        return scores
+        q, v, w = self.q_proj(query), self.v.weight.squeeze(0), self.coverage
+        if kernels_apply(q):  # the same position by position, so that [B, T, S, A] is never in memory
+            return additive_scores(q, keys, coverage, v, w)
+        sums = q.unsqueeze(2) + keys.unsqueeze(1)  # W q + U h, [B, T, S, A]
+        if w is not None and coverage is not None:
+            sums = sums + w * coverage.unsqueeze(-1)
+        return torch.tanh(sums) @ v  # [B, T, S]
 
-    def query_weight(self) -> Tensor | None:
-        """W [A, D]."""
-        return self.q_proj.weight
-
-    def scorer_weights(self) -> tuple[Tensor, ...]:
-        """The vector v [A] and, with coverage, the vector w [A]."""
+    def incremental(self) -> IncrementalForm:
+        """See `AttentionScore.incremental`."""
         v = self.v.weight.squeeze(0)
-        return (v,) if self.coverage is None else (v, self.coverage)
+        weights = (v,) if self.coverage is None else (v, self.coverage)
+        return IncrementalForm(AdditiveScorer, self.q_proj.weight, weights)

@@ -1,8 +1,8 @@
 """The contract between the models, the loss and the search.
 
 A model encodes a batch of sources once (`encode`). It then either reads whole targets (`decode`, teacher forcing for
-the loss) or one target token per call (`start`, `step`, for the search); both give the same numbers. Only `output`
-computes over the vocabulary.
+the loss) or one target token per call (`pack_decoder`, `start`, `step`, for the search); both give the same numbers.
+Only `output` computes over the vocabulary.
 
 Shape letters: B batch, S source length, T target length, D d_model, K beam, V vocabulary, N = B × K rows.
 Masks are boolean, True = may be attended.
@@ -11,8 +11,7 @@ Masks are boolean, True = may be attended.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -22,10 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from seq2seq.errors import UserError
 from seq2seq.models.copying import SourceTokens
-from seq2seq.models.kernels.linear import compute_dtype
+from seq2seq.models.kernels.packed_linear import PackedLinear
 from seq2seq.models.output import DecoderOutput, OutputLayer
 
-__all__ = ["DecoderOutput", "Memory", "OutputLayer", "Seq2Seq", "State", "Vocabulary", "beam_rows", "compute_dtype"]
+__all__ = ["DecoderOutput", "Memory", "OutputLayer", "PackedDecoder", "Seq2Seq", "State", "Vocabulary", "beam_rows"]
 
 R = TypeVar("R")
 
@@ -55,6 +54,17 @@ class Memory:
     states: Tensor
     mask: Tensor
     src: Tensor
+
+
+@dataclass
+class PackedDecoder:
+    """A decoder's weights, stored for many small products in one dtype; outdated once a weight changes.
+
+    Attributes:
+        output: the projection onto the vocabulary.
+    """
+
+    output: PackedLinear
 
 
 class State(ABC):
@@ -98,25 +108,6 @@ class Seq2Seq(nn.Module, ABC):
     source_embedding: nn.Embedding
     target_embedding: nn.Embedding
     checkpoint_activations: bool = False
-    _cache: dict[Hashable, Any] | None = None  # results of `cached` inside `frozen_weights`
-
-    @contextmanager
-    def frozen_weights(self) -> Iterator[None]:
-        """Context in which no weight may change: `cached` keeps its results until the outermost context exits."""
-        outer, self._cache = self._cache, {} if self._cache is None else self._cache
-        try:
-            yield
-        finally:
-            self._cache = outer
-
-    def cached(self, key: Hashable, make: Callable[[], R]) -> R:
-        """Returns `make()`, which depends on the weights; inside `frozen_weights` it is cached by `key`."""
-        if self._cache is None:
-            return make()
-        if key not in self._cache:
-            self._cache[key] = make()
-        result: R = self._cache[key]
-        return result
 
     def source_mask(self, src: Tensor) -> Tensor:
         """Padding mask [B, S] of source ids [B, S]: True at real tokens."""
@@ -145,12 +136,19 @@ class Seq2Seq(nn.Module, ABC):
         """Features [B, T, D]; those of position t depend on `tgt_in` [B, T] up to and including position t."""
 
     @abstractmethod
-    def start(self, memory: Memory, *, width: int = 1) -> State:
-        """The state before the first target token, with `width` identical rows per sentence."""
+    def pack_decoder(self) -> PackedDecoder:
+        """Packs the decoder's weights for `start`, in the dtype of autocast if it is enabled."""
+
+    @abstractmethod
+    def start(self, memory: Memory, packed: PackedDecoder, *, width: int = 1) -> State:
+        """The state before the first target token, with `width` identical rows per sentence.
+
+        `packed` must be what this model's `pack_decoder` returned under the same autocast, with the same weights.
+        """
 
     @abstractmethod
     def step(self, tokens: Tensor, state: State, *, need_attention: bool) -> DecoderOutput:
-        """Features [N, D] after one more token per row (`tokens` [N] int64); updates `state` in place."""
+        """Features [N, D] after one more token per row (`tokens` [N] int64), without dropout; updates `state`."""
 
     @torch.no_grad()
     def load_embeddings(self, side: Literal["source", "target"], weights: Tensor, *, found: Tensor) -> None:

@@ -1,7 +1,14 @@
 """A bidirectional GRU encoder and a GRU decoder with attention.
 
 The encoder is that of Bahdanau et al. (2015, section 3.2, arXiv:1409.0473); the decoder is that of Luong et
-al. (2015, sections 3 and 3.3, arXiv:1508.04025), with GRUs in place of LSTMs and a choice of four attention scores.
+al. (2015, sections 3 and 3.3, arXiv:1508.04025), with GRUs in place of LSTMs and a choice of four attention scores:
+
+    s_t = GRU([y_{t-1}; h̃_{t-1}], s_{t-1}),   a_t = softmax(score(s_t, h)),   c_t = Σ_i a_ti h_i,
+    h̃_t = tanh(W_c [c_t; s_t]),   p(y_t) = softmax(W h̃_t)
+
+h are the encoder's states, s the decoder's, y the embedded target tokens, h̃ the attentional states, which are the
+features of the output layer. The decoder reads h̃ only with input feeding. `step` computes these equations one position
+at a time, `decode` for all positions of a target.
 """
 
 from __future__ import annotations
@@ -10,7 +17,6 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seq2seq.models.attention_scores import (
@@ -19,23 +25,26 @@ from seq2seq.models.attention_scores import (
     DotAttentionScore,
     GeneralAttentionScore,
 )
-from seq2seq.models.base import DecoderOutput, Memory, OutputLayer, Seq2Seq, State, Vocabulary, beam_rows
+from seq2seq.models.base import (
+    DecoderOutput,
+    Memory,
+    OutputLayer,
+    PackedDecoder,
+    Seq2Seq,
+    State,
+    Vocabulary,
+    beam_rows,
+)
 from seq2seq.models.copying import CopyDistribution, SourceTokens
 from seq2seq.models.embedding import build_embeddings
 from seq2seq.models.gru_config import GRUAttention, GRUConfig
 from seq2seq.models.kernels.dropout import Dropout
-from seq2seq.models.kernels.input_feeding import (
-    InputFeedingAttention,
-    InputFeedingLayer,
-    ProjectedMemory,
-    attentional_state,
-    run_input_feeding,
-)
-from seq2seq.models.kernels.linear import compute_dtype, pad_rows
-from seq2seq.models.kernels.recurrence import run_bidirectional, run_recurrence
+from seq2seq.models.kernels.input_feeding import ProjectedMemory, run_input_feeding
+from seq2seq.models.kernels.packed_linear import PackedLinear
+from seq2seq.models.kernels.padding import on_padded_batch
+from seq2seq.models.kernels.recurrence import gru_cell, layer_weights, run_decoder, run_encoder
+from seq2seq.models.kernels.selection import not_compiled
 from seq2seq.models.masks import additive_mask, safe_padding_mask
-
-RecurrentWeights = list[tuple[Tensor, Tensor]]
 
 
 def _build_score(config: GRUConfig) -> AttentionScore:
@@ -62,10 +71,22 @@ def coverage_loss(weights: Tensor) -> Tensor:
 
 
 @dataclass
+class PackedGRUDecoder(PackedDecoder):
+    """See `PackedDecoder`.
+
+    Attributes:
+        layers: W and U of each decoder layer.
+    """
+
+    layers: list[tuple[PackedLinear, PackedLinear]]
+
+
+@dataclass
 class GRUState(State):
     """State of incremental decoding with a GRU.
 
     Attributes:
+        packed: the decoder's weights.
         hidden: states of the layers [L, N, D].
         input_feed: the previous attentional state [N, D].
         memory: the projected encoder states, [B, ...].
@@ -73,6 +94,7 @@ class GRUState(State):
         coverage: sum of the attention of all previous positions [N, S] float32; None without coverage.
     """
 
+    packed: PackedGRUDecoder
     hidden: Tensor
     input_feed: Tensor
     memory: ProjectedMemory
@@ -120,65 +142,106 @@ class GRU(Seq2Seq):
         self.state_proj = nn.Linear(size, size, bias=False)
 
     def encode(self, src: Tensor, src_mask: Tensor) -> Memory:
-        """See `Seq2Seq.encode`."""
+        """See `Seq2Seq.encode`; each state is that of both directions, [→h_i; ←h_i]."""
         mask = safe_padding_mask(src_mask)
-        x = pad_rows(self.dropout(self.source_embedding(src.t())), dim=1)
-        padded_mask = F.pad(mask, (0, 0, 0, x.size(1) - src.size(0)))
-        states = run_bidirectional(self.encoder, x, padded_mask, self.dropout)[:, : src.size(0)]
+        x = self.dropout(self.source_embedding(src.t()))  # [S, B, E], time-major
+        states = run_encoder(self.encoder, x, mask, self.dropout)  # [S, B, 2H]
         return Memory(states=states.transpose(0, 1), mask=mask, src=src)
 
     def decode(self, tgt_in: Tensor, memory: Memory, *, need_attention: bool = False) -> DecoderOutput:
-        """See `Seq2Seq.decode`; computes with the rows that `pad_rows` adds to the batch, and drops them at the end."""
-        batch_size = tgt_in.size(0)
-        x = pad_rows(self.dropout(self.target_embedding(tgt_in.t())), dim=1)
-        mask = F.pad(memory.mask, (0, 0, 0, x.size(1) - batch_size), value=True)
-        padded = Memory(pad_rows(memory.states), mask, memory.src)
-        projected, hidden = self._project_memory(padded), self._initial_hidden(padded)
-        input_gates = self._input_gates(x)  # [T, B, 3D]
-        if self.input_feeding:
-            features, weights = self._decode_with_input_feeding(input_gates, hidden, projected)
-        else:
-            y = self._run_layers(input_gates, hidden, self._recurrent_weights(input_gates))[-1].transpose(0, 1)
-            if self.coverage:
-                features, weights = self._attend_with_coverage(y, projected)
-            else:
-                features, weights = self.maybe_checkpoint(self._attend, y, projected)
-        features, weights = features[:batch_size], weights[:batch_size]
+        """See `Seq2Seq.decode`."""
+        y = self.dropout(self.target_embedding(tgt_in.t()))  # [T, B, E], time-major
+        features, weights = on_padded_batch(self._decode, y, memory.states, memory.mask)
         output = self._decoder_output(features, weights, self.source_tokens(memory), need_attention=need_attention)
         if self.coverage:
             output.coverage_loss = coverage_loss(weights)
         return output
 
-    def start(self, memory: Memory, *, width: int = 1) -> GRUState:
+    def _decode(self, y: Tensor, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Attentional states [B, T, D] and attention [B, T, S] for embeddings y [T, B, E], encoder states and mask."""
+        memory, hidden = self._project_memory(states, mask), self._initial_hidden(states, mask)
+        if self.input_feeding:
+            return run_input_feeding(
+                self.decoder,
+                y,
+                hidden,
+                memory,
+                attend=self._attend,
+                state_weight=self.state_proj.weight,
+                score=self.score.incremental(),
+                coverage=self.coverage,
+                dropout=self.dropout,
+            )
+        queries = run_decoder(self.decoder, y, hidden, self.dropout).transpose(0, 1)  # [B, T, D]
+        if self.coverage:
+            return self._attend_with_coverage(queries, memory)
+        return self.maybe_checkpoint(self._attend, queries, memory)
+
+    @not_compiled
+    def _attend_with_coverage(self, queries: Tensor, memory: ProjectedMemory) -> tuple[Tensor, Tensor]:
+        """`_attend` position by position, since coverage depends on the attention of all previous positions."""
+        coverage = torch.zeros_like(memory.additive_mask)  # [B, 1, S]
+        features, weights = [], []
+        for query in torch.split(queries, 1, dim=1):
+            feature, weight = self.maybe_checkpoint(self._attend, query, memory, coverage)
+            coverage = coverage + weight
+            features.append(feature)
+            weights.append(weight)
+        return torch.cat(features, dim=1), torch.cat(weights, dim=1)
+
+    def pack_decoder(self) -> PackedGRUDecoder:
+        """See `Seq2Seq.pack_decoder`."""
+        layers = []
+        for layer in range(self.decoder.num_layers):
+            weight_ih, weight_hh, bias_ih, bias_hh = layer_weights(self.decoder, layer)
+            layers.append((PackedLinear([weight_ih], [bias_ih]), PackedLinear([weight_hh], [bias_hh])))
+        return PackedGRUDecoder(self.output.pack(), layers)
+
+    def start(self, memory: Memory, packed: PackedDecoder, *, width: int = 1) -> GRUState:
         """See `Seq2Seq.start`."""
-        hidden = self._initial_hidden(memory).repeat_interleave(width, dim=1)
-        projected = self._project_memory(memory)
-        coverage = self._initial_coverage(projected)
+        hidden = self._initial_hidden(memory.states, memory.mask).repeat_interleave(width, dim=1)
+        projected = self._project_memory(memory.states, memory.mask)
+        coverage = torch.zeros_like(projected.additive_mask.squeeze(1)) if self.coverage else None
         return GRUState(
+            packed=cast(PackedGRUDecoder, packed),
             hidden=hidden,
             input_feed=torch.zeros_like(hidden[0]),
             memory=projected,
             source_tokens=self.source_tokens(memory),
-            coverage=None if coverage is None else coverage.squeeze(1).repeat_interleave(width, dim=0),
+            coverage=None if coverage is None else coverage.repeat_interleave(width, dim=0),
             width=width,
         )
 
     def step(self, tokens: Tensor, state: State, *, need_attention: bool) -> DecoderOutput:
         """See `Seq2Seq.step`."""
         state = cast(GRUState, state)
-        input_gates = self._input_gates(self.dropout(self.target_embedding(tokens))).unsqueeze(0)
+        x = self.target_embedding(tokens)  # [N, E]
         if self.input_feeding:
-            input_gates = input_gates + F.linear(state.input_feed, self._input_feed_weight())
-        states = self._run_layers(input_gates, state.hidden, self._recurrent_weights(input_gates))  # L of [1, N, D]
-        state.hidden = torch.cat(states)
-        query = states[-1].view(-1, state.width, states[-1].size(-1))  # [B, K, D]
+            x = torch.cat([x, state.input_feed], dim=1)  # [N, E + D]
+        states = []
+        for (w, u), previous in zip(state.packed.layers, state.hidden, strict=True):
+            x = gru_cell(w(x), u(previous), previous)  # s_t, [N, D]
+            states.append(x)
+        state.hidden = torch.stack(states)
+        query = x.unflatten(0, (-1, state.width))  # [B, K, D]
         coverage = None if state.coverage is None else state.coverage.view(*query.shape[:2], -1)
-        features, weights = self._attend(query, state.memory, coverage)
-        state.input_feed = features.flatten(0, 1)
-        weights = weights.flatten(0, 1)
+        features, weights = (y.flatten(0, 1) for y in self._attend(query, state.memory, coverage))
+        state.input_feed = features
         if state.coverage is not None:
             state.coverage = state.coverage + weights
-        return self._decoder_output(state.input_feed, weights, state.source_tokens, need_attention=need_attention)
+        return self._decoder_output(features, weights, state.source_tokens, need_attention=need_attention)
+
+    def _attend(self, query: Tensor, memory: ProjectedMemory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Attentional states h̃ of decoder states s [B, T, D], and their attention a [B, T, S], at least float32.
+
+        W_c is split into two halves, and its context half is applied to the encoder states in advance: the context c is
+        a weighted sum of them, so its projection is the same sum of the projected states.
+        """
+        scores = self.score(query, memory.keys, coverage)
+        weights = torch.softmax(scores + memory.additive_mask, dim=-1)  # a
+        context = weights.to(memory.values.dtype) @ memory.values  # the context half of W_c times c, [B, T, D]
+        total = context + self.state_proj(query)
+        return torch.tanh(total.to(weights.dtype)).to(total.dtype), weights  # tanh of bfloat16 is slow
 
     def _decoder_output(
         self, features: Tensor, weights: Tensor, source_tokens: SourceTokens | None, *, need_attention: bool
@@ -189,92 +252,15 @@ class GRU(Seq2Seq):
             return DecoderOutput(features, weights, CopyDistribution.from_attention(weights, source_tokens))
         return DecoderOutput(features, weights if need_attention else None)
 
-    def _decode_with_input_feeding(
-        self, input_gates: Tensor, hidden: Tensor, memory: ProjectedMemory
-    ) -> tuple[Tensor, Tensor]:
-        """Attentional states [B, T, D] and attention weights [B, T, S]; each position depends on the previous one."""
-        dtype, (steps, rows, _) = compute_dtype(input_gates), input_gates.shape
-        layers = []
-        for layer, (weight_hh, bias_hh) in enumerate(self._recurrent_weights(input_gates)):
-            gates, weight_ih, dropout_mask = input_gates, self._input_feed_weight(), None
-            if layer:
-                gates = self._parameter("bias_ih", layer).expand(steps, rows, -1)
-                weight_ih = self._parameter("weight_ih", layer)
-                if self.training and self.dropout.p:
-                    ones = torch.ones(steps, rows, weight_ih.size(1), dtype=dtype, device=weight_ih.device)
-                    dropout_mask = self.dropout(ones)
-            tensors = (gates.to(dtype), weight_ih.to(dtype), weight_hh.squeeze(0), bias_hh.squeeze(0))
-            layers.append(InputFeedingLayer(*tensors, dropout_mask))
-        projections = (self.state_proj.weight, self.score.query_weight())
-        attention = InputFeedingAttention(
-            ProjectedMemory(memory.keys.to(dtype), memory.values.to(dtype), memory.additive_mask),
-            torch.cat([weight for weight in projections if weight is not None]).to(dtype),
-            self.score.scorer_class,
-            self.score.scorer_weights(),
-            self.coverage,
-        )
-        result: tuple[Tensor, Tensor] = run_input_feeding(layers, hidden, attention)
-        return result
+    def _project_memory(self, states: Tensor, mask: Tensor) -> ProjectedMemory:
+        keys = self.score.project_keys(states)
+        return ProjectedMemory(keys, self.context_proj(states), additive_mask(mask).unsqueeze(1))
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a loop over time, see `run_recurrence`
-    def _attend_with_coverage(self, queries: Tensor, memory: ProjectedMemory) -> tuple[Tensor, Tensor]:
-        """`_attend` position by position, since coverage depends on the attention of all previous positions."""
-        coverage = self._initial_coverage(memory)
-        features, weights = [], []
-        for query in torch.split(queries, 1, dim=1):
-            feature, weight = self.maybe_checkpoint(self._attend, query, memory, coverage)
-            coverage = None if coverage is None else coverage + weight
-            features.append(feature)
-            weights.append(weight)
-        return torch.cat(features, dim=1), torch.cat(weights, dim=1)
-
-    def _initial_coverage(self, memory: ProjectedMemory) -> Tensor | None:
-        """Coverage [B, 1, S] before the first step; None without coverage."""
-        return torch.zeros_like(memory.additive_mask) if self.coverage else None
-
-    def _run_layers(self, input_gates: Tensor, hidden: Tensor, recurrent: RecurrentWeights) -> list[Tensor]:
-        """States [T, B, D] of each layer, from the first layer's input gates [T, B, 3D] and `hidden` [L, B, D]."""
-        states: list[Tensor] = []
-        for layer in range(self.decoder.num_layers):
-            if layer:
-                weight_ih, bias_ih = self._parameter("weight_ih", layer), self._parameter("bias_ih", layer)
-                input_gates = F.linear(self.dropout(states[-1]), weight_ih, bias_ih)
-            y = run_recurrence(input_gates.unsqueeze(0), hidden[layer].unsqueeze(0), recurrent[layer])
-            states.append(y.squeeze(0))
-        return states
-
-    def _attend(self, query: Tensor, memory: ProjectedMemory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Attentional states of queries h [B, T, D], and their attention weights [B, T, S]."""
-        scores = self.score(query, memory.keys, coverage)
-        return attentional_state(scores, self.state_proj(query), memory)
-
-    def _project_memory(self, memory: Memory) -> ProjectedMemory:
-        keys = self.score.project_keys(memory.states)
-        return ProjectedMemory(keys, self.context_proj(memory.states), additive_mask(memory.mask).unsqueeze(1))
-
-    def _initial_hidden(self, memory: Memory) -> Tensor:
+    def _initial_hidden(self, states: Tensor, mask: Tensor) -> Tensor:
         """Initial decoder states [L, B, D]: tanh(W m), where m is the mean encoder state.
 
         Sennrich et al. (2017, section 2, arXiv:1703.04357); padding states are zeros and do not contribute.
         """
-        mean = memory.states.sum(dim=1) / memory.mask.sum(dim=1, keepdim=True)
+        mean = states.sum(dim=1) / mask.sum(dim=1, keepdim=True)
         first = torch.tanh(self.bridge(mean))
         return first.view(first.size(0), self.decoder.num_layers, -1).transpose(0, 1)
-
-    def _input_gates(self, embedded: Tensor) -> Tensor:
-        """Contribution [*, 3D] of embeddings [*, E] to the gates of the first decoder layer."""
-        weight = self._parameter("weight_ih", 0)[:, : embedded.size(-1)]
-        return F.linear(embedded, weight, self._parameter("bias_ih", 0))
-
-    def _recurrent_weights(self, input_gates: Tensor) -> RecurrentWeights:
-        """U [1, 3D, D] and its bias [1, 3D] of each layer, cast once for all steps."""
-        dtype, layers = compute_dtype(input_gates), range(self.decoder.num_layers)
-        stems = ("weight_hh", "bias_hh")
-        pairs = ((self._parameter(stem, layer).to(dtype).unsqueeze(0) for stem in stems) for layer in layers)
-        return [(weight, bias) for weight, bias in pairs]
-
-    def _input_feed_weight(self) -> Tensor:
-        return self._parameter("weight_ih", 0)[:, self.target_embedding.embedding_dim :]
-
-    def _parameter(self, stem: str, layer: int) -> Tensor:
-        return cast(Tensor, getattr(self.decoder, f"{stem}_l{layer}"))

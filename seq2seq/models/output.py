@@ -92,9 +92,9 @@ class OutputLayer(nn.Module):
         """Whether the model can copy source tokens."""
         return self.gate is not None
 
-    def pack(self, dtype: torch.dtype) -> PackedLinear:
-        """Packs the projection onto the vocabulary for repeated calls of `log_probs`, with products in `dtype`."""
-        return PackedLinear([self.weight], dtype=dtype)
+    def pack(self) -> PackedLinear:
+        """Packs the projection onto the vocabulary for repeated calls of `log_probs`."""
+        return PackedLinear([self.weight])
 
     def log_probs(self, decoded: DecoderOutput, packed: PackedLinear | None = None) -> Tensor:
         """Normalised log-probabilities [*, V], float32, of features [*, D]; `packed` is a result of `pack`."""
@@ -147,7 +147,7 @@ class OutputLayer(nn.Module):
         """The logit [*, 1], float32, of the probability to generate."""
         assert self.gate is not None, "only models that copy have a gate"
         with torch.autocast(decoded.features.device.type, enabled=False):
-            y: Tensor = self.gate(decoded.features.float())
+            y: Tensor = self.gate(decoded.features.to(self.gate.weight.dtype))
         return y
 
     def _project(self, decoded: DecoderOutput) -> Tensor:

@@ -1,4 +1,4 @@
-"""Decoder layers of the Transformer for incremental decoding: one position per call, without gradients or dropout.
+"""Incremental decoding of the Transformer: what its decoder keeps from one position to the next.
 
 Keys and values are written once and never reordered. The beams of a sentence are K queries over the cache entries of
 all its beams, and an additive beam mask hides the entries that are not part of a beam's own history. Reordering beams
@@ -10,13 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seq2seq.models.base import PackedDecoder, State, beam_rows
+from seq2seq.models.copying import SourceTokens
+from seq2seq.models.kernels.dtypes import wide_dtype
 from seq2seq.models.kernels.packed_linear import PackedLinear
-from seq2seq.models.transformer_layers import DecoderLayer
 
 _MIN_CAPACITY = 32  # entries
+
+
+def pack(*layers: nn.Linear) -> PackedLinear:
+    """Packs linear layers that read the same input into one."""
+    return PackedLinear([layer.weight for layer in layers], [layer.bias for layer in layers])
 
 
 class KVCache:
@@ -24,10 +30,15 @@ class KVCache:
 
     Args:
         entries: the initial entries, P = 0 or more.
+
+    Attributes:
+        dtype: of the entries; those that are added later are converted.
     """
 
     def __init__(self, entries: Tensor) -> None:
-        self._buffer, self._length = entries, entries.size(3)
+        # In bfloat16 the CPU compiles one kernel per number of entries, which takes longer than such small products.
+        self.dtype = wide_dtype(entries.dtype) if entries.device.type == "cpu" else entries.dtype
+        self._buffer, self._length = entries.to(self.dtype).contiguous(), entries.size(3)
 
     def append(self, entries: Tensor) -> None:
         """Appends K entries per sentence, [B, H, 2, K, D/H]."""
@@ -50,12 +61,40 @@ class KVCache:
         self._buffer = self._buffer.index_copy_(0, moved, rows)[: sentences.size(0)]
 
 
+def attend_to_cache(q: Tensor, cache: KVCache, mask: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention softmax(scale · q kᵀ + mask) v: Vaswani et al. (2017, eq. 1, arXiv:1706.03762).
+
+    Args:
+        q: [B, H, K, D/H].
+        cache: P keys and values.
+        mask: additive mask [B × H, K, P], in the cache's dtype.
+        scale: factor of the scores.
+
+    Returns:
+        [B, K, D], and the attention weights [B, H, K, P] float32.
+    """
+    keys, values = cache.read()
+    queries = q.flatten(0, 1).to(keys.dtype)
+    with torch.autocast(q.device.type, enabled=False):
+        scores = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=scale)
+        weights = torch.softmax(scores, dim=-1, dtype=wide_dtype(scores.dtype))
+        y = torch.bmm(weights.to(values.dtype), values)
+    return y.view(q.shape).transpose(1, 2).flatten(2), weights.view(*q.shape[:2], *weights.shape[1:])
+
+
 @dataclass
 class LayerCache:
-    """Self-attention cache (target so far) and cross-attention cache (source) of one decoder layer."""
+    """What one decoder layer keeps: self-attention cache (target so far) and cross-attention cache (source)."""
 
     target: KVCache
     source: KVCache
+
+    def reorder(self, parents: Tensor) -> None:
+        """Makes beam k of sentence b continue its beam `parents[b, k]` ([B, K] int64).
+
+        Keys and values stay where they are: the beam mask tells whose they are. A layer that keeps a running state
+        per beam [B, K, ...] selects its rows here.
+        """
 
     def keep(self, sentences: Tensor, moved: Tensor) -> None:
         """See `KVCache.keep`."""
@@ -63,80 +102,91 @@ class LayerCache:
         self.source.keep(sentences, moved)
 
 
-class DecodingLayer:
-    """A decoder layer with prepacked weights.
+@dataclass
+class PackedLayer:
+    """The weights of a decoder layer: projections of self-attention and cross-attention, and the feed-forward block."""
 
-    Args:
-        layer: the layer to run.
-        dtype: dtype of the matrix products.
-    """
-
-    def __init__(self, layer: DecoderLayer, dtype: torch.dtype) -> None:
-        self_attn, cross_attn, feed_forward = layer.self_attn, layer.encoder_attn, layer.feed_forward
-        self.layer, self.num_heads, self.scale = layer, self_attn.num_heads, self_attn.scale
-        # In bfloat16 the CPU compiles one kernel per number of entries, which takes longer than such small products.
-        self.attention_dtype = torch.float32 if self_attn.q_proj.weight.device.type == "cpu" else dtype
-        self.self_qkv = _pack(self_attn.q_proj, self_attn.k_proj, self_attn.v_proj, dtype=dtype)
-        self.self_out = _pack(self_attn.out_proj, dtype=dtype)
-        self.cross_q = _pack(cross_attn.q_proj, dtype=dtype)
-        self.cross_kv = _pack(cross_attn.k_proj, cross_attn.v_proj, dtype=dtype)
-        self.cross_out = _pack(cross_attn.out_proj, dtype=dtype)
-        self.fc1, self.fc2 = _pack(feed_forward.fc1, dtype=dtype), _pack(feed_forward.fc2, dtype=dtype)
+    self_qkv: PackedLinear
+    self_out: PackedLinear
+    cross_q: PackedLinear
+    cross_kv: PackedLinear
+    cross_out: PackedLinear
+    fc1: PackedLinear
+    fc2: PackedLinear
+    num_heads: int
 
     def start(self, states: Tensor) -> LayerCache:
         """The cache before the first target position, from encoder states [B, S, D]."""
-        source = self._split(self.cross_kv(states), 2).permute(0, 3, 2, 1, 4).to(self.attention_dtype).contiguous()
-        return LayerCache(target=KVCache(source[:, :, :, :0]), source=KVCache(source))
+        entries = self.split_heads(self.cross_kv(states), 2)
+        return LayerCache(target=KVCache(entries[:, :, :, :0]), source=KVCache(entries))
 
-    def step(self, x: Tensor, cache: LayerCache, beam_mask: Tensor, source_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes one position of each row.
-
-        Args:
-            x: [B, K, D].
-            cache: the keys and values of the position are appended to it.
-            beam_mask: additive mask of the target entries [B × H, K, P + K], the new entries last.
-            source_mask: additive mask of the source positions [B × H, K, S].
-
-        Returns:
-            [B, K, D], and the cross-attention weights [B × H, K, S] float32.
-        """
-        layer = self.layer
-        qkv = self._split(self.self_qkv(layer.self_attn_residual.block_input(x)), 3)
-        cache.target.append(qkv[:, :, 1:].permute(0, 3, 2, 1, 4))
-        y, _ = self._attend(qkv[:, :, 0], cache.target, beam_mask)
-        x = layer.self_attn_residual.add(x, self.self_out(y))
-        q = self._split(self.cross_q(layer.encoder_attn_residual.block_input(x)), 1)
-        y, weights = self._attend(q[:, :, 0], cache.source, source_mask)
-        x = layer.encoder_attn_residual.add(x, self.cross_out(y))
-        relu = layer.feed_forward.relu
-        inner = self.fc1(layer.feed_forward_residual.block_input(x), relu=relu)
-        inner = inner if relu else F.gelu(inner)
-        return layer.feed_forward_residual.add(x, self.fc2(inner)), weights
-
-    def _split(self, x: Tensor, parts: int) -> Tensor:
-        """View of `x` [B, K, parts × D] as [B, K, parts, H, D/H]."""
-        return x.view(*x.shape[:2], parts, self.num_heads, x.size(2) // (parts * self.num_heads))
-
-    def _attend(self, q: Tensor, cache: KVCache, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention softmax(scale · q kᵀ + mask) v: Vaswani et al. (2017, eq. 1, arXiv:1706.03762).
-
-        Args:
-            q: [B, K, H, D/H].
-            cache: P keys and values.
-            mask: additive mask [B × H, K, P].
-
-        Returns:
-            [B, K, D], and the attention weights [B × H, K, P] float32.
-        """
-        keys, values = cache.read()
-        queries = q.transpose(1, 2).flatten(0, 1).to(keys.dtype)
-        with torch.autocast(q.device.type, enabled=False):
-            scores = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=self.scale)
-            weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
-            y = torch.bmm(weights.to(values.dtype), values).view(-1, self.num_heads, *q.shape[1::2])
-        return y.transpose(1, 2).flatten(2), weights
+    def split_heads(self, x: Tensor, parts: int) -> Tensor:
+        """View of `x` [B, K, parts × D] as [B, H, parts, K, D/H]."""
+        return x.view(*x.shape[:2], parts, self.num_heads, -1).permute(0, 3, 2, 1, 4)
 
 
-def _pack(*layers: nn.Linear, dtype: torch.dtype) -> PackedLinear:
-    """Packs linear layers that read the same input into one."""
-    return PackedLinear([layer.weight for layer in layers], [layer.bias for layer in layers], dtype=dtype)
+@dataclass
+class PackedTransformerDecoder(PackedDecoder):
+    """See `PackedDecoder`."""
+
+    layers: list[PackedLayer]
+
+
+@dataclass
+class TransformerState(State):
+    """State of incremental decoding with a Transformer.
+
+    Attributes:
+        packed: the decoder's weights.
+        caches: the caches of its layers. Each step adds one entry per beam, so a sentence has P = Σ K entries, K being
+            the width at each step.
+        beam_mask: additive mask [N, P]: 0 at the entries of a row's own history, -inf at those of other beams.
+        additive_source_mask: [B, S], 0 at source tokens, -inf at padding.
+        source_mask: the same as [B, S] bool, True at tokens.
+        source_tokens: the tokens that may be copied, [B, ...]; None without copying.
+        copy_keys: keys [B, S, D] of the separate copy attention; None without one.
+        position: number of target tokens read so far.
+    """
+
+    packed: PackedTransformerDecoder
+    caches: list[LayerCache]
+    beam_mask: Tensor
+    additive_source_mask: Tensor
+    source_mask: Tensor
+    source_tokens: SourceTokens | None
+    copy_keys: Tensor | None
+    width: int
+    position: int = 0
+
+    def advance(self) -> None:
+        """Advances by one position: each row may attend to its own new entry, not to those of the other beams."""
+        new_entries = torch.full((self.width, self.width), float("-inf"), device=self.source_mask.device)
+        new_entries = new_entries.fill_diagonal_(0.0).to(self.beam_mask.dtype).repeat(self.source_mask.size(0), 1)
+        self.beam_mask = torch.cat([self.beam_mask, new_entries], dim=1)
+        self.position += 1
+
+    def additive_masks(self, num_heads: int) -> tuple[Tensor, Tensor]:
+        """Beam mask [B × H, K, P] and source mask [B × H, K, S], expanded to all heads."""
+        shape = (self.source_mask.size(0), num_heads, self.width, -1)
+        beam_mask = self.beam_mask.view(shape[0], 1, self.width, self.beam_mask.size(1))
+        source_mask = self.additive_source_mask[:, None, None]
+        return beam_mask.expand(shape).flatten(0, 1), source_mask.expand(shape).flatten(0, 1)
+
+    def reorder(self, parents: Tensor) -> None:
+        """See `State.reorder`."""
+        for cache in self.caches:
+            cache.reorder(parents)
+        self.beam_mask = self.beam_mask.index_select(0, beam_rows(parents, self.width))
+        self.width = parents.size(1)
+
+    def keep(self, sentences: Tensor) -> None:
+        """See `State.keep`."""
+        changed_rows = (sentences != torch.arange(sentences.size(0), device=sentences.device)).nonzero().squeeze(1)
+        for cache in self.caches:
+            cache.keep(sentences, changed_rows)
+        beams = torch.arange(self.width, device=sentences.device)
+        self.beam_mask = self.beam_mask.index_select(0, (sentences.unsqueeze(1) * self.width + beams).flatten())
+        self.source_mask = self.source_mask.index_select(0, sentences)
+        self.additive_source_mask = self.additive_source_mask.index_select(0, sentences)
+        self.source_tokens = None if self.source_tokens is None else self.source_tokens.select(sentences)
+        self.copy_keys = None if self.copy_keys is None else self.copy_keys.index_select(0, sentences)

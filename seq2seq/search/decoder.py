@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from seq2seq.models.base import Seq2Seq, compute_dtype
+from seq2seq.models.base import PackedDecoder, Seq2Seq
 
 
 class Prediction(NamedTuple):
@@ -50,26 +49,34 @@ class ModelDecoder:
     Args:
         models: one model, or several for an ensemble.
         src: [B, S] int64, the sources.
+        packed: the packed decoder of each model; None packs them.
         width: number of rows per sentence at the start.
         need_attention: whether predictions include attention.
     """
 
-    def __init__(self, models: Sequence[Seq2Seq], src: Tensor, *, width: int = 1, need_attention: bool = False) -> None:
+    def __init__(
+        self,
+        models: Sequence[Seq2Seq],
+        src: Tensor,
+        *,
+        packed: Sequence[PackedDecoder] | None = None,
+        width: int = 1,
+        need_attention: bool = False,
+    ) -> None:
         self.models = models
+        self.packed = [model.pack_decoder() for model in models] if packed is None else packed
         self.need_attention = need_attention
-        self.states, self.packed = [], []
-        for model in models:
-            memory = model.encode(src, model.source_mask(src))
-            dtype = compute_dtype(memory.states)
-            self.states.append(model.start(memory, width=width))
-            self.packed.append(model.cached(("output", dtype), partial(model.output.pack, dtype)))
+        self.states = [
+            model.start(model.encode(src, model.source_mask(src)), decoder, width=width)
+            for model, decoder in zip(models, self.packed, strict=True)
+        ]
 
     def step(self, tokens: Tensor) -> Prediction:
         """See `Decoder.step`."""
         log_probs, attention = [], []
         for model, state, packed in zip(self.models, self.states, self.packed, strict=True):
             hidden = model.step(tokens, state, need_attention=self.need_attention)
-            log_probs.append(model.output.log_probs(hidden, packed))
+            log_probs.append(model.output.log_probs(hidden, packed.output))
             if self.need_attention:
                 assert hidden.attention is not None, "the model must return the attention it was asked for"
                 attention.append(hidden.attention.float())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seq2seq.errors import UserError
-from seq2seq.models.base import Seq2Seq, Vocabulary
+from seq2seq.models.base import PackedDecoder, Seq2Seq, Vocabulary
 from seq2seq.search.beam import BeamSearch
 from seq2seq.search.config import SearchConfig, SearchPrecision
 from seq2seq.search.coverage_penalty import CoveragePenalty
@@ -29,6 +29,7 @@ def search(
     src: Tensor,
     config: SearchConfig,
     *,
+    packed: Sequence[PackedDecoder] | None = None,
     seed: int = 0,
     sentence_indices: Tensor | None = None,
 ) -> list[list[Hypothesis]]:
@@ -38,6 +39,7 @@ def search(
         models: one model, or several with the same vocabularies for an ensemble.
         src: [B, S] int64, each ending with the end of sentence and padded on the right; on the models' device.
         config: the settings of the search.
+        packed: the models' decoders, packed in the precision of the search by `pack_decoders`; None packs them.
         seed: for sampling, if `config.seed` is None.
         sentence_indices: [B] int64, with the seed they determine each sentence's samples; default 0, 1, ... B - 1.
 
@@ -61,13 +63,19 @@ def search(
                     sentence_indices = torch.arange(src.size(0))
                 sampling_seed = seed if config.seed is None else config.seed
                 choose = sampling_choice(config, sentence_indices.to(src.device), seed=sampling_seed)
-            decoder = ModelDecoder(models, src, width=config.n_best, need_attention=penalized)
+            decoder = ModelDecoder(models, src, packed=packed, width=config.n_best, need_attention=penalized)
             hypotheses = greedy_search(decoder, limits, config, vocabulary=vocabulary, choose=choose, coverage=coverage)
         else:
-            decoder = ModelDecoder(models, src, need_attention=penalized)
+            decoder = ModelDecoder(models, src, packed=packed, need_attention=penalized)
             hypotheses = BeamSearch(decoder, config, vocabulary, coverage=coverage).run(limits)
         _check_finite(hypotheses)
     return hypotheses
+
+
+def pack_decoders(models: Sequence[Seq2Seq], device: torch.device, config: SearchConfig) -> list[PackedDecoder]:
+    """Packs the models' decoders for many calls of `search` between which no weight changes."""
+    with decoding_mode(models, device, config.precision):
+        return [model.pack_decoder() for model in models]
 
 
 @contextmanager

@@ -29,12 +29,13 @@ def read(model: Seq2Seq) -> DecoderOutput:
     """What the decoder says about TGT, after a check that search is told the same, log-probabilities included."""
     memory = model.encode(SRC, model.source_mask(SRC))
     hidden = model.decode(TGT, memory, need_attention=True)
-    state, packed = model.start(memory), model.output.pack(torch.float32)
+    packed = model.pack_decoder()
+    state = model.start(memory, packed)
     for position, tokens in enumerate(TGT.t()):
         step = model.step(tokens, state, need_attention=True)
         close(step.features, hidden.features[:, position])
         close(step.attention, hidden.attention[:, position])
-        close(model.output.log_probs(step, packed), model.output.log_probs(hidden)[:, position])
+        close(model.output.log_probs(step, packed.output), model.output.log_probs(hidden)[:, position])
     return hidden
 
 
@@ -294,7 +295,7 @@ def test_max_positions() -> None:
     assert count(model) == size("transformer") + 2 * 5 * 8
     longer = torch.full((1, 6), 5)
     memory = model.encode(longer[:, :5], longer[:, :5] > 0)
-    state = model.start(memory)
+    state = model.start(memory, model.pack_decoder())
     model.decode(longer[:, :5], memory)
     for _ in range(5):
         model.step(longer[0, :1], state, need_attention=False)

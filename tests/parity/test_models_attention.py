@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from seq2seq.models.attention import MultiHeadAttention
 from seq2seq.models.base import Memory
 from seq2seq.models.embedding import sinusoids
-from seq2seq.models.kernels.attention import attend
+from seq2seq.models.kernels.attention import attend, reference_attend
 from seq2seq.models.kernels.dropout import Dropout
+from seq2seq.models.kernels.selection import use_kernels
 from seq2seq.models.masks import causal_mask
+from seq2seq.models.transformer import DecoderLayer, EncoderLayer, MultiHeadAttention
 from seq2seq.models.transformer_config import Activation, NormPlacement, TransformerConfig
-from seq2seq.models.transformer_layers import DecoderLayer, EncoderLayer
 
 B, S, T, D, H = 3, 6, 5, 16, 4
 
@@ -47,7 +47,7 @@ def config(norm: str, activation: str) -> TransformerConfig:
 @pytest.mark.parametrize("causal", [False, True])
 def test_self_attention_equals_torch(causal):
     torch.manual_seed(1)
-    ours, theirs = MultiHeadAttention(D, H, scaled=True, dropout=0.0), nn.MultiheadAttention(D, H, batch_first=True)
+    ours, theirs = MultiHeadAttention(config("pre", "relu")), nn.MultiheadAttention(D, H, batch_first=True)
     copy_attention(ours, theirs)
     x, pad = torch.randn(B, S, D), padding_mask()
     mask = causal_mask(S, x.device) & pad.unsqueeze(1) if causal else pad.unsqueeze(1)
@@ -59,7 +59,7 @@ def test_self_attention_equals_torch(causal):
         need_weights=False,
         attn_mask=~causal_mask(S, x.device)[0] if causal else None,
     )
-    torch.testing.assert_close(ours(x, mask), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours(*ours.project(x, parts="qkv"), mask), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("times", [1, 120], ids=["short", "long"])  # the long ones go through the fused kernel
@@ -71,6 +71,7 @@ def test_attention_matches_its_definition_in_value_and_gradient(times):
     y = attend(*tensors, mask, scale=0.3, dropout=Dropout(0.0))
     scores = (0.3 * q @ k.transpose(2, 3)).masked_fill(~mask.unsqueeze(1), float("-inf"))
     expected = scores.softmax(-1) @ v
+    torch.testing.assert_close(reference_attend(*tensors, mask, scale=0.3, dropout=Dropout(0.0)), expected)
     torch.testing.assert_close(y, expected, atol=1e-6, rtol=1e-5)
     our_grads, their_grads = (torch.autograd.grad(each.square().sum(), tensors) for each in (y, expected))
     for ours, theirs in zip(our_grads, their_grads, strict=True):
@@ -88,7 +89,11 @@ def test_gradients_of_unfused_attention_match_its_values(rate):
         torch.manual_seed(4)
         return attend(*qkv, mask, scale=0.3, dropout=Dropout(rate))
 
-    assert torch.autograd.gradcheck(attended, tensors)
+    with use_kernels(True):
+        assert torch.autograd.gradcheck(attended, tensors)
+        unfused = attended(*tensors)
+    torch.testing.assert_close(attended(*tensors), unfused)
+    assert torch.autograd.gradgradcheck(attended, tensors)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])

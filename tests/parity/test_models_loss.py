@@ -4,6 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from seq2seq.models.kernels.cross_entropy import cross_entropy, reference_cross_entropy
+from seq2seq.models.kernels.selection import use_kernels
 from seq2seq.models.output import DecoderOutput, OutputLayer
 
 M, D, V = 50, 8, 21
@@ -29,6 +31,29 @@ def test_sums_and_gradients_equal_cross_entropy(smoothing, chunk_rows, projected
     got = torch.autograd.grad(sums.loss * 0.25, into)
     for ours, theirs in zip(got, torch.autograd.grad(expected * 0.25, into), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_sums_and_gradients_equal_the_reference(smoothing):
+    torch.manual_seed(4)
+    tensors = torch.randn(M, D, requires_grad=True), torch.randn(V, D, requires_grad=True)
+    labels = torch.randint(V, (M,))
+    ours = cross_entropy(*tensors, labels, smoothing, copying=None, chunk_rows=16)
+    theirs = reference_cross_entropy(*tensors, labels, smoothing, copying=None)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
+    for got, want in zip(*(torch.autograd.grad(sums[0], tensors) for sums in (ours, theirs)), strict=True):
+        torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
+    assert not theirs[1].requires_grad
+
+
+def test_float64_and_no_kernels_run_the_reference():
+    features, weight, labels = torch.randn(M, D), torch.randn(V, D, requires_grad=True), torch.randint(V, (M,))
+    sums = cross_entropy(features.double(), weight.double(), labels, 0.1, copying=None, chunk_rows=16)
+    assert sums[0].dtype is torch.float64
+    for kernels in (True, False):
+        with use_kernels(kernels):
+            loss, *_ = cross_entropy(features, weight, labels, 0.1, copying=None, chunk_rows=16)
+        assert ("CrossEntropy" in loss.grad_fn.name()) == kernels
 
 
 def test_extreme_logits_stay_finite():

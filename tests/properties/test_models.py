@@ -100,7 +100,7 @@ def test_stepwise_equals_teacher_forced(name):
     memory = encode(model, sources())
     whole = model.decode(tgt, memory, need_attention=True)
     log_probs = model.output.log_probs(whole)
-    state = model.start(memory)
+    state = model.start(memory, model.pack_decoder())
     for t in range(tgt.size(1)):
         one = model.step(tgt[:, t], state, need_attention=True)
         torch.testing.assert_close(one.features, whole.features[:, t], atol=1e-5, rtol=1e-5)
@@ -119,7 +119,7 @@ def test_reorder_and_keep_equal_recomputation(name):
     model = build(name)
     src = sources()
     memory = encode(model, src)
-    state = model.start(memory)
+    state = model.start(memory, model.pack_decoder())
     count, generator = len(LENGTHS), torch.Generator().manual_seed(8)
     history = torch.full((count, 1, 1), VOCABULARY.bos_id)  # [B, K, t]
     alive = torch.arange(count)
@@ -148,7 +148,7 @@ def test_reorder_and_keep_equal_recomputation(name):
 def test_start_with_width_equals_repeated_sentences(name):
     model = build(name)
     memory = encode(model, sources())
-    wide, narrow = model.start(memory, width=2), model.start(memory)
+    wide, narrow = model.start(memory, model.pack_decoder(), width=2), model.start(memory, model.pack_decoder())
     tokens = targets()[:, 1]
     two = model.step(tokens.repeat_interleave(2), wide, need_attention=False).features
     one = model.step(tokens, narrow, need_attention=False).features
@@ -205,7 +205,7 @@ def test_the_coverage_loss_is_attention_to_what_was_attended_to(name):
     model, tgt = build(name), targets()
     memory = encode(model, sources())
     coverage_loss = model.decode(tgt, memory).coverage_loss
-    state, steps = model.start(memory), []
+    state, steps = model.start(memory, model.pack_decoder()), []
     for t in range(tgt.size(1)):
         steps.append(model.step(tgt[:, t], state, need_attention=True).attention.tolist())
     for b, t in itertools.product(range(tgt.size(0)), range(tgt.size(1))):

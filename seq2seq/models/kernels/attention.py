@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from seq2seq.models.kernels.dropout import Dropout, scaled_dropout_mask
-from seq2seq.models.kernels.linear import wide_dtype
+from seq2seq.models.kernels.dtypes import wide_dtype
+from seq2seq.models.kernels.selection import kernels_apply
 from seq2seq.models.masks import additive_mask
 
 # Up to this many scores per head (T × S), plain matrix products beat the CPU's fused kernel, whose backward pass is
@@ -19,29 +20,44 @@ from seq2seq.models.masks import additive_mask
 _MAX_UNFUSED_SCORES = 512 * 512
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, scale: float, dropout: Dropout) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, dropout: Dropout) -> Tensor:
     """Scaled dot-product attention, softmax(scale · q kᵀ) v: Vaswani et al. (2017, eq. 1, arXiv:1706.03762).
 
     Args:
         q: [B, H, T, D/H].
         k: [B, H, S, D/H].
         v: [B, H, S, D/H].
-        mask: [B or 1, T or 1, S] bool or None; at least one True per row.
+        mask: [B or 1, T or 1, S] bool, at least one True per row.
         scale: factor of the scores.
         dropout: applied to the attention weights.
 
     Returns:
         [B, H, T, D/H].
     """
+    if not kernels_apply(q):
+        return reference_attend(q, k, v, mask, scale=scale, dropout=dropout)
     rate = dropout.p if dropout.training else 0.0
     eager_cpu = q.device.type == "cpu" and not torch.compiler.is_compiling()
     y: Tensor
     if eager_cpu and q.size(2) * k.size(2) <= _MAX_UNFUSED_SCORES:
         y = _UnfusedAttention.apply(q, k, v, mask, scale, rate)  # type: ignore[no-untyped-call]
     else:
-        heads_mask = None if mask is None else mask.unsqueeze(1)
-        y = F.scaled_dot_product_attention(q, k, v, heads_mask, dropout_p=rate, scale=scale)
+        y = F.scaled_dot_product_attention(q, k, v, mask.unsqueeze(1), dropout_p=rate, scale=scale)
     return y
+
+
+def reference_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, dropout: Dropout) -> Tensor:
+    """`attend` in plain torch."""
+    weights = dropout(attention_weights(q, k, mask, scale=scale))
+    y: Tensor = weights.to(v.dtype) @ v
+    return y
+
+
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor, *, scale: float) -> Tensor:
+    """The weights softmax(scale · q kᵀ) of `attend`, [B, H, T, S], at least float32, without dropout."""
+    scores = (q * scale) @ k.transpose(-1, -2)
+    scores = scores.to(wide_dtype(scores.dtype))  # in bfloat16 softmax is slower and less accurate
+    return torch.softmax(scores + additive_mask(mask).unsqueeze(1), dim=-1)
 
 
 class _UnfusedAttention(torch.autograd.Function):
@@ -51,14 +67,13 @@ class _UnfusedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, rate: float) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, rate: float) -> Tensor:
         shape, dtype = q.shape, q.dtype
         with torch.autocast(q.device.type, enabled=False):
             q = torch.mul(q, scale, out=q.new_empty(shape)).flatten(0, 1)
             k, v = k.contiguous().flatten(0, 1), v.contiguous().flatten(0, 1)
             scores = torch.bmm(q, k.transpose(1, 2)).to(wide_dtype(dtype))
-            if mask is not None:
-                scores.view(*shape[:3], -1).add_(additive_mask(mask).unsqueeze(1))
+            scores.view(*shape[:3], -1).add_(additive_mask(mask).unsqueeze(1))
             weights = torch.softmax(scores, dim=-1).to(dtype)
             dropout_mask = scaled_dropout_mask(weights, rate) if rate else None
             y = torch.bmm(weights if dropout_mask is None else weights * dropout_mask, v)
@@ -81,11 +96,3 @@ class _UnfusedAttention(torch.autograd.Function):
         grad_q, grad_k = torch.bmm(grad_scores, k).mul_(ctx.scale), torch.bmm(grad_scores.transpose(1, 2), q)
         grads = (x.view(*ctx.batch_and_heads, *x.shape[1:]) for x in (grad_q, grad_k, grad_v))
         return *grads, None, None, None
-
-
-def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:
-    """The weights softmax(scale · q kᵀ) of `attend`, [B, H, T, S] float32, without dropout."""
-    scores = ((q * scale) @ k.transpose(-1, -2)).float()  # in bfloat16 softmax is slower and less accurate
-    if mask is not None:
-        scores = scores + additive_mask(mask).unsqueeze(1)
-    return torch.softmax(scores, dim=-1)

@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from seq2seq.models.kernels.linear import wide_dtype
+from seq2seq.models.kernels.dtypes import wide_dtype
+from seq2seq.models.kernels.selection import not_compiled
 
 
 class IncrementalScorer(ABC):
@@ -37,6 +39,20 @@ class IncrementalScorer(ABC):
     @abstractmethod
     def gradients(self) -> tuple[Tensor, ...]:
         """Gradients of the keys and of the scorer's weights, after the last `backward`."""
+
+
+class IncrementalForm(NamedTuple):
+    """How a loop over time computes an attention score.
+
+    Attributes:
+        scorer: makes an `IncrementalScorer` from the projected keys and `weights`.
+        query_weight: [A, D], projects the states to the queries of the scorer; None if it takes the states.
+        weights: of the scorer, besides the keys.
+    """
+
+    scorer: Callable[..., IncrementalScorer]
+    query_weight: Tensor | None = None
+    weights: tuple[Tensor, ...] = ()
 
 
 class DotScorer(IncrementalScorer):
@@ -116,8 +132,7 @@ class AdditiveScorer(IncrementalScorer):
         return self._grad_keys.mul_(self._v), self._grad_v, *grad_w
 
 
-# Not compiled: torch.compile would unroll the loop over time into one large graph per length.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@not_compiled
 def additive_scores(query: Tensor, keys: Tensor, coverage: Tensor | None, v: Tensor, w: Tensor | None) -> Tensor:
     """Scores v·tanh(q + k + w c), [B, T, S] wide, of queries [B, T, A], keys [B, S, A] and coverage c [B, T, S].
 

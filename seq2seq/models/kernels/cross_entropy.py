@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from seq2seq.models.copying import CopyDistribution, MixtureGradients, mixture_loss
-from seq2seq.models.kernels.linear import pad_rows, round_up
+from seq2seq.models.copying import CopyDistribution, mixture_log_probs
+from seq2seq.models.kernels.dtypes import compute_dtype, wide_dtype
+from seq2seq.models.kernels.mixture import MixtureGradients, mixture_loss
+from seq2seq.models.kernels.padding import pad_rows, round_up
+from seq2seq.models.kernels.selection import kernels_apply, not_compiled
 
 # Elements of one chunk of logits. On the CPU, 8 to 64 MiB in bfloat16 were equally fast, so this is the smallest; an
 # accelerator needs few large products.
@@ -22,7 +26,7 @@ _MAX_CHUNK_ROWS_FLOAT16 = 1 << 13
 
 
 # Not compiled: torch.compile would make one graph per number of rows, and the kernels are few and large anyway.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@not_compiled
 def cross_entropy(
     features: Tensor,
     weight: Tensor,
@@ -33,6 +37,8 @@ def cross_entropy(
     chunk_rows: int | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sums of loss, nll and correct, see `LossSums`; `copying` holds gate logits [M, 1] and copy distributions."""
+    if not kernels_apply(features):
+        return reference_cross_entropy(features, weight, labels, smoothing, copying=copying)
     gate_logits, copy_distribution = copying or (None, None)
     attention = None if copy_distribution is None else copy_distribution.attention
     # Decided here: inside the function gradients are always off, and `needs_input_grad` ignores torch.no_grad.
@@ -43,6 +49,25 @@ def cross_entropy(
         features, weight, gate_logits, attention, constants
     )
     return sums
+
+
+def reference_cross_entropy(
+    features: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    smoothing: float,
+    *,
+    copying: tuple[Tensor, CopyDistribution] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`cross_entropy` in plain torch, with all logits in memory."""
+    logits = F.linear(features, weight)
+    log_probs = torch.log_softmax(logits.to(wide_dtype(logits.dtype)), dim=-1)
+    if copying is not None:
+        log_probs = mixture_log_probs(log_probs, *copying)
+    loss = F.cross_entropy(log_probs, labels, label_smoothing=smoothing, reduction="sum")
+    nll = F.nll_loss(log_probs, labels, reduction="sum").detach()
+    label_log_probs = log_probs.gather(1, labels.unsqueeze(1))
+    return loss, nll, (label_log_probs >= log_probs.amax(dim=1, keepdim=True)).sum().to(nll)
 
 
 class _LossConstants(NamedTuple):
@@ -73,8 +98,7 @@ class _CrossEntropy(torch.autograd.Function):
         constants: _LossConstants,
     ) -> tuple[Tensor, Tensor, Tensor]:
         labels, smoothing, copying, want_grad, chunk_rows = constants
-        device = features.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+        device, dtype = features.device.type, compute_dtype(features)
         with torch.autocast(device, enabled=False):
             x, w = features.to(dtype), weight.to(dtype)
             sums = torch.zeros(3, dtype=torch.float32, device=x.device)

@@ -13,12 +13,65 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from seq2seq.models.kernels.attention_scores import IncrementalScorer
-from seq2seq.models.kernels.linear import wide_dtype
-from seq2seq.models.kernels.recurrence import IncrementalGRU
+from seq2seq.models.kernels.attention_scores import IncrementalForm, IncrementalScorer
+from seq2seq.models.kernels.dropout import Dropout
+from seq2seq.models.kernels.dtypes import compute_dtype, wide_dtype
+from seq2seq.models.kernels.recurrence import IncrementalGRU, gru_cell, layer_weights
+from seq2seq.models.kernels.selection import kernels_apply, not_compiled
+
+
+class ProjectedMemory(NamedTuple):
+    """Encoder states projected for attention: computed once per batch of sources, stored once per sentence.
+
+    Attributes:
+        keys: [B, S, *], as the attention score needs them.
+        values: [B, S, D], the encoder states times the context half of W_c.
+        additive_mask: [B, 1, S] float32, 0 at tokens, -inf at padding.
+    """
+
+    keys: Tensor
+    values: Tensor
+    additive_mask: Tensor
+
+
+# From states [B, 1, D], the memory and the coverage [B, 1, S] to attentional states [B, 1, D] and attention [B, 1, S].
+Attend = Callable[[Tensor, ProjectedMemory, Tensor | None], tuple[Tensor, Tensor]]
+
+
+@not_compiled
+def run_input_feeding(
+    gru: nn.GRU,
+    x: Tensor,
+    initial: Tensor,
+    memory: ProjectedMemory,
+    *,
+    attend: Attend,
+    state_weight: Tensor,
+    score: IncrementalForm | None,
+    coverage: bool,
+    dropout: Dropout,
+) -> tuple[Tensor, Tensor]:
+    """Attentional states [B, T, D] and attention weights [B, T, S], wide, of all positions.
+
+    Args:
+        gru: the decoder; the input of its first layer is an embedding, then the previous attentional state.
+        x: embeddings [T, B, E].
+        initial: states of the layers before the first step [L, B, D].
+        memory: what is attended to.
+        attend: computes attentional states; the kernel computes the same from the two arguments that follow.
+        state_weight: [D, D], the state half of W_c.
+        score: the hand-written form of the attention score; None runs the reference.
+        coverage: whether the score reads coverage.
+        dropout: between layers.
+    """
+    layers = _layers(gru, x, dropout)
+    if score is None or not kernels_apply(x):
+        return reference_input_feeding(layers, initial, memory, attend=attend, coverage=coverage)
+    return kernel_input_feeding(layers, initial, memory, state_weight=state_weight, score=score, coverage=coverage)
 
 
 class InputFeedingLayer(NamedTuple):
@@ -41,72 +94,70 @@ class InputFeedingLayer(NamedTuple):
     dropout_mask: Tensor | None
 
 
-class ProjectedMemory(NamedTuple):
-    """Encoder states projected for attention: computed once per batch of sources, stored once per sentence.
-
-    Attributes:
-        keys: [B, S, *], as the attention score needs them.
-        values: [B, S, D], the encoder states times the context half of W_c (see `attentional_state`).
-        additive_mask: [B, 1, S], 0 at tokens, -inf at padding.
-    """
-
-    keys: Tensor
-    values: Tensor
-    additive_mask: Tensor
-
-
-class InputFeedingAttention(NamedTuple):
-    """Tensors and settings of the loop's attention.
-
-    Attributes:
-        memory: what is attended to.
-        projection: [D, D], the state half of W_c; [D + A, D] with the score's query projection below it, if it has one.
-        scorer_class: constructed from the keys and `scorer_weights`.
-        scorer_weights: see `AttentionScore.scorer_weights`.
-        coverage: whether the scorer reads coverage.
-    """
-
-    memory: ProjectedMemory
-    projection: Tensor
-    scorer_class: Callable[..., IncrementalScorer]
-    scorer_weights: tuple[Tensor, ...]
-    coverage: bool
+def _layers(gru: nn.GRU, x: Tensor, dropout: Dropout) -> list[InputFeedingLayer]:
+    """The layers of the loop over embeddings x [T, B, E]."""
+    dtype, (steps, rows, embedding_size) = compute_dtype(x), x.shape
+    layers = []
+    for layer in range(gru.num_layers):
+        weight_ih, weight_hh, bias_ih, bias_hh = layer_weights(gru, layer)
+        dropout_mask = None
+        if layer == 0:
+            input_gates = F.linear(x, weight_ih[:, :embedding_size], bias_ih)
+            weight_ih = weight_ih[:, embedding_size:]
+        else:
+            input_gates = bias_ih.expand(steps, rows, -1)
+            if dropout.training and dropout.p:
+                ones = torch.ones(steps, rows, weight_ih.size(1), dtype=dtype, device=x.device)
+                dropout_mask = dropout(ones)
+        weight_hh, bias_hh = weight_hh.to(dtype), bias_hh.to(dtype)
+        layers.append(InputFeedingLayer(input_gates.to(dtype), weight_ih.to(dtype), weight_hh, bias_hh, dropout_mask))
+    return layers
 
 
-def attentional_state(scores: Tensor, projected_state: Tensor, memory: ProjectedMemory) -> tuple[Tensor, Tensor]:
-    """tanh(W_c [c; h]), [B, T, D], and the attention weights [B, T, S] wide: Luong et al. (2015, eq. 5).
-
-    W_c is split into two halves, and its context half is applied to the encoder states in advance: the context c is a
-    weighted sum of them, so its projection is the same sum of the projected states.
-
-    Args:
-        scores: scores of the queries h against the keys [B, T, S], wide.
-        projected_state: the state half of W_c applied to h, [B, T, D].
-        memory: the projected memory.
-    """
-    weights = torch.softmax(scores + memory.additive_mask, dim=-1)
-    context = weights.to(memory.values.dtype) @ memory.values
-    wide = (context + projected_state).to(weights.dtype)  # tanh of bfloat16 is slow
-    return torch.tanh(wide).to(projected_state.dtype), weights
-
-
-# Not compiled: torch.compile would unroll the loop over time into one large graph per length.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def run_input_feeding(
-    layers: list[InputFeedingLayer], initial: Tensor, attention: InputFeedingAttention
+def reference_input_feeding(
+    layers: list[InputFeedingLayer], initial: Tensor, memory: ProjectedMemory, *, attend: Attend, coverage: bool
 ) -> tuple[Tensor, Tensor]:
-    """Attentional states [B, T, D] and attention weights [B, T, S], wide, of all positions.
+    """`run_input_feeding` in plain torch, position by position."""
+    states = list(initial)
+    feed = torch.zeros_like(memory.values[:, 0])
+    total = torch.zeros_like(memory.additive_mask) if coverage else None
+    features, weights = [], []
+    for t in range(layers[0].input_gates.size(0)):
+        x = feed
+        for i, layer in enumerate(layers):
+            x = x if layer.dropout_mask is None else x * layer.dropout_mask[t]
+            input_gates = layer.input_gates[t] + F.linear(x, layer.weight_ih)
+            x = states[i] = gru_cell(input_gates, F.linear(states[i], layer.weight_hh, layer.bias_hh), states[i])
+        feature, weight = attend(x.unsqueeze(1), memory, total)
+        total = None if total is None else total + weight
+        feed = feature.squeeze(1)
+        features.append(feature)
+        weights.append(weight)
+    return torch.cat(features, dim=1), torch.cat(weights, dim=1)
 
-    Args:
-        layers: from the lowest to the highest.
-        initial: states of the layers before the first step [L, B, D].
-        attention: tensors and settings of the attention.
-    """
-    memory = attention.memory
-    constants = _LoopConstants(memory.additive_mask, attention, [layer.dropout_mask for layer in layers])
-    layer_tensors = [tensor for layer in layers for tensor in layer[:4]]
+
+def kernel_input_feeding(
+    layers: list[InputFeedingLayer],
+    initial: Tensor,
+    memory: ProjectedMemory,
+    *,
+    state_weight: Tensor,
+    score: IncrementalForm,
+    coverage: bool,
+) -> tuple[Tensor, Tensor]:
+    """`run_input_feeding` by the hand-written loop."""
+    dtype = layers[0].input_gates.dtype
+    projection = state_weight if score.query_weight is None else torch.cat([state_weight, score.query_weight])
+    dropout_masks = [layer.dropout_mask for layer in layers]
+    constants = _LoopConstants(memory.additive_mask, score.scorer, len(score.weights), coverage, dropout_masks)
     result: tuple[Tensor, Tensor] = _InputFeedingLoop.apply(  # type: ignore[no-untyped-call]
-        constants, initial, memory.keys, memory.values, attention.projection, *attention.scorer_weights, *layer_tensors
+        constants,
+        initial,
+        memory.keys.to(dtype),
+        memory.values.to(dtype),
+        projection.to(dtype),
+        *score.weights,
+        *(tensor for layer in layers for tensor in layer[:4]),
     )
     return result
 
@@ -115,7 +166,9 @@ class _LoopConstants(NamedTuple):
     """Settings and tensors for which `_InputFeedingLoop` returns no gradient."""
 
     additive_mask: Tensor
-    attention: InputFeedingAttention
+    scorer: Callable[..., IncrementalScorer]
+    num_scorer_weights: int
+    coverage: bool
     dropout_masks: list[Tensor | None]
 
 
@@ -164,7 +217,7 @@ class _AttentionSteps:
         self, scorer: IncrementalScorer, values: Tensor, projection: Tensor, constants: _LoopConstants, steps: int
     ):
         self._scorer, self._values, self._projection = scorer, values, projection
-        self._memory = ProjectedMemory(values, values, constants.additive_mask)
+        self._mask = constants.additive_mask.squeeze(1)
         self._size = values.size(2)
         rows, length = values.shape[:2]
         wide = wide_dtype(values.dtype)
@@ -172,7 +225,7 @@ class _AttentionSteps:
         self.weights = values.new_empty(steps, rows, length, dtype=wide)
         self._projected = values.new_empty(steps, rows, projection.size(0))
         self._coverage = None
-        if constants.attention.coverage:
+        if constants.coverage:
             self._coverage = values.new_zeros(steps + 1, rows, length, dtype=wide)
 
     def _query(self, t: int, state: Tensor) -> Tensor:
@@ -183,11 +236,11 @@ class _AttentionSteps:
         projected = torch.mm(state, self._projection.t(), out=self._projected[t])
         coverage = None if self._coverage is None else self._coverage[t]
         scores = self._scorer.forward(self._query(t, state), coverage)
-        feature, weights = attentional_state(scores.unsqueeze(1), projected[:, : self._size].unsqueeze(1), self._memory)
-        self.weights[t] = weights.squeeze(1)
+        weights = self.weights[t].copy_(torch.softmax(scores + self._mask, dim=-1))
+        context = torch.bmm(weights.to(self._values.dtype).unsqueeze(1), self._values).squeeze(1)
         if self._coverage is not None:
             torch.add(self._coverage[t], self.weights[t], out=self._coverage[t + 1])
-        return self.features[t].copy_(feature.squeeze(1))
+        return self.features[t].copy_(torch.tanh((context + projected[:, : self._size]).to(weights.dtype)))
 
     def start_backward(self) -> None:
         self._scorer.start_backward()
@@ -230,9 +283,9 @@ class _InputFeedingLoop(torch.autograd.Function):
         ctx: Any, constants: _LoopConstants, initial: Tensor, keys: Tensor, values: Tensor, projection: Tensor,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        num_scorer_weights = len(constants.attention.scorer_weights)
+        num_scorer_weights = constants.num_scorer_weights
         with torch.autocast(keys.device.type, enabled=False):
-            scorer = constants.attention.scorer_class(keys, *weights[:num_scorer_weights])
+            scorer = constants.scorer(keys, *weights[:num_scorer_weights])
             layer_tensors = zip(*(iter(weights[num_scorer_weights:]),) * 4, strict=True)
             layers = [
                 _LayerSteps(state, InputFeedingLayer(*tensors, dropout_mask))

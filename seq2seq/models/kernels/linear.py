@@ -3,9 +3,6 @@
 In bfloat16 on the CPU, `torch.nn.Linear` first writes the bias into the result, then adds the product to it, and ReLU
 reads and writes the result once more. oneDNN fuses all of it into the matrix product, but torch exposes that kernel
 without a gradient, so this module defines the backward pass.
-
-oneDNN compiles one kernel per shape, which takes longer than most matrix products, and caches a thousand of them,
-up to a MiB each. The shapes of text batches vary, so rows are padded to one of a few sizes.
 """
 
 from __future__ import annotations
@@ -16,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from seq2seq.models.kernels.padding import is_fused, on_padded_rows
 
 
 class Linear(nn.Linear):
@@ -38,50 +37,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Te
     Returns:
         [*, N], in autocast's dtype if autocast is enabled.
     """
-    if _fused(x):
-        rows = pad_rows(x.reshape(-1, x.size(-1)))
-        y: Tensor = _Linear.apply(rows, weight, bias, relu)  # type: ignore[no-untyped-call]
-        return y[: x.numel() // x.size(-1)].view(*x.shape[:-1], -1)
+    if not is_fused(x):
+        return reference_linear(x, weight, bias, relu=relu)
+    return on_padded_rows(lambda rows: _Linear.apply(rows, weight, bias, relu), x)  # type: ignore[no-untyped-call]
+
+
+def reference_linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
+    """`linear` in plain torch."""
     y = F.linear(x, weight, bias)
     return F.relu(y) if relu else y
-
-
-def pad_rows(x: Tensor, *, dim: int = 0) -> Tensor:
-    """Pads `x` with zeros along `dim` to size `round_up(x.size(dim))`; returns `x` itself without fused kernels."""
-    if not _fused(x):  # checked first: rounding would make torch.compile trace one graph per number of rows
-        return x
-    padding = round_up(x.size(dim)) - x.size(dim)
-    return F.pad(x, (0, 0) * (x.ndim - 1 - dim) + (0, padding)) if padding else x
-
-
-def round_up(rows: int) -> int:
-    """Rounds up to a multiple of max(16, p / 32), p the largest power of two up to `rows`; adds about 3 % at most."""
-    step = max(16, 1 << max(0, rows.bit_length() - 6))
-    return -(-rows // step) * step
-
-
-def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The accumulation dtype of `dtype`, for sums and elementwise functions: at least float32."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of matrix products of `x`: autocast's if autocast is enabled, else that of `x`."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-
-
-def _fused(x: Tensor) -> bool:
-    """Whether matrix products of `x` use oneDNN's fused bfloat16 kernel."""
-    if x.device.type != "cpu" or compute_dtype(x) is not torch.bfloat16 or torch.compiler.is_compiling():
-        return False
-    return has_fused_kernels()
-
-
-def has_fused_kernels() -> bool:
-    """Whether torch exposes oneDNN's fused bfloat16 kernel and the CPU supports bfloat16."""
-    available = hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class _Linear(torch.autograd.Function):

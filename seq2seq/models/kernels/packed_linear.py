@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seq2seq.models.kernels.linear import has_fused_kernels, pad_rows
+from seq2seq.models.kernels.dtypes import compute_dtype
+from seq2seq.models.kernels.padding import has_fused_kernels, pad_rows
 
 
 class PackedLinear:
     """The affine map x Wᵀ + b without gradients, for weights that no longer change.
+
+    The product's dtype is that of autocast, if it is enabled when the weights are packed, else theirs.
 
     A product with few rows is bound by reading the weights, so they are stored in the layout that the kernel reads
     fastest: oneDNN's own for bfloat16 on the CPU, [K, N] elsewhere. Both are up to twice as fast as [N, K].
@@ -19,10 +22,10 @@ class PackedLinear:
     Args:
         weights: W, [N, K]; several weights are concatenated along N.
         biases: b, [N], one per weight, or none.
-        dtype: of the product.
     """
 
-    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor] = (), *, dtype: torch.dtype) -> None:
+    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> None:
+        dtype = compute_dtype(weights[0])
         weight = (torch.cat([*weights]) if len(weights) > 1 else weights[0]).detach().to(dtype)
         self._bias = torch.cat([*biases]).detach().to(dtype) if biases else None
         self._fused = dtype is torch.bfloat16 and weight.device.type == "cpu" and has_fused_kernels()

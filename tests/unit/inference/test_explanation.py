@@ -123,7 +123,7 @@ def test_attention_is_that_of_the_steps() -> None:
     src = SRC[:1]
     rows = []
     with torch.no_grad():
-        state = model.start(model.encode(src, model.source_mask(src)))
+        state = model.start(model.encode(src, model.source_mask(src)), model.pack_decoder())
         for token in [2, *hypothesis.ids][: hypothesis.length]:
             attention = model.step(torch.tensor([token]), state, need_attention=True).attention
             assert attention is not None

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from seq2seq.errors import UserError
-from seq2seq.models.base import Vocabulary, beam_rows
+from seq2seq.models.base import PackedDecoder, Vocabulary, beam_rows
 from seq2seq.models.build import build_model
 from seq2seq.models.config import TieEmbeddings
 from seq2seq.models.families import FAMILIES
@@ -127,26 +127,21 @@ def test_beam_rows():
 
 @pytest.mark.parametrize("family", SMALL)
 @torch.no_grad()
-def test_cached_results_are_dropped_after_frozen_weights(family: str) -> None:
-    """Inside `frozen_weights` results are computed once; weights that change afterwards are seen by the next search."""
+def test_a_packed_decoder_serves_many_searches_until_the_weights_change(family: str) -> None:
     torch.manual_seed(0)
     model = build_model(SMALL[family], JOINT).eval()
-    src, calls = torch.tensor([[5, 6, 3]]), []
+    src = torch.tensor([[5, 6, 3]])
+    packed = [model.pack_decoder()]
 
-    def prediction() -> torch.Tensor:
-        return ModelDecoder([model], src).step(torch.tensor([2])).log_probs
+    def prediction(packed: list[PackedDecoder] | None) -> torch.Tensor:
+        return ModelDecoder([model], src, packed=packed).step(torch.tensor([2])).log_probs
 
-    with model.frozen_weights():
-        before = prediction()
-        with model.frozen_weights():
-            assert [model.cached("key", lambda: calls.append(1)) for _ in range(3)] == [None] * 3
-        model.cached("key", lambda: calls.append(1))
-        torch.testing.assert_close(prediction(), before)
-    assert calls == [1]
+    before = prediction(packed)
+    assert torch.equal(prediction(packed), before)
+    assert torch.equal(prediction(None), before)
     for parameter in model.parameters():
         parameter.mul_(1.5)
-    with model.frozen_weights():
-        assert not torch.allclose(prediction(), before)
+    assert not torch.allclose(prediction(None), before)
 
 
 @pytest.mark.parametrize("tie", TieEmbeddings)

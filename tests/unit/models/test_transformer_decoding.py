@@ -40,7 +40,7 @@ def test_operators_and_memory_of_a_step(operators: Any, width: int) -> None:
     config = TransformerConfig(d_model=64, d_ff=64, num_heads=4, decoder_layers=3)
     model = Transformer(config, VOCABULARY).eval()
     src = torch.randint(4, 40, (16, 5))
-    state = model.start(model.encode(src, model.source_mask(src)), width=width)
+    state = model.start(model.encode(src, model.source_mask(src)), model.pack_decoder(), width=width)
     tokens, parents = torch.full((16 * width,), 2), torch.arange(width).flip(0).repeat(16, 1)
     for _ in range(40):
         model.step(tokens, state, need_attention=False)
