@@ -15,7 +15,6 @@ import hashlib
 import http.client
 import os
 import re
-import shutil
 import sys
 import tarfile
 import time
@@ -26,8 +25,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-
-from atomic_files import all_or_none
 
 _CHUNK = 1 << 16
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -73,7 +70,7 @@ def fetch(
         DownloadError: the server refuses, cannot be reached, or sends something other than the file.
     """
     if path.exists():
-        _check_official(path, remote.sha256, "; delete or move it, and run this again")
+        check_official(path, remote.sha256, "; delete or move it, and run this again")
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -95,7 +92,8 @@ def fetch(
     return True
 
 
-def _check_official(path: Path, sha256: str | None, remedy: str = "") -> None:
+def check_official(path: Path, sha256: str | None, remedy: str = "") -> None:
+    """Raises a DownloadError, which ends in `remedy`, if a file's sha256 is known and another."""
     digest = sha256_of(path)
     if sha256 not in (None, digest):
         raise DownloadError(f"{path}: not the official file (sha256 {digest}, expected {sha256}){remedy}")
@@ -249,13 +247,6 @@ def decode(content: bytes, name: str) -> str:
 
 
 # Commands
-
-
-def copy_checked(source: Path, target: Path, sha256: str) -> None:
-    """Copies a local file after checking its sha256."""
-    _check_official(source, sha256)
-    with all_or_none([target]) as (temporary,):
-        shutil.copyfile(source, temporary)
 
 
 def archive_options(
