@@ -68,6 +68,7 @@ class TrainStep:
         self._scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision is Precision.fp16)
         self._ema = optim.ExponentialMovingAverage(model, optim_config.ema_decay) if optim_config.ema_decay else None
         model.checkpoint_activations = config.checkpoint_activations
+        self._multiplications = model.multiplications()
         self._objective = self._wrap(Objective(model))
 
     def _wrap(self, objective: nn.Module) -> nn.Module:
@@ -118,6 +119,7 @@ class TrainStep:
             self._ema.update(self.model)
         self.metrics.update(losses, grad_norm, skip)
         self.metrics.padding += batches.padding_share
+        self.metrics.flops += sum(self._flops(micro) for micro in batches.micro_batches)
         self.metrics.seconds += time.perf_counter() - start
 
     def warm_up_memory(self, micro_batches: Sequence[MicroBatch]) -> None:
@@ -130,6 +132,11 @@ class TrainStep:
             with self._no_sync():
                 self._compute_gradients([micro], step=-1, scale=1.0, coverage_weight=self._config.coverage_loss_weight)
             self._optimizer.zero_grad()
+
+    def _flops(self, micro: MicroBatch) -> float:
+        batch, tokens = micro.batch, micro.batch.tokens
+        shape = (*batch.src.shape, batch.tgt_in.size(1))
+        return micro.weight * self._multiplications.training_flops(*shape, target_tokens=tokens)
 
     def _compute_gradients(
         self, micro_batches: Sequence[MicroBatch], *, step: int, scale: float, coverage_weight: float

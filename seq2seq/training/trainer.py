@@ -224,6 +224,7 @@ class Trainer:
             "train/grad_norm": metrics.grad_norm,
             "train/epoch": state.epochs,
             "perf/target_tokens_per_sec": metrics.tokens / max(running.seconds, 1e-9),
+            "perf/flops_per_sec": metrics.flops / max(running.seconds, 1e-9),
             "perf/padding_share": running.padding / running.steps,
             "system/peak_memory_mb": self._context.runtime.peak_memory_mb(),
         }
@@ -237,9 +238,10 @@ class Trainer:
             values["perf/split_batches"] = self._train_step.num_splits
         self._context.tracker.log(state.step, values)
         logger.info(
-            "step %d  epoch %.2f  loss %.4f  ppl %.2f  lr %.2e  grad %.2f  %s target tokens/s%s",
+            "step %d  epoch %.2f  loss %.4f  ppl %.2f  lr %.2e  grad %.2f  %s target tokens/s  %s%s",
             state.step, state.epochs, values["train/loss"], values["train/ppl"], values["train/lr"],
-            values["train/grad_norm"], f"{values['perf/target_tokens_per_sec']:,.0f}", progress.remaining(state.step),
+            values["train/grad_norm"], f"{values['perf/target_tokens_per_sec']:,.0f}",
+            _flop_rate(values["perf/flops_per_sec"]), progress.remaining(state.step),
         )  # fmt: skip
         self._check_skipped_updates(batches)
         if self._context.world.is_main:
@@ -376,6 +378,11 @@ def _machine(context: TrainingContext) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+
+
+def _flop_rate(rate: float) -> str:
+    """Formats FLOP/s."""
+    return f"{rate / 1e12:.1f} TFLOP/s" if rate >= 1e12 else f"{rate / 1e9:.1f} GFLOP/s"
 
 
 def _batch_tensors(batches: StepBatches) -> list[dict[str, Tensor]]:

@@ -43,7 +43,7 @@ def test_nothing_is_shown_elsewhere(
 
 @pytest.mark.parametrize(
     ("total", "step", "told"),
-    [(20, 15, "  0:30 left"), (40, 15, "  2:30 left"), (1010, 15, "  1:39:30 left"), (10, 15, "  0:00 left"),
+    [(20, 15, "  00:30 left"), (40, 15, "  02:30 left"), (1010, 15, "  1:39:30 left"), (10, 15, "  00:00 left"),
      (None, 15, ""), (20, 5, "")],
 )  # fmt: skip
 def test_the_time_left_is_that_of_as_many_steps_as_before(
