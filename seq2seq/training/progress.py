@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -42,10 +41,6 @@ class Progress:
         seconds = (time.perf_counter() - self._start) / done * max(self._total - step, 0)
         return f"  {tqdm.format_interval(seconds)} left"
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Removes the bar."""
         self._bar.close()

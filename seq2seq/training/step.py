@@ -107,7 +107,8 @@ class TrainStep:
         losses = self._compute_gradients(batches.micro_batches, step=step, scale=scale, coverage_weight=coverage_weight)
         self._scaler.unscale_(self._optimizer)
         grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._optim_config.clip_norm or math.inf).detach()
-        optim.set_learning_rate(self._optimizer, lr)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
         skip = ~grad_norm.isfinite()
         if self._scaler.is_enabled():
             self._scaler.step(self._optimizer)  # checks every gradient itself
@@ -211,9 +212,7 @@ class TrainStep:
 
         With a moving average, "model" holds the averaged weights and "training" those that training continues with.
         """
-        live: dict[str, dict[str, Tensor]] = {
-            "optimizer": optim.optimizer_tensors(self._optimizer, self.model.named_parameters())
-        }
+        live: dict[str, dict[str, Tensor]] = {"optimizer": optim.optimizer_tensors(self._optimizer)}
         if self._ema is not None:
             live |= {"training": dict(self.model.state_dict()), "ema": self._ema.tensors()}
         copies = snapshot(live)
@@ -238,7 +237,7 @@ class TrainStep:
             self.model.load_state_dict(tensors.get("training", tensors["model"]))
         except RuntimeError as error:
             raise UserError(f"{checkpoint.path} does not fit the model: {' '.join(str(error).split())}") from error
-        optim.restore_optimizer(self._optimizer, self.model.named_parameters(), tensors["optimizer"])
+        optim.restore_optimizer(self._optimizer, tensors["optimizer"])
         if self._ema is not None:
             self._ema.restore(tensors["ema"])
         if self._scaler.is_enabled() and scaler:

@@ -4,6 +4,7 @@ import io
 import itertools
 import sys
 import time
+from contextlib import closing
 
 import pytest
 
@@ -19,7 +20,7 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(monkeypatch: pytest.Monke
     terminal = Terminal()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Progress(3, 20, enabled=True) as progress:
+    with closing(Progress(3, 20, enabled=True)) as progress:
         assert " 3/20 " in terminal.getvalue(), "of a resumed run"
         assert "step" in terminal.getvalue()
         progress.update(20)
@@ -36,7 +37,7 @@ def test_nothing_is_shown_elsewhere(
 ) -> None:
     monkeypatch.setenv("TERM", term)
     monkeypatch.setattr(sys, "stderr", stream)
-    with Progress(0, 20, enabled=enabled) as progress:
+    with closing(Progress(0, 20, enabled=enabled)) as progress:
         progress.update(20)
     assert stream.getvalue() == ""
 
