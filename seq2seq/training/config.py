@@ -1,14 +1,59 @@
 """The `trainer` section of the configuration."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from seq2seq.errors import UserError
 from seq2seq.system.config import Device, Precision
 
+Ranges = Sequence[tuple[Sequence[str], Callable[[Any], bool], str]]
+
 _MAX_THREADS = 1024
 _MAX_TIMEOUT_MINUTES = 7 * 24 * 60
+
+# Keys, whether a value of theirs is in the range (NaN never is), and the range in words.
+_RANGES: Ranges = (
+    (
+        ("batch_tokens", "accumulate", "log_every", "eval_every", "save_every", "keep_last", "keep_best",
+         "average_checkpoints", "max_skipped_steps"),
+        lambda value: value >= 1, "at least 1",
+    ),
+    (
+        ("max_steps", "max_epochs", "patience", "overfit_batches"),
+        lambda value: value is None or value >= 1, "at least 1, or null",
+    ),
+    (
+        ("threads",),
+        lambda value: value is None or 1 <= value <= _MAX_THREADS, f"from 1 to {_MAX_THREADS}, or null",
+    ),
+    (
+        ("max_minutes", "stop_after_minutes"),
+        lambda value: value is None or 0 < value < math.inf, "above 0, or null for no limit",
+    ),
+    (
+        ("timeout_minutes",),
+        lambda value: 0 < value <= _MAX_TIMEOUT_MINUTES, f"above 0, at most {_MAX_TIMEOUT_MINUTES} (a week)",
+    ),
+    (
+        ("eval_examples", "samples", "coverage_loss_weight", "coverage_loss_start"),
+        lambda value: 0 <= value < math.inf, "at least 0, and finite",
+    ),
+    (("attention_images",), lambda value: 0 <= value <= 4, "0 to 4"),
+    (("label_smoothing",), lambda value: 0 <= value < 1, "at least 0, below 1"),
+    (("metric",), lambda value: value.startswith("valid/"), "a tag such as valid/loss or valid/bleu"),
+)  # fmt: skip
+
+
+def check_ranges(section: str, config: object, ranges: Ranges) -> None:
+    """Raises a UserError that names the first key of a section's configuration whose value is out of its range."""
+    for keys, is_valid, rule in ranges:
+        for key in keys:
+            value = getattr(config, key)
+            if not is_valid(value):
+                raise UserError(f"{section}.{key}={value}: must be {rule}")
 
 
 class Averaging(str, Enum):
@@ -119,33 +164,16 @@ class TrainerConfig:
     profile_steps: list[int] | None = None
 
     def __post_init__(self) -> None:
-        for key in ("batch_tokens", "accumulate", "log_every", "eval_every", "save_every", "keep_last",
-                    "keep_best", "average_checkpoints", "max_skipped_steps"):  # fmt: skip
-            _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
-        _require(
-            self.threads is None or 1 <= self.threads <= _MAX_THREADS, "threads", self.threads,
-            f"from 1 to {_MAX_THREADS}, or null",
-        )  # fmt: skip
-        for key in ("max_steps", "max_epochs", "patience", "overfit_batches"):
-            value = getattr(self, key)
-            _require(value is None or value >= 1, key, value, "at least 1, or null")
-        for key in ("max_minutes", "stop_after_minutes"):
-            value = getattr(self, key)
-            _require(value is None or 0 < value < math.inf, key, value, "above 0, or null for no limit")
-        _require(0 < self.timeout_minutes <= _MAX_TIMEOUT_MINUTES, "timeout_minutes", self.timeout_minutes,
-                 f"above 0, at most {_MAX_TIMEOUT_MINUTES} (a week)")  # fmt: skip
-        for key in ("eval_examples", "samples", "coverage_loss_weight", "coverage_loss_start"):
-            _require(0 <= getattr(self, key) < math.inf, key, getattr(self, key), "at least 0, and finite")
-        _require(0 <= self.attention_images <= 4, "attention_images", self.attention_images, "0 to 4")
-        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0, below 1")
-        _require(self.metric.startswith("valid/"), "metric", self.metric, "a tag such as valid/loss or valid/bleu")
+        """Checks the ranges, and that something ends the run."""
+        check_ranges("trainer", self, _RANGES)
         if self.profile_steps is not None:
             valid = len(self.profile_steps) == 2 and 1 <= self.profile_steps[0] <= self.profile_steps[1]
             last = "" if self.max_steps is None else f", at most trainer.max_steps={self.max_steps}"
-            _require(
-                valid and (self.max_steps is None or self.profile_steps[1] <= self.max_steps), "profile_steps",
-                self.profile_steps, f"the first and the last step, from 1{last}, or null",
-            )  # fmt: skip
+            if not valid or (self.max_steps is not None and self.profile_steps[1] > self.max_steps):
+                raise UserError(
+                    f"trainer.profile_steps={self.profile_steps}: must be the first and the last step, from 1{last}, "
+                    "or null"
+                )
         if self.max_steps is None and self.max_epochs is None and self.max_minutes is None and self.patience is None:
             raise UserError(
                 "trainer.max_steps, max_epochs, max_minutes and patience are all null: the run would never end; "
@@ -158,8 +186,3 @@ class TrainerConfig:
         if self.metric_mode is not MetricMode.auto:
             return str(self.metric_mode.value)
         return "min" if self.metric.removeprefix("valid/") in ("loss", "ppl", "ter") else "max"
-
-
-def _require(condition: bool, key: str, value: object, rule: str) -> None:
-    if not condition:
-        raise UserError(f"trainer.{key}={value}: must be {rule}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from seq2seq.errors import UserError
+from seq2seq.training.config import Ranges, check_ranges
 
 
 class OptimizerName(str, Enum):
@@ -22,6 +23,26 @@ class Schedule(str, Enum):
     linear = "linear"
     constant = "constant"
     plateau = "plateau"
+
+
+# See `check_ranges`.
+_RANGES: Ranges = (
+    (("lr", "eps"), lambda value: 0 < value < math.inf, "a finite number above 0"),
+    (
+        ("betas",),
+        lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
+        "two numbers, each at least 0 and below 1",
+    ),
+    (("weight_decay",), lambda value: 0 <= value < math.inf, "a finite number >= 0"),
+    (("warmup_steps",), lambda value: value >= 0, "a number of updates, 0 for none"),
+    (("min_lr_ratio",), lambda value: 0 <= value <= 1, "a fraction from 0 to 1"),
+    (("clip_norm",), lambda value: 0 <= value < math.inf, "a finite number >= 0, 0 for off"),
+    (("plateau_factor",), lambda value: 0 < value < 1, "above 0 and below 1"),
+    (("plateau_patience",), lambda value: value >= 1, "at least 1"),
+    (("ema_decay",), lambda value: 0 <= value < 1, "at least 0 (off) and below 1"),
+)
+
+_IF_PLATEAU = {"used_if": ("optim.schedule", ("plateau",))}
 
 
 @dataclass
@@ -56,42 +77,21 @@ class OptimConfig:
     weight_decay: float = 0.0
     schedule: Schedule = Schedule.inverse_sqrt
     warmup_steps: int = 0
-    horizon_steps: int | None = None
+    horizon_steps: int | None = field(default=None, metadata={"used_if": ("optim.schedule", ("cosine", "linear"))})
     min_lr_ratio: float = 0.0
     clip_norm: float = 1.0
-    plateau_factor: float = 0.5
-    plateau_patience: int = 3
+    plateau_factor: float = field(default=0.5, metadata=_IF_PLATEAU)
+    plateau_patience: int = field(default=3, metadata=_IF_PLATEAU)
     ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        """Checks the ranges; NaN fails each check."""
-        _require(0 < self.lr < math.inf, "lr", self.lr, "a finite number above 0")
-        _require(
-            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
-            "betas",
-            self.betas,
-            "two numbers, each at least 0 and below 1",
-        )
-        _require(0 < self.eps < math.inf, "eps", self.eps, "a finite number above 0")
-        _require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a finite number >= 0")
-        _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "a number of updates, 0 for none")
-        _require(0 <= self.min_lr_ratio <= 1, "min_lr_ratio", self.min_lr_ratio, "a fraction from 0 to 1")
-        _require(0 <= self.clip_norm < math.inf, "clip_norm", self.clip_norm, "a finite number >= 0, 0 for off")
-        _require(0 < self.plateau_factor < 1, "plateau_factor", self.plateau_factor, "above 0 and below 1")
-        _require(self.plateau_patience >= 1, "plateau_patience", self.plateau_patience, "at least 1")
-        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "at least 0 (off) and below 1")
-        if self.horizon_steps is not None:
-            _require(
-                self.horizon_steps >= max(self.warmup_steps, 1),
-                "horizon_steps",
-                self.horizon_steps,
-                f"at least 1 and at least optim.warmup_steps={self.warmup_steps}, or null",
+        """Checks the ranges."""
+        check_ranges("optim", self, _RANGES)
+        if self.horizon_steps is not None and self.horizon_steps < max(self.warmup_steps, 1):
+            raise UserError(
+                f"optim.horizon_steps={self.horizon_steps}: must be at least 1 and at least "
+                f"optim.warmup_steps={self.warmup_steps}, or null"
             )
-
-
-def _require(condition: bool, key: str, value: object, rule: str) -> None:
-    if not condition:
-        raise UserError(f"optim.{key}={value}: give {rule}")
 
 
 def resolve_horizon(config: OptimConfig, *, max_steps: int | None) -> int | None:
