@@ -79,6 +79,14 @@ def test_the_command_line_wins_over_the_group() -> None:
     assert composed("name=mine").trainer == TrainerConfig(), "and without the group nothing is debugged"
 
 
+def test_a_run_is_not_resumed_as_another_that_is_debugged(train_run: Any, tmp_path: Path) -> None:
+    """Keys of the group count as typed: the run's own values do not replace them."""
+    with pytest.raises(Interrupted):
+        train_run(tmp_path, *SHORT, "trainer.stop_after_minutes=1e-9")
+    with pytest.raises(UserError, match=r"trainer\.overfit_batches: None there, 1 now"):
+        train_run(tmp_path, *SHORT, "debug=overfit")
+
+
 def test_a_quick_run_logs_each_of_a_few_steps_and_ends_complete(train_run: Any, tmp_path: Path) -> None:
     train_run(tmp_path, *debugged("quick"))
     run = train_run.at(tmp_path)

@@ -55,11 +55,13 @@ def test_a_micro_batch_that_only_fills_up_counts_for_nothing() -> None:
     """A rank that has none left computes another's with weight 0, for the ranks must do the same."""
     steps = step_of(batch(3)), step_of(batch(3), batch(5))
     steps[1].micro_batches[1] = MicroBatch(batch(5), 0.0)
-    weights = []
+    weights, flops = [], []
     for each in steps:
         step = train_step(model())
         step.run(replace(each, target_tokens=steps[0].target_tokens), step=0, lr=0.1)
         weights.append(step.model.state_dict())
+        flops.append(step.metrics.flops)
+    assert flops[0] == flops[1] > 0
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
 
