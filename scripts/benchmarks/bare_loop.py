@@ -264,15 +264,3 @@ class BareLoop:
     def stats(self) -> dict[str, Any]:
         """Returns counts of a turn."""
         return turn_stats(self.batches, self.model)
-
-    def flops(self) -> int:
-        """Counts the floating-point operations of a turn's matrix products, forward and backward, as torch does."""
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-        from torch.utils.flop_counter import FlopCounterMode
-
-        # The counter does not know the CPU's fused attention, so count the plain matrix products instead.
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            for batch in self.batches:
-                self.loss(batch).backward()  # type: ignore[no-untyped-call]
-        self._optimizer.zero_grad(set_to_none=True)
-        return int(counter.get_total_flops())

@@ -6,6 +6,10 @@ from typing import Any
 import torch
 from bare_loop import BareLoop, TrainingTask
 
+from seq2seq.models.base import Vocabulary
+from seq2seq.models.build import build_model
+from seq2seq.models.families import FAMILIES
+
 _SECONDS = 1.0  # per turn
 
 
@@ -18,8 +22,14 @@ class MatrixProducts:
     """
 
     def __init__(self, task: TrainingTask, precision: str):
-        loop = BareLoop(task, "fp32")
-        self._flops = loop.flops()
+        loop, vocabulary = BareLoop(task, "fp32"), Vocabulary(task.vocab_size, task.vocab_size, joint=True)
+        with torch.device("meta"):
+            model = build_model(FAMILIES[task.model["family"]](**task.model), vocabulary)
+        multiplications = model.multiplications()
+        self._flops = sum(
+            multiplications.training_flops(*batch.src.shape, batch.tgt_in.size(1), target_tokens=batch.labels.numel())
+            for batch in loop.batches
+        )
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         positions = sum(len(target) for batch in task.batches for _, target in batch) // len(task.batches)
         matrices = [p.detach().to(dtype) for p in loop.model.parameters() if p.ndim == 2 and min(p.shape) > 1]
@@ -42,5 +52,5 @@ class MatrixProducts:
         return flops / seconds
 
     def stats(self) -> dict[str, Any]:
-        """Returns the floating-point operations of a training turn of the bare loop, as torch counts them."""
+        """Returns the floating-point operations of a training turn, as `seq2seq train` counts them."""
         return {"flops": self._flops}

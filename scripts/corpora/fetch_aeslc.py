@@ -10,7 +10,7 @@ https://github.com/ryanzhumich/AESLC. Licence CC BY-NC-SA 4.0. An e-mail is one 
 
 from __future__ import annotations
 
-import argparse
+import gzip
 import hashlib
 import json
 import re
@@ -19,9 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import download
+from atomic_files import all_or_none
 
 URL = "https://github.com/ryanzhumich/AESLC/archive/HEAD.tar.gz"
 SPLITS = ("train", "dev", "test")
+RESULTS = [f"{split}.jsonl.gz" for split in SPLITS]
 # of the uncompressed JSON lines: the bytes of the gzip file depend on the zlib version
 CONTENT_SHA256 = {
     "train": "03a30f8748de48dbb2f8687243c6166a22b17de6c69c7af5013fe79d07bbc209",
@@ -32,8 +34,6 @@ _MARK = re.compile(r"^@(subject|ann\d)[ \t\r]*$", re.MULTILINE)
 _MAX_ARCHIVE_BYTES = 256 << 20
 _MAX_UNPACKED_BYTES = 1 << 30
 _MAX_EMAIL_BYTES = 4 << 20
-
-Emails = Iterator[tuple[str, str, bytes]]  # split, id, content
 
 
 def record(name: str, text: str) -> dict[str, object]:
@@ -52,46 +52,42 @@ def record(name: str, text: str) -> dict[str, object]:
     return email
 
 
-def emails_in_archive(archive: Path) -> Emails:
-    """Yields the e-mails in the archive of the corpus's repository."""
-    members = download.read_members(archive, _MEMBER, max_bytes=_MAX_UNPACKED_BYTES, max_member_bytes=_MAX_EMAIL_BYTES)
-    for name, content in members:
-        match = _MEMBER.fullmatch(name)
-        assert match is not None
-        yield match[1], match[2], content
-
-
-def emails_in_folder(folder: Path) -> Emails:
-    """Yields the e-mails in a clone, or in its folder enron_subject_line.
+def emails(source: Path) -> Iterator[tuple[str, str, bytes]]:
+    """Yields split, id and content of the e-mails in the archive or a clone, or in its folder enron_subject_line.
 
     Raises:
-        DownloadError: the folder of a split is missing.
+        DownloadError: the archive is damaged, or the folder of a split is missing.
     """
-    nested = folder / "enron_subject_line"
-    root = nested if nested.is_dir() else folder
+    if source.is_file():
+        members = download.read_members(
+            source, _MEMBER, max_bytes=_MAX_UNPACKED_BYTES, max_member_bytes=_MAX_EMAIL_BYTES
+        )
+        for match, content in members:
+            yield match[1], match[2], content
+        return
+    nested = source / "enron_subject_line"
+    root = nested if nested.is_dir() else source
     for split in SPLITS:
         if not (root / split).is_dir():
-            raise download.DownloadError(f"{root / split}: no such folder; is {folder} a clone of the corpus?")
+            raise download.DownloadError(f"{root / split}: no such folder; is {source} a clone of the corpus?")
         for path in (root / split).glob("*.subject"):
             yield split, path.stem, path.read_bytes()
 
 
-def convert(emails: Emails, output: Path) -> None:
-    """Writes the e-mails as JSON lines sorted by id: all three splits or none."""
+def convert(source: Path, output: Path) -> None:
+    """Writes the e-mails of an archive or a clone as JSON lines sorted by id: all three splits or none."""
     splits: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS}
-    for split, name, content in emails:
-        try:
-            text = content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise download.DownloadError(f"{split}/{name}.subject: not UTF-8 ({error})") from error
-        splits[split].append((name, json.dumps(record(name, text), ensure_ascii=False)))
+    for split, name, content in emails(source):
+        email = record(name, download.decode(content, f"{split}/{name}.subject"))
+        splits[split].append((name, json.dumps(email, ensure_ascii=False)))
     if empty := [split for split in SPLITS if not splits[split]]:
         raise download.DownloadError(f"no e-mails found for {', '.join(empty)}: the layout of the corpus has changed")
-    with download.all_or_none([output / f"{split}.jsonl.gz" for split in SPLITS]) as paths:
+    with all_or_none([output / name for name in RESULTS]) as paths:
         for split, path in zip(SPLITS, paths, strict=True):
             lines = "".join(line + "\n" for _, line in sorted(splits[split]))
-            with download.gzip_text(path) as write:
-                write(lines)
+            # no name and time in the gzip header: equal content gives equal bytes
+            with path.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, 0) as file:
+                file.write(lines.encode("utf-8"))
             _report(split, lines)
 
 
@@ -107,29 +103,18 @@ def _report(split: str, lines: str) -> None:
         download.note(f"warning: {split}: {count} e-mails, not the expected content (sha256 {digest}, not {known})")
 
 
-def build(output: Path, *, url: str, sha256: str | None, folder: Path | None) -> None:
-    """Writes the corpus, downloaded or from a local copy; does nothing if all files exist."""
-    if all((output / f"{split}.jsonl.gz").exists() for split in SPLITS):
-        download.note(f"{output}: already exists")
-        return
-    if folder is not None:
-        convert(emails_in_folder(folder), output)
-        return
-    archive = output / "AESLC.tar.gz"
-    download.fetch(download.Remote(url, sha256, _MAX_ARCHIVE_BYTES), archive)
-    convert(emails_in_archive(archive), output)
-    archive.unlink()
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Fetch and convert the AESLC corpus.")
-    parser.add_argument("--output", type=Path, default=Path("data/aeslc"))
-    parser.add_argument("--from", dest="folder", type=Path, help="a clone of the corpus's repository")
-    parser.add_argument("--url", default=URL, help="another URL of the repository's .tar.gz")
-    parser.add_argument("--sha256", help="expected sha256 of the archive")
-    options = parser.parse_args(arguments)
-    return download.run(lambda: build(options.output, url=options.url, sha256=options.sha256, folder=options.folder))
+    options = download.archive_options(
+        arguments, corpus="the AESLC corpus", output=Path("data/aeslc"), url=URL,
+        local="a clone of the corpus's repository",
+    )  # fmt: skip
+    return download.run(
+        lambda: download.convert_archive(
+            options, "AESLC.tar.gz", max_bytes=_MAX_ARCHIVE_BYTES, results=RESULTS,
+            convert=lambda source: convert(source, options.output),
+        )
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

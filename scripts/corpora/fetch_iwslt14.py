@@ -13,7 +13,6 @@ from that of scripts with other tokenizers.
 
 from __future__ import annotations
 
-import argparse
 import html
 import re
 import sys
@@ -21,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import download
+from atomic_files import text_files
 
 URL = "https://dl.fbaipublicfiles.com/fairseq/data/iwslt14/de-en.tgz"
 LANGUAGES = ("de", "en")
@@ -35,38 +35,24 @@ _TAGGED = ("<url>", "<talkid>", "<keywords>", "<speaker>", "<reviewer", "<transl
 _TITLE = re.compile(r"</?(?:title|description)>")
 _SEGMENT = re.compile(r"<seg id=\"\d+\">(.*?)</seg>")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-_MEMBER = re.compile(
-    r"(?:\./)?(?:de-en/)?(train\.tags\.de-en\.(?:de|en)"
-    rf"|IWSLT14\.(?:{'|'.join(map(re.escape, TEST_SETS))})\.de-en\.(?:de|en)\.xml)"
-)
+NEEDED = [f"train.tags.de-en.{x}" for x in LANGUAGES] + [
+    f"IWSLT14.{name}.de-en.{x}.xml" for name in TEST_SETS for x in LANGUAGES
+]
+RESULTS = [f"{split}.{x}" for split in ("train", "valid", "test") for x in LANGUAGES]
+_MEMBER = re.compile(rf"(?:\./)?(?:de-en/)?({'|'.join(map(re.escape, NEEDED))})")
 
 Files = dict[str, str]  # name -> content
 
 
-def needed_files() -> list[str]:
-    """Returns the names of the archive members that the conversion reads."""
-    return [f"train.tags.de-en.{x}" for x in LANGUAGES] + [
-        f"IWSLT14.{name}.de-en.{x}.xml" for name in TEST_SETS for x in LANGUAGES
-    ]
-
-
-def files_in_archive(archive: Path) -> Files:
-    """Reads the needed files from de-en.tgz."""
-    members = download.read_members(archive, _MEMBER, max_bytes=_MAX_UNPACKED_BYTES, max_member_bytes=_MAX_MEMBER_BYTES)
-    return {name.rpartition("/")[2]: _decode(name, content) for name, content in members}
-
-
-def files_in_folder(folder: Path) -> Files:
-    """Reads the needed files from the unpacked archive."""
-    root = folder / "de-en" if (folder / "de-en").is_dir() else folder
-    return {name: _decode(name, (root / name).read_bytes()) for name in needed_files() if (root / name).exists()}
-
-
-def _decode(name: str, content: bytes) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise download.DownloadError(f"{name}: not UTF-8 ({error})") from error
+def read_files(source: Path) -> Files:
+    """Reads the needed files from de-en.tgz, or from the folder that it unpacks to."""
+    if source.is_file():
+        members = download.read_members(
+            source, _MEMBER, max_bytes=_MAX_UNPACKED_BYTES, max_member_bytes=_MAX_MEMBER_BYTES
+        )
+        return {match[1]: download.decode(content, match[0]) for match, content in members}
+    root = source / "de-en" if (source / "de-en").is_dir() else source
+    return {name: download.decode((root / name).read_bytes(), name) for name in NEEDED if (root / name).exists()}
 
 
 def training_lines(text: str) -> list[str]:
@@ -102,7 +88,7 @@ def convert(files: Files, output: Path) -> None:
     Raises:
         DownloadError: a file is missing, or the two sides of a file differ in the number of sentences.
     """
-    if missing := [name for name in needed_files() if name not in files]:
+    if missing := [name for name in NEEDED if name not in files]:
         raise download.DownloadError(f"missing from the corpus: {', '.join(missing)}")
     sides = [training_lines(files[f"train.tags.de-en.{x}"]) for x in LANGUAGES]
     splits: dict[str, list[tuple[str, str]]] = {"train": [], "valid": [], "test": []}
@@ -113,38 +99,26 @@ def convert(files: Files, output: Path) -> None:
         splits["test"] += _aligned(name, *sides)
     if empty := [split for split, pairs in splits.items() if not pairs]:
         raise download.DownloadError(f"no sentences found for {', '.join(empty)}: the layout has changed")
-    names = [(split, side) for split in splits for side in (0, 1)]
-    targets = [output / f"{split}.{LANGUAGES[side]}" for split, side in names]
-    with download.all_or_none(targets) as paths:
-        for (split, side), path in zip(names, paths, strict=True):
-            path.write_bytes("".join(pair[side] + "\n" for pair in splits[split]).encode("utf-8"))
+    with text_files([output / name for name in RESULTS]) as opened:
+        columns = (column for pairs in splits.values() for column in zip(*pairs, strict=True))
+        for file, column in zip(opened, columns, strict=True):
+            file.writelines(sentence + "\n" for sentence in column)
     for split, pairs in splits.items():
         download.note(f"{split}: {len(pairs)} pairs")
 
 
-def build(output: Path, *, url: str, sha256: str | None, folder: Path | None) -> None:
-    """Writes the corpus, downloaded or from a local copy; does nothing if all files exist."""
-    if all((output / f"{split}.{x}").exists() for split in ("train", "valid", "test") for x in LANGUAGES):
-        download.note(f"{output}: already exists")
-        return
-    if folder is not None:
-        convert(files_in_folder(folder), output)
-        return
-    archive = output / "de-en.tgz"
-    download.fetch(download.Remote(url, sha256, _MAX_ARCHIVE_BYTES), archive)
-    convert(files_in_archive(archive), output)
-    archive.unlink()
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Fetch and convert IWSLT 2014 German-English.")
-    parser.add_argument("--output", type=Path, default=Path("data/iwslt14"))
-    parser.add_argument("--from", dest="folder", type=Path, help="the folder that de-en.tgz unpacks to")
-    parser.add_argument("--url", default=URL, help="another URL of de-en.tgz")
-    parser.add_argument("--sha256", help="expected sha256 of the archive")
-    options = parser.parse_args(arguments)
-    return download.run(lambda: build(options.output, url=options.url, sha256=options.sha256, folder=options.folder))
+    options = download.archive_options(
+        arguments, corpus="IWSLT 2014 German-English", output=Path("data/iwslt14"), url=URL,
+        local="the folder that de-en.tgz unpacks to",
+    )  # fmt: skip
+    return download.run(
+        lambda: download.convert_archive(
+            options, "de-en.tgz", max_bytes=_MAX_ARCHIVE_BYTES, results=RESULTS,
+            convert=lambda source: convert(read_files(source), options.output),
+        )
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ https://github.com/multi30k/dataset. For research and education, non-commercial.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
 import download
+from atomic_files import all_or_none
 
 HOME = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
 _MAX_BYTES = 16 << 20
@@ -56,7 +58,9 @@ def _copy(clone: Path, name: str, target: Path) -> None:
     if not source.exists() and name.startswith("test_2017"):
         download.note(f"warning: {source}: not found; continuing without this additional test set")
         return
-    download.copy_checked(source, target, SHA256[name])
+    download.check_official(source, SHA256[name])
+    with all_or_none([target]) as (temporary,):
+        shutil.copyfile(source, temporary)
     download.note(f"{target}: written")
 
 

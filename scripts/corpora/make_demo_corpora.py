@@ -10,18 +10,15 @@ validation and test sets, on either side, is in the training set, whatever its s
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
-import io
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
+from atomic_files import text_files
 from demo import summarization, translation
 
 SPLITS = ("train", "valid", "test")
@@ -68,43 +65,18 @@ def _words(text: str) -> list[str]:
     return text.strip(".?").replace(",", " ").replace(".", " ").split()
 
 
-def _in_vocabulary(text: str, vocabulary: set[str], open_class: frozenset[str]) -> bool:
-    """Whether each word occurs in training or is of an open class: a name, a number in digits."""
-    return all(word in vocabulary or word in open_class or any(c.isdigit() for c in word) for word in _words(text))
-
-
-class AtomicText:
-    """Writes a UTF-8 text file, gzipped if named ``.gz``, that appears under its name only when complete."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> TextIO:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._raw = self._temporary.open("wb")
-        # no name and time in the gzip header: equal content gives equal bytes
-        self._inner = gzip.GzipFile("", "wb", 9, self._raw, 0) if self._path.suffix == ".gz" else self._raw
-        self._text = io.TextIOWrapper(self._inner, encoding="utf-8", newline="\n")
-        return self._text
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self._text.close()
-        self._raw.close()
-        if kind is None:
-            os.replace(self._temporary, self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)
+def _in_vocabulary(text: str, vocabulary: set[str]) -> bool:
+    """Whether each word is in the vocabulary or a number in digits."""
+    return all(word in vocabulary or any(c.isdigit() for c in word) for word in _words(text))
 
 
 def write_translation(folder: Path, seed: int, train: int, held_out: int) -> None:
     """Writes the parallel corpus to {train,valid,test}.{en,de}; held-out sets use words of the training set only."""
     stream = distinct(translation.pairs(seed))
-    vocabulary: set[str] = set()
+    vocabulary = set(translation.OPEN_CLASS)  # names and numbers: held-out sets may have others than the training set
     candidates: dict[str, list[tuple[str, str]]] = {"valid": [], "test": []}
     written = 0
-    with ExitStack() as files:
-        english, german = (files.enter_context(AtomicText(folder / f"train.{x}")) for x in ("en", "de"))
+    with text_files([folder / "train.en", folder / "train.de"]) as (english, german):
         for split, (source, target) in stream:
             if split != "train":
                 # Collect more than needed: some contain a word that the training set lacks.
@@ -119,26 +91,21 @@ def write_translation(folder: Path, seed: int, train: int, held_out: int) -> Non
                 break
     for split, found in candidates.items():
         more = (pair for other, pair in stream if other == split)
-        kept = _take_known([*found, *islice(more, max(0, 2 * held_out - len(found)))], vocabulary, held_out)
-        for language, side in (("en", 0), ("de", 1)):
-            with AtomicText(folder / f"{split}.{language}") as file:
-                file.writelines(pair[side] + "\n" for pair in kept)
-
-
-def _take_known(pairs: list[tuple[str, str]], vocabulary: set[str], limit: int) -> list[tuple[str, str]]:
-    """Returns the first `limit` pairs whose words are all in the vocabulary or of an open class."""
-    open_class = translation.OPEN_CLASS
-    known = (pair for pair in pairs if all(_in_vocabulary(text, vocabulary, open_class) for text in pair))
-    return list(islice(known, limit))
+        pairs = [*found, *islice(more, max(0, 2 * held_out - len(found)))]
+        known = (pair for pair in pairs if all(_in_vocabulary(text, vocabulary) for text in pair))
+        with text_files([folder / f"{split}.en", folder / f"{split}.de"]) as (english, german):
+            for source, target in islice(known, held_out):
+                english.write(source + "\n")
+                german.write(target + "\n")
 
 
 def write_summarization(folder: Path, seed: int, train: int, held_out: int) -> None:
     """Writes the reports to {train,valid,test}.jsonl[.gz]: id, document, summary and, if held out, facts."""
-    names = {"train": "train.jsonl.gz", "valid": "valid.jsonl", "test": "test.jsonl"}
+    names = ("train.jsonl.gz", "valid.jsonl", "test.jsonl")
     sizes = {"train": train, "valid": held_out, "test": held_out}
     counts = dict.fromkeys(SPLITS, 0)
-    with ExitStack() as stack:
-        files = {s: stack.enter_context(AtomicText(folder / name)) for s, name in names.items()}
+    with text_files([folder / name for name in names]) as opened:
+        files = dict(zip(SPLITS, opened, strict=True))
         for split, report in distinct(summarization.reports(seed)):
             if counts[split] == sizes[split]:
                 if counts == sizes:

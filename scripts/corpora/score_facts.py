@@ -45,25 +45,6 @@ class Record:
     facts: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Counts of one output for one kind of fact, names or numbers."""
-
-    facts: int = 0
-    right: int = 0
-    words: int = 0
-    precise: int = 0
-    misplaced: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        """Adds the counts field by field."""
-        return Counts(*(a + b for a, b in zip(self.row(), other.row(), strict=True)))
-
-    def row(self) -> tuple[int, int, int, int, int]:
-        """Returns the counts in the order of the fields."""
-        return self.facts, self.right, self.words, self.precise, self.misplaced
-
-
 def kind_of(text: str) -> str:
     """Returns "numbers" for a fact or word with a digit, else "names"."""
     return "numbers" if any(c.isdigit() for c in text) else "names"
@@ -92,11 +73,11 @@ def ordinary_words(records: Sequence[Record]) -> frozenset[str]:
     return frozenset(words)
 
 
-def count(output: str, record: Record, ordinary: frozenset[str]) -> dict[str, Counts]:
-    """Counts right and wrong facts of one output, by kind."""
-    counts = dict.fromkeys(KINDS, Counts())
+def count(output: str, record: Record, ordinary: frozenset[str]) -> dict[str, Counter[str]]:
+    """Counts, by kind, how many `facts` there are, how many are `right`, and the `words`, `precise`, `misplaced`."""
+    counts: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     for fact in record.facts:
-        counts[kind_of(fact)] += Counts(facts=1, right=int(holds(output, fact)))
+        counts[kind_of(fact)].update(facts=1, right=int(holds(output, fact)))
     expected = Counter(word for fact in record.facts for word in words_of(fact))
     document_words = set(words_of(record.document))
     for word in words_of(output):
@@ -105,7 +86,7 @@ def count(output: str, record: Record, ordinary: frozenset[str]) -> dict[str, Co
         precise = expected[word] > 0  # a word repeated more often than in the facts counts as wrong
         expected[word] -= 1
         misplaced = not precise and word in document_words
-        counts[kind_of(word)] += Counts(words=1, precise=int(precise), misplaced=int(misplaced))
+        counts[kind_of(word)].update(words=1, precise=int(precise), misplaced=int(misplaced))
     return counts
 
 
@@ -149,11 +130,12 @@ def table(outputs: Sequence[str], records: Sequence[Record], *, seed: int) -> st
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for kind, found in rows.items():
-        facts, right, words, precise, misplaced = zip(*(one.row() for one in found), strict=True)
-        nowhere = sum(words) - sum(precise) - sum(misplaced)
+        facts, right, words, precise = ([one[name] for one in found] for name in ("facts", "right", "words", "precise"))
+        misplaced = sum(one["misplaced"] for one in found)
+        nowhere = sum(words) - sum(precise) - misplaced
         cells = (kind, sum(facts), share(right, facts, seed=seed), sum(words), share(precise, words, seed=seed))
-        lines.append("| " + " | ".join(map(str, (*cells, sum(misplaced), nowhere))) + " |")
-    complete = [int(one.right == one.facts) for one in rows["all"]]
+        lines.append("| " + " | ".join(map(str, (*cells, misplaced, nowhere))) + " |")
+    complete = [int(one["right"] == one["facts"]) for one in rows["all"]]
     lines.append(f"\nall facts of a summary right: {share(complete, [1] * len(complete), seed=seed)} %")
     return "\n".join(lines)
 
@@ -169,19 +151,15 @@ def read_facts(path: Path, *, document: str = "document", summary: str = "summar
     Raises:
         UserError: The file cannot be read, or a record lacks a field.
     """
-    records = []
-    for line_number, record in read_records(path):
-        location = f"{path}:{line_number}"
-        texts = text_field(record, document, location), text_field(record, summary, location)
-        records.append(Record(*texts, _facts(record, location)))
-    return records
+    return [_record(fields, document, summary, f"{path}:{number}") for number, fields in read_records(path)]
 
 
-def _facts(record: dict[str, Any], location: str) -> tuple[str, ...]:
-    facts = record.get("facts")
+def _record(fields: dict[str, Any], document: str, summary: str, location: str) -> Record:
+    texts = text_field(fields, document, location), text_field(fields, summary, location)
+    facts = fields.get("facts")
     if not isinstance(facts, list) or not all(isinstance(fact, str) and fact for fact in facts):
         raise UserError(f"{location}: field 'facts' must list the names and numbers of the summary; found {facts!r}")
-    return tuple(facts)
+    return Record(*texts, tuple(facts))
 
 
 def read_run(run: Path, test_set: str | None) -> tuple[list[str], list[Record]]:

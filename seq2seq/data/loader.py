@@ -63,6 +63,7 @@ class BatchLoader:
         accumulate: Micro-batches per step on each rank.
         seed: The run's seed.
         world: The processes that share the run; None for a single process.
+        overfit_batches: If given, every epoch consists of so many micro-batches, the first of epoch 0.
         pin_memory: Whether to copy batches into page-locked memory.
     """
 
@@ -76,11 +77,13 @@ class BatchLoader:
         accumulate: int,
         seed: int,
         world: World | None = None,
+        overfit_batches: int | None = None,
         pin_memory: bool = False,
     ):
         self._store_for_epoch = store_for_epoch
         self._batch_tokens, self._accumulate, self._seed = batch_tokens, accumulate, seed
         self._world = world or World()
+        self._overfit_batches = overfit_batches
         self._pin_memory = pin_memory
         self._plan_lock = threading.Lock()
         self._planned: tuple[int, TokenStore, RaggedArray] | None = None
@@ -148,14 +151,17 @@ class BatchLoader:
         """Returns the store and plan of an epoch; caches those of the latest one."""
         with self._plan_lock:
             if self._planned is None or self._planned[0] != epoch:
-                store = self._store_for_epoch(epoch)
+                source_epoch = epoch if self._overfit_batches is None else 0
+                store = self._store_for_epoch(source_epoch)
                 plan = plan_epoch(
                     store.source_lengths,
                     store.target_lengths,
                     batch_tokens=self._batch_tokens,
                     seed=self._seed,
-                    epoch=epoch,
+                    epoch=source_epoch,
                 )
+                if self._overfit_batches is not None:
+                    plan = plan.gather(np.arange(min(self._overfit_batches, len(plan))))
                 if len(plan) == 0:
                     raise UserError("data.train: no example is left to train on; the data report says why")
                 self._planned = epoch, store, plan

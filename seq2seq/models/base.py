@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from seq2seq.errors import UserError
 from seq2seq.models.copying import SourceTokens
+from seq2seq.models.flops import Multiplications
 from seq2seq.models.kernels.packed_linear import PackedLinear
 from seq2seq.models.output import DecoderOutput, OutputLayer
 
@@ -149,6 +150,10 @@ class Seq2Seq(nn.Module, ABC):
     @abstractmethod
     def step(self, tokens: Tensor, state: State, *, need_attention: bool) -> DecoderOutput:
         """Features [N, D] after one more token per row (`tokens` [N] int64), without dropout; updates `state`."""
+
+    @abstractmethod
+    def multiplications(self) -> Multiplications:
+        """Counts the multiplications of `encode`, `decode` and `output`, from which the achieved FLOP/s are logged."""
 
     @torch.no_grad()
     def load_embeddings(self, side: Literal["source", "target"], weights: Tensor, *, found: Tensor) -> None:

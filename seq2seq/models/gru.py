@@ -37,6 +37,7 @@ from seq2seq.models.base import (
 )
 from seq2seq.models.copying import CopyDistribution, SourceTokens
 from seq2seq.models.embedding import build_embeddings
+from seq2seq.models.flops import Multiplications, matrix_elements
 from seq2seq.models.gru_config import GRUAttention, GRUConfig
 from seq2seq.models.kernels.dropout import Dropout
 from seq2seq.models.kernels.input_feeding import ProjectedMemory, run_input_feeding
@@ -242,6 +243,18 @@ class GRU(Seq2Seq):
         context = weights.to(memory.values.dtype) @ memory.values  # the context half of W_c times c, [B, T, D]
         total = context + self.state_proj(query)
         return torch.tanh(total.to(weights.dtype)).to(total.dtype), weights  # tanh of bfloat16 is slow
+
+    def multiplications(self) -> Multiplications:
+        """See `Seq2Seq.multiplications`."""
+        size = self.state_proj.in_features
+        of_score = {name: weight.numel() for name, weight in self.score.named_parameters()}
+        return Multiplications(
+            sentence=matrix_elements(self.bridge),
+            source=matrix_elements(self.encoder, self.context_proj) + of_score.get("k_proj.weight", 0),
+            target=matrix_elements(self.decoder, self.state_proj) + of_score.get("q_proj.weight", 0),
+            output=matrix_elements(self.output),
+            cross_pair=of_score.get("v.weight", size) + size,  # a score, and a term of the context
+        )
 
     def _decoder_output(
         self, features: Tensor, weights: Tensor, source_tokens: SourceTokens | None, *, need_attention: bool

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from seq2seq.models.base import DecoderOutput, Memory, OutputLayer, PackedDecoder, Seq2Seq, State, Vocabulary
 from seq2seq.models.copying import CopyDistribution, SourceTokens
 from seq2seq.models.embedding import LearnedPositions, SinusoidalPositions, build_embeddings
+from seq2seq.models.flops import Multiplications, matrix_elements
 from seq2seq.models.kernels.attention import attend, attention_weights
 from seq2seq.models.kernels.dropout import Dropout
 from seq2seq.models.kernels.linear import Linear, linear
@@ -325,6 +326,26 @@ class Transformer(Seq2Seq):
             weights = head_weights[:, : last_layer.num_returned_heads].mean(dim=1)  # [B, K, S]
         weights = None if weights is None else weights.flatten(0, 1)
         return _decoder_output(features.flatten(0, 1), weights, state.source_tokens)
+
+    def multiplications(self) -> Multiplications:
+        """See `Seq2Seq.multiplications`."""
+        size = self.target_embedding.embedding_dim
+        attention = [cast(DecoderLayer, layer).encoder_attn for layer in self.decoder]
+        of_memory = sum(matrix_elements(each.k_proj, each.v_proj) for each in attention)
+        source, target = matrix_elements(self.encoder) + of_memory, matrix_elements(self.decoder) - of_memory
+        cross_pair = 2 * size * len(self.decoder)
+        if self.copy_head is not None:
+            source += matrix_elements(self.copy_head.k_proj)
+            target += matrix_elements(self.copy_head.q_proj)
+            cross_pair += size
+        return Multiplications(
+            source=source,
+            target=target,
+            output=matrix_elements(self.output),
+            source_pair=2 * size * len(self.encoder),
+            target_pair=2 * size * len(self.decoder),
+            cross_pair=cross_pair,
+        )
 
     def _needs_weights(self, need_attention: bool) -> bool:
         """Whether the last layer has to return its attention; with a copy head, that head's is returned instead."""

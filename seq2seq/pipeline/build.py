@@ -118,6 +118,7 @@ def build_loader(
         accumulate=config.trainer.accumulate,
         seed=config.seed,
         world=world,
+        overfit_batches=config.trainer.overfit_batches,
         pin_memory=pin_memory,
     )
 

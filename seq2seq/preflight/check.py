@@ -76,6 +76,10 @@ def _inspect(config: Config, folder: RunFolder, *, command: str, scratch: Path) 
     )
     diagnostics += _unwritable_folders(config, folder)
     diagnostics += [Diagnostic(Severity.warning, line.partition("=")[0], line) for line in saved.unused_keys(config)]
+    if config.trainer.overfit_batches is not None:
+        message = f"training sees no more than the first {config.trainer.overfit_batches} micro-batches, in each epoch"
+        fix = "set it to null, unless you are debugging"
+        diagnostics.append(Diagnostic(Severity.note, "trainer.overfit_batches", message, fix))
     resumes, tokenizers = False, None
     with _reported(diagnostics, "name"):
         state, resumes = folder_state(config, folder)
@@ -104,7 +108,7 @@ def _inspect(config: Config, folder: RunFolder, *, command: str, scratch: Path) 
             config,
             prepared,
             free_bytes=free_bytes,
-            subsampling=report.subsampled,
+            subsampling=report.subsampled if config.trainer.overfit_batches is None else 1,
             load_pretrained=not resumes,
         )
         diagnostics += resource_diagnostics(config.trainer, report)

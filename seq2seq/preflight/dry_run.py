@@ -263,7 +263,10 @@ def _speed(
             steps_per_epoch = -(-batches.epoch_size // config.trainer.accumulate)
             if num_timed >= _MAX_STEPS or (num_timed >= 3 and seconds >= _MAX_SECONDS):
                 break
-    mean_tokens = float(prepared.train.target_lengths.sum()) / steps_per_epoch
+    if config.trainer.overfit_batches is None:
+        mean_tokens = float(prepared.train.target_lengths.sum()) / steps_per_epoch
+    else:
+        mean_tokens = tokens / num_timed
     decoding_seconds = _decoding_seconds(train_step.model, config, prepared, runtime)
     loss_seconds = _FORWARD_SHARE * seconds / tokens * float(prepared.valid.target_lengths.sum())
     start = _synchronized_time(runtime)

@@ -45,8 +45,10 @@ _MESSAGES = {
 
 
 @dataclass
-class AlarmState:
-    """State of the alarms, so that a resumed run warns as an uninterrupted one does; saved as part of `TrainState`.
+class Alarms:
+    """Checks the metrics and outputs of a run for symptoms of failure.
+
+    Saved as part of `TrainState`, so that a resumed run warns as an uninterrupted one does.
 
     Attributes:
         raised: Kinds of alarm that have been raised.
@@ -62,31 +64,19 @@ class AlarmState:
     highest_lr: float = 0.0
     peak_step: int = 0
 
-
-class Alarms:
-    """Checks the metrics and outputs of a run for symptoms of failure.
-
-    Args:
-        state: State of the alarms of the run; updated in place.
-    """
-
-    def __init__(self, state: AlarmState) -> None:
-        self._state = state
-
     def check_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Checks the metrics logged at a step: ``train/loss``, ``train/lr``, ``perf/padding_share``."""
-        state = self._state
-        if values["train/lr"] > state.highest_lr:
-            state.highest_lr, state.peak_step = values["train/lr"], step
+        if values["train/lr"] > self.highest_lr:
+            self.highest_lr, self.peak_step = values["train/lr"], step
         self._check("padding", values["perf/padding_share"] > _MAX_PADDING_SHARE, step)
         loss = values["train/loss"]
         if math.isfinite(loss):
-            self._check("spike", _is_spike(loss, state.losses), step)
-            state.losses = [*state.losses, loss][-_MAX_RECENT_LOSSES:]
+            self._check("spike", _is_spike(loss, self.losses), step)
+            self.losses = [*self.losses, loss][-_MAX_RECENT_LOSSES:]
 
     def check_outputs(self, step: int, outputs: Sequence[str], references: Sequence[str]) -> None:
         """Checks decoded outputs against their references."""
-        if len(outputs) < _MIN_OUTPUTS or not 0 < _WARMUP_FACTOR * self._state.peak_step < step:
+        if len(outputs) < _MIN_OUTPUTS or not 0 < _WARMUP_FACTOR * self.peak_step < step:
             return
         pairs = [
             (output, reference) for output, reference in zip(outputs, references, strict=True) if reference.strip()
@@ -103,17 +93,13 @@ class Alarms:
 
     def _check(self, kind: str, present: bool, step: int) -> None:
         """Records whether a symptom is present, and warns once it has been present three times in a row."""
-        state = self._state
-        if kind in state.raised:
+        steps = [*self.seen.pop(kind, []), step]
+        if kind in self.raised or not present:
             return
-        if not present:
-            state.seen.pop(kind, None)
-            return
-        steps = [*state.seen.pop(kind, []), step]
         if len(steps) < _NUM_CONSECUTIVE:
-            state.seen[kind] = steps
+            self.seen[kind] = steps
             return
-        state.raised.append(kind)
+        self.raised.append(kind)
         logger.warning("step %d: since step %d %s", step, steps[0], _MESSAGES[kind])
 
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,19 +17,6 @@ from seq2seq.training.config import Averaging, SaveFailure, TrainerConfig
 from seq2seq.training.state import TrainState
 
 logger = logging.getLogger("seq2seq")
-
-
-@dataclass(frozen=True)
-class Average:
-    """The mean of the weights of some checkpoints.
-
-    Attributes:
-        steps: Steps of the checkpoints.
-        weights: Mean weights by name.
-    """
-
-    steps: list[int]
-    weights: dict[str, Tensor]
 
 
 class CheckpointManager:
@@ -118,37 +104,35 @@ class CheckpointManager:
         """Restores links and checkpoints to what they were at this checkpoint; later checkpoints are deleted."""
         steps = [step for step in self._store.steps() if step <= checkpoint.step]
         self._store.link("last", checkpoint.path)  # stale if the process was killed between a save and its links
-        self._link_best([step for step in state.ranked(self._config.mode) if step in steps])
+        for step in state.ranked(self._config.mode):
+            if step in steps and self._is_valid(step):
+                self._store.link("best", step)
+                break
         self._store.prune(keep=self._steps_to_keep(steps, state))
 
-    def _link_best(self, ranked: list[int]) -> None:
-        """Links the best undamaged checkpoint as ``best``; a damaged one would fail in the final scoring."""
-        for step in ranked:
-            try:
-                self._store.load(str(step), files=["model"])
-            except CheckpointError as error:
-                logger.warning("%s; using the next best checkpoint instead", error)
-            else:
-                self._store.link("best", step)
-                return
+    def _is_valid(self, step: int) -> bool:
+        """Whether a checkpoint is undamaged; a damaged one would fail in the final scoring."""
+        try:
+            self._store.load(str(step), files=["model"])
+        except CheckpointError as error:
+            logger.warning("%s; using the next best checkpoint instead", error)
+            return False
+        return True
 
-    def average(self, state: TrainState) -> Average | None:
-        """Returns the configured average; None if none is configured, or there is nothing to average."""
-        config = self._config
+    def steps_to_average(self, state: TrainState) -> list[int]:
+        """Returns the steps of the checkpoints to average; none if there is nothing to average, or none configured."""
+        config, regular = self._config, state.without_interruptions(self._store.steps())
         if config.average is Averaging.none:
-            return None
-        regular = state.without_interruptions(self._store.steps())
+            return []
         ranked = regular if config.average is Averaging.last else state.ranked(config.mode)[::-1]
-        chosen = [step for step in ranked if step in set(regular)][-config.average_checkpoints :]
-        if not chosen:
-            return None  # no evaluation gave a finite value
-        return Average(chosen, average_checkpoints([self._store.resolve(str(step)) for step in chosen]))
+        return [step for step in ranked if step in regular][-config.average_checkpoints :]
 
-    def save_average(self, average: Average, value: float, *, step: int, is_best: bool) -> None:
-        """Writes ``checkpoints/average``, and links it as ``best`` if it is the best."""
-        path = self._store.save(
-            step, {"model": average.weights}, {"averaged": average.steps, "value": value},
-            fingerprints=self._fingerprints, name="average",
-        )  # fmt: skip
+    def average(self, steps: list[int]) -> dict[str, Tensor]:
+        """Returns the mean weights of the checkpoints of these steps, by name."""
+        return average_checkpoints([self._store.resolve(str(step)) for step in steps])
+
+    def save_average(self, weights: dict[str, Tensor], contents: dict[str, Any], *, step: int, is_best: bool) -> None:
+        """Writes ``checkpoints/average``, and links it as ``best`` if it is the best; `contents` is its state."""
+        path = self._store.save(step, {"model": weights}, contents, fingerprints=self._fingerprints, name="average")
         if is_best:
             self._store.link("best", path)

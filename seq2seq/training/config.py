@@ -1,7 +1,7 @@
 """The `trainer` section of the configuration."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from seq2seq.errors import UserError
@@ -34,6 +34,9 @@ class SaveFailure(str, Enum):
     warn = "warn"
 
 
+_IF_COVERAGE = {"used_if": ("model.coverage", (True,))}
+
+
 @dataclass
 class TrainerConfig:
     """The training loop.
@@ -48,6 +51,8 @@ class TrainerConfig:
         stop_after_minutes: Minutes after which this process saves and ends with code 75.
         batch_tokens: Examples × max(padded source, padded target) of a micro-batch on one rank.
         accumulate: Micro-batches per step on each rank.
+        overfit_batches: For debugging: train on this many micro-batches, the first of the first epoch, again and again;
+            null trains on all examples.
         label_smoothing: Share of the target probability spread over the vocabulary, [0, 1).
         coverage_loss_weight: Weight of the coverage loss of ``model.coverage`` (0 to 1 per target token), which is
             added to the cross-entropy in nats (the λ of See et al., 2017, eq. 13, arXiv:1704.04368).
@@ -87,9 +92,10 @@ class TrainerConfig:
     stop_after_minutes: float | None = None
     batch_tokens: int = 4096
     accumulate: int = 1
+    overfit_batches: int | None = None
     label_smoothing: float = 0.1
-    coverage_loss_weight: float = 1.0
-    coverage_loss_start: int = 0
+    coverage_loss_weight: float = field(default=1.0, metadata=_IF_COVERAGE)
+    coverage_loss_start: int = field(default=0, metadata=_IF_COVERAGE)
     checkpoint_activations: bool = False
     compile: bool = False
     deterministic: bool = False
@@ -106,7 +112,7 @@ class TrainerConfig:
     metric_mode: MetricMode = MetricMode.auto
     patience: int | None = None
     average: Averaging = Averaging.none
-    average_checkpoints: int = 5
+    average_checkpoints: int = field(default=5, metadata={"used_if": ("trainer.average", ("last", "best"))})
     max_skipped_steps: int = 10
     init_from: str | None = None
     timeout_minutes: float = 30.0
@@ -120,7 +126,7 @@ class TrainerConfig:
             self.threads is None or 1 <= self.threads <= _MAX_THREADS, "threads", self.threads,
             f"from 1 to {_MAX_THREADS}, or null",
         )  # fmt: skip
-        for key in ("max_steps", "max_epochs", "patience"):
+        for key in ("max_steps", "max_epochs", "patience", "overfit_batches"):
             value = getattr(self, key)
             _require(value is None or value >= 1, key, value, "at least 1, or null")
         for key in ("max_minutes", "stop_after_minutes"):

@@ -93,11 +93,11 @@ def build_optimizer(
         config: the `optim` section.
         device_type: `cpu`, `cuda` or `mps`; the first two run the whole update in one fused kernel.
     """
-    decay: list[nn.Parameter] = []
-    no_decay: list[nn.Parameter] = []
+    decay: list[tuple[str, nn.Parameter]] = []
+    no_decay: list[tuple[str, nn.Parameter]] = []
     for name, parameter in named_parameters:
         if parameter.requires_grad:
-            (no_decay if parameter.ndim < 2 or "embed" in name else decay).append(parameter)
+            (no_decay if parameter.ndim < 2 or "embed" in name else decay).append((name, parameter))
     groups = [
         {"params": decay, "weight_decay": config.weight_decay},
         {"params": no_decay, "weight_decay": 0.0},
@@ -112,12 +112,6 @@ def build_optimizer(
     )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the learning rate of all parameter groups."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-
-
 def update(optimizer: torch.optim.Optimizer, *, skip: Tensor) -> None:
     """Makes one update, unless `skip` [] bool, on the device of the parameters, is true.
 
@@ -130,16 +124,14 @@ def update(optimizer: torch.optim.Optimizer, *, skip: Tensor) -> None:
         optimizer.step()
 
 
-def optimizer_tensors(
-    optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, nn.Parameter]]
-) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Returns the Adam state as tensors named `<parameter>.exp_avg` and so on, for `restore_optimizer`.
 
     A parameter that has not been updated yet gets the zeros that Adam starts with, so that the set of names
     depends on the model alone. The tensors are the live ones, not copies.
     """
     tensors: dict[str, Tensor] = {}
-    for name, parameter in _optimized_parameters(optimizer, named_parameters).items():
+    for name, parameter in _optimized_parameters(optimizer).items():
         state = optimizer.state.get(parameter) or {
             "step": torch.zeros(()),
             "exp_avg": torch.zeros_like(parameter, requires_grad=False),
@@ -149,11 +141,7 @@ def optimizer_tensors(
     return tensors
 
 
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer,
-    named_parameters: Iterable[tuple[str, nn.Parameter]],
-    tensors: Mapping[str, Tensor],
-) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Loads what `optimizer_tensors` returned; the next update is the one the saved optimizer would have made.
 
     The optimizer may keep the given tensors and modify them in place.
@@ -161,40 +149,33 @@ def restore_optimizer(
     Raises:
         UserError: a name is missing or unknown, or a shape differs.
     """
-    optimized = _optimized_parameters(optimizer, named_parameters)
+    optimized = _optimized_parameters(optimizer)
     shapes = {
         f"{name}.{key}": torch.Size() if key == "step" else parameter.shape
         for name, parameter in optimized.items()
         for key in STATE_KEYS
     }
     _check_shapes("the optimizer state", tensors, shapes)
-    # state_dict numbers the parameters group by group; load_state_dict moves each tensor to the device of its parameter
     saved: dict[str, Any] = optimizer.state_dict()
-    names = {parameter: name for name, parameter in optimized.items()}
-    in_order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     saved["state"] = {
-        index: {key: tensors[f"{names[parameter]}.{key}"] for key in STATE_KEYS}
-        for index, parameter in enumerate(in_order)
+        index: {key: tensors[f"{name}.{key}"] for key in STATE_KEYS} for index, name in enumerate(optimized)
     }
-    optimizer.load_state_dict(saved)
+    optimizer.load_state_dict(saved)  # moves each tensor to the device of its parameter
 
 
-def _optimized_parameters(
-    optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, nn.Parameter]]
-) -> dict[str, nn.Parameter]:
-    """Returns the named parameters that the optimizer updates."""
-    members = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-    optimized = {name: parameter for name, parameter in named_parameters if parameter in members}
-    if len(optimized) != len(members):
-        raise ValueError(f"the optimizer holds {len(members)} parameters, of which {len(optimized)} are named")
-    return optimized
+def _optimized_parameters(optimizer: torch.optim.Optimizer) -> dict[str, nn.Parameter]:
+    """Returns the parameters by name, group by group: in the order in which ``state_dict`` numbers them."""
+    return {
+        name: parameter
+        for group in optimizer.param_groups
+        for name, parameter in zip(group["param_names"], group["params"], strict=True)
+    }
 
 
 def _check_shapes(what: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
     """Raises a UserError that names every kind of mismatch between tensors and expected shapes."""
-    problems = [f"missing {_first_three(shapes.keys() - tensors.keys())}"] if shapes.keys() - tensors.keys() else []
-    if tensors.keys() - shapes.keys():
-        problems.append(f"unknown {_first_three(tensors.keys() - shapes.keys())}")
+    mismatches = {"missing": shapes.keys() - tensors.keys(), "unknown": tensors.keys() - shapes.keys()}
+    problems = [f"{kind} {_first_three(names)}" for kind, names in mismatches.items() if names]
     problems += [
         f"{name} has shape {list(tensors[name].shape)}, not {list(shape)}"
         for name, shape in shapes.items()
@@ -242,15 +223,11 @@ class ExponentialMovingAverage:
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Within the context, the model holds the average; afterwards, exactly the weights it had."""
         original = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        self.copy_to(model)
+        _copy_weights(model, self._average)
         try:
             yield
         finally:
             _copy_weights(model, original)
-
-    def copy_to(self, model: nn.Module) -> None:
-        """Overwrites the parameters of the model with the average."""
-        _copy_weights(model, self._average)
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns the average by parameter name and the scalar `updates`, for `restore`; live tensors, not copies."""

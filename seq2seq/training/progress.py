@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -35,19 +34,13 @@ class Progress:
         self._bar.update(step - self._bar.n)
 
     def remaining(self, step: int) -> str:
-        """Returns the time left as "  1:02:03 left"; empty if it is not known."""
+        """Returns the time left as "  1:02:03 left" or "  02:03 left"; empty if it is not known."""
         done = step - self._first_step
         if self._total is None or done <= 0:
             return ""
         seconds = (time.perf_counter() - self._start) / done * max(self._total - step, 0)
-        minutes, second = divmod(round(seconds), 60)
-        hour, minute = divmod(minutes, 60)
-        return f"  {hour}:{minute:02}:{second:02} left" if hour else f"  {minute}:{second:02} left"
+        return f"  {tqdm.format_interval(seconds)} left"
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Removes the bar."""
         self._bar.close()

@@ -18,6 +18,7 @@ class TrainingMetrics:
     Attributes:
         loss: Sum over target tokens, as are the next four; see ``LossSums``.
         grad_norm: Mean norm of the gradient; 0 if every update was skipped.
+        flops: Floating-point operations of the matrix products, those of skipped updates included.
         skipped: Number of skipped updates.
     """
 
@@ -27,6 +28,7 @@ class TrainingMetrics:
     tokens: float
     coverage_loss: float
     grad_norm: float
+    flops: float
     skipped: int
 
 
@@ -40,12 +42,14 @@ class RunningMetrics:
         steps: Number of steps.
         seconds: Time spent in them.
         padding: Sum over the steps of the fraction of positions that are padding.
+        flops: Floating-point operations of this rank's matrix products, see ``Multiplications``.
     """
 
     def __init__(self, device: torch.device):
         self.steps = 0
         self.seconds = 0.0
         self.padding = 0.0
+        self.flops = 0.0
         self._sums = torch.zeros(len(LossSums._fields) + 1, device=device)  # the fields of LossSums, the gradient norm
         self._skipped = torch.zeros(2, device=device)  # skipped updates: since the last log, and in a row up to now
 
@@ -64,13 +68,12 @@ class RunningMetrics:
 
     def compute(self, world: World) -> TrainingMetrics:
         """Returns the metrics so far; synchronizes with the device."""
-        sums = world.sum(self._sums.detach().to("cpu", torch.float64)).tolist()
-        loss, nll, correct, tokens, coverage_loss, grad_norm = sums
+        of_rank = torch.tensor([*self._sums.tolist(), self.flops], dtype=torch.float64)
+        loss, nll, correct, tokens, coverage_loss, grad_norm, flops = world.sum(of_rank).tolist()
         skipped = int(self._skipped[0])  # the same on all ranks, because gradients are
         num_updates = (self.steps - skipped) * world.size
-        return TrainingMetrics(
-            loss, nll, correct, tokens, coverage_loss, grad_norm / num_updates if num_updates else 0.0, skipped
-        )
+        mean_grad_norm = grad_norm / num_updates if num_updates else 0.0
+        return TrainingMetrics(loss, nll, correct, tokens, coverage_loss, mean_grad_norm, flops, skipped)
 
     def consecutive_skips(self) -> int:
         """Returns how many updates in a row were skipped up to now; synchronizes with the device."""
@@ -78,7 +81,7 @@ class RunningMetrics:
 
     def reset(self) -> None:
         """Zeroes the sums after a log; the count of consecutive skips continues."""
-        self.steps, self.seconds, self.padding = 0, 0.0, 0.0
+        self.steps, self.seconds, self.padding, self.flops = 0, 0.0, 0.0, 0.0
         self._sums.zero_()
         self._skipped[0] = 0
 
@@ -88,6 +91,7 @@ class RunningMetrics:
             "steps": self.steps,
             "seconds": self.seconds,
             "padding": self.padding,
+            "flops": self.flops,
             "sums": self._sums.tolist(),
             "skipped": self._skipped.tolist(),
         }
@@ -100,6 +104,7 @@ class RunningMetrics:
         """
         try:
             self.steps, self.seconds, self.padding = values["steps"], values["seconds"], values["padding"]
+            self.flops = values.get("flops", 0.0)  # earlier versions did not count them
             self._sums.copy_(torch.tensor(values["sums"]))
             self._skipped.copy_(torch.tensor(values["skipped"]))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

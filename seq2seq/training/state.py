@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from seq2seq.errors import UserError
-from seq2seq.training.alarms import AlarmState
+from seq2seq.training.alarms import Alarms
 from seq2seq.training.config import TrainerConfig
 
 # Attributes whose keys in state.json have older names.
@@ -47,7 +47,7 @@ class TrainState:
     history: list[tuple[int, float]] = field(default_factory=list)
     interruption_steps: list[int] = field(default_factory=list)
     skipped: int = 0
-    alarms: AlarmState = field(default_factory=AlarmState)
+    alarms: Alarms = field(default_factory=Alarms)
     running_metrics: list[dict[str, Any]] = field(default_factory=list)
     scaler: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
@@ -59,15 +59,12 @@ class TrainState:
 
     def best(self, mode: str) -> tuple[int, float] | None:
         """The step and value of the best evaluation, the earliest on a tie; None before the first finite value."""
-        finite = [entry for entry in self.history if math.isfinite(entry[1])]
-        if not finite:
-            return None
-        return (min if mode == "min" else max)(finite, key=lambda entry: entry[1])
+        ranked = self.ranked(mode)
+        return (ranked[0], dict(self.history)[ranked[0]]) if ranked else None
 
     def is_best(self, mode: str) -> bool:
         """Whether the weights of this step are the best so far."""
-        best = self.best(mode)
-        return best is not None and best[0] == self.step
+        return self.ranked(mode)[:1] == [self.step]
 
     def without_interruptions(self, steps: list[int]) -> list[int]:
         """Of the steps of checkpoints, those that an uninterrupted run would have too."""
@@ -89,11 +86,11 @@ class TrainState:
         try:
             history = [(int(step), math.nan if value is None else float(value)) for step, value in values["history"]]
             named = {_ATTRIBUTES.get(key, key): value for key, value in values.items()}
-            state = cls(**{**named, "history": history, "alarms": AlarmState(**values["alarms"])})
+            state = cls(**{**named, "history": history, "alarms": Alarms(**values["alarms"])})
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(f"state.json holds no training state, or one of another version: {error!r}") from error
         _check_types(state, cls())
-        _check_types(state.alarms, AlarmState())
+        _check_types(state.alarms, Alarms())
         return state
 
     def to_json(self) -> dict[str, Any]:
@@ -120,15 +117,13 @@ def _check_types(state: object, defaults: object) -> None:
 
 def stop_reason(state: TrainState, config: TrainerConfig) -> str | None:
     """Returns why a run in this state is complete; None if it is not."""
-    if config.max_steps is not None and state.step >= config.max_steps:
-        return f"trainer.max_steps={config.max_steps} reached"
-    if config.max_epochs is not None and state.epoch >= config.max_epochs:
-        return f"trainer.max_epochs={config.max_epochs} reached"
-    if config.max_minutes is not None and state.seconds >= 60 * config.max_minutes:
-        return f"trainer.max_minutes={config.max_minutes} reached"
+    spent = {"max_steps": state.step, "max_epochs": state.epoch, "max_minutes": state.seconds / 60}
+    for key, value in spent.items():
+        limit = getattr(config, key)
+        if limit is not None and value >= limit:
+            return f"trainer.{key}={limit} reached"
     if config.patience is not None:
-        best = state.best(config.mode)
-        best_step = best[0] if best is not None else 0  # 0: a value that is not finite is no improvement either
+        best_step = next(iter(state.ranked(config.mode)), 0)  # 0: a value that is not finite is no improvement either
         num_stale = sum(step > best_step for step, _ in state.history)
         if num_stale >= config.patience:
             return f"{config.metric} has not improved for {num_stale} evaluations (trainer.patience={config.patience})"

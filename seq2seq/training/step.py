@@ -68,6 +68,7 @@ class TrainStep:
         self._scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision is Precision.fp16)
         self._ema = optim.ExponentialMovingAverage(model, optim_config.ema_decay) if optim_config.ema_decay else None
         model.checkpoint_activations = config.checkpoint_activations
+        self._multiplications = model.multiplications()
         self._objective = self._wrap(Objective(model))
 
     def _wrap(self, objective: nn.Module) -> nn.Module:
@@ -106,7 +107,8 @@ class TrainStep:
         losses = self._compute_gradients(batches.micro_batches, step=step, scale=scale, coverage_weight=coverage_weight)
         self._scaler.unscale_(self._optimizer)
         grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._optim_config.clip_norm or math.inf).detach()
-        optim.set_learning_rate(self._optimizer, lr)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
         skip = ~grad_norm.isfinite()
         if self._scaler.is_enabled():
             self._scaler.step(self._optimizer)  # checks every gradient itself
@@ -118,6 +120,7 @@ class TrainStep:
             self._ema.update(self.model)
         self.metrics.update(losses, grad_norm, skip)
         self.metrics.padding += batches.padding_share
+        self.metrics.flops += sum(self._flops(micro) for micro in batches.micro_batches)
         self.metrics.seconds += time.perf_counter() - start
 
     def warm_up_memory(self, micro_batches: Sequence[MicroBatch]) -> None:
@@ -130,6 +133,11 @@ class TrainStep:
             with self._no_sync():
                 self._compute_gradients([micro], step=-1, scale=1.0, coverage_weight=self._config.coverage_loss_weight)
             self._optimizer.zero_grad()
+
+    def _flops(self, micro: MicroBatch) -> float:
+        batch, tokens = micro.batch, micro.batch.tokens
+        shape = (*batch.src.shape, batch.tgt_in.size(1))
+        return micro.weight * self._multiplications.training_flops(*shape, target_tokens=tokens)
 
     def _compute_gradients(
         self, micro_batches: Sequence[MicroBatch], *, step: int, scale: float, coverage_weight: float
@@ -204,9 +212,7 @@ class TrainStep:
 
         With a moving average, "model" holds the averaged weights and "training" those that training continues with.
         """
-        live: dict[str, dict[str, Tensor]] = {
-            "optimizer": optim.optimizer_tensors(self._optimizer, self.model.named_parameters())
-        }
+        live: dict[str, dict[str, Tensor]] = {"optimizer": optim.optimizer_tensors(self._optimizer)}
         if self._ema is not None:
             live |= {"training": dict(self.model.state_dict()), "ema": self._ema.tensors()}
         copies = snapshot(live)
@@ -231,7 +237,7 @@ class TrainStep:
             self.model.load_state_dict(tensors.get("training", tensors["model"]))
         except RuntimeError as error:
             raise UserError(f"{checkpoint.path} does not fit the model: {' '.join(str(error).split())}") from error
-        optim.restore_optimizer(self._optimizer, self.model.named_parameters(), tensors["optimizer"])
+        optim.restore_optimizer(self._optimizer, tensors["optimizer"])
         if self._ema is not None:
             self._ema.restore(tensors["ema"])
         if self._scaler.is_enabled() and scaler:

@@ -5,11 +5,11 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from seq2seq.data.loader import BatchLoader, StepBatches
 from seq2seq.errors import Interrupted, TrainingError
@@ -20,11 +20,10 @@ from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
 from seq2seq.system.signals import EXIT_RESUMABLE, Aborted, StopRequest, signal_name, stop_requests
 from seq2seq.training import optim
-from seq2seq.training.alarms import Alarms
 from seq2seq.training.background import Background
 from seq2seq.training.checkpointing import CheckpointManager
 from seq2seq.training.config import TrainerConfig
-from seq2seq.training.optim_config import OptimConfig, Schedule, resolve_horizon
+from seq2seq.training.optim_config import OptimConfig, resolve_horizon
 from seq2seq.training.profiling import StepProfiler
 from seq2seq.training.progress import Progress
 from seq2seq.training.state import TrainState, stop_reason
@@ -87,7 +86,6 @@ class Trainer:
         self._optim_config = optim_config
         self._context = context
         self._horizon = resolve_horizon(optim_config, max_steps=config.max_steps)
-        self._alarms = Alarms(self.state.alarms)
         self._background = Background()
         self._checkpoints = CheckpointManager(
             context.checkpoints, config, fingerprints=context.fingerprints, tracker=context.tracker,
@@ -111,7 +109,8 @@ class Trainer:
             TrainingError: If training cannot continue.
         """
         config, state, profiler = self._config, self.state, self._context.profiler
-        clock = _Clock(previous=state.seconds)
+        start = time.perf_counter()
+        seconds_before = state.seconds
         self.model.train()
         if background_task is not None:
             self._background.submit(background_task)
@@ -122,7 +121,8 @@ class Trainer:
             raise
         progress = Progress(state.step, config.max_steps, enabled=self._context.world.is_main)
         steps = self._loader.steps(state.epoch, state.position)
-        with stop_requests() as request, progress, self._background, closing(steps), closing(profiler):
+        with stop_requests() as request, closing(progress), self._background, closing(steps), closing(profiler):
+            sync_stop = partial(self._sync_stop, request, start=start, seconds_before=seconds_before)
             reason = stop_reason(state, config)
             if state.step and (self._is_due(config.eval_every) or reason) and not state.evaluated:
                 self._evaluate(request)  # a signal aborted it, or a limit was lowered
@@ -136,13 +136,13 @@ class Trainer:
                     self._advance(batches)
                     progress.update(state.step)
                 self._background.raise_error()
-                state.seconds, stop = self._sync_stop(request, clock)
+                state.seconds, stop = sync_stop()
                 reason = stop_reason(state, config)
                 if batches is not None and (self._is_due(config.log_every) or reason):
                     self._log(batches, progress)
                 if (self._is_due(config.eval_every) or reason) and not stop:
                     self._evaluate(request)
-                    state.seconds, stop = self._sync_stop(request, clock)
+                    state.seconds, stop = sync_stop()
                     reason = stop_reason(state, config)
                 scheduled = self._save_is_scheduled(reason)
                 if scheduled or stop:
@@ -168,18 +168,25 @@ class Trainer:
         """Whether an uninterrupted run would save here; `reason` is why the run is complete, if it is."""
         return self._is_due(self._config.save_every) or self.state.is_best(self._config.mode) or reason is not None
 
-    def _sync_stop(self, request: StopRequest, clock: "_Clock") -> tuple[float, Interrupted | None]:
+    def _sync_stop(
+        self, request: StopRequest, *, start: float, seconds_before: float
+    ) -> tuple[float, Interrupted | None]:
         """Synchronizes the clock and the decision to stop, so that no rank leaves the loop alone.
 
         Apart from gradients, the only communication of each step: an all-reduce of three numbers.
 
+        Args:
+            request: What signals have asked for.
+            start: When the loop began, by ``time.perf_counter``.
+            seconds_before: Seconds that earlier processes spent in the loop.
+
         Returns:
             The seconds of the run, and the exception to raise if it has to stop.
         """
-        elapsed, limit = clock.elapsed(), self._config.stop_after_minutes
+        elapsed, limit = time.perf_counter() - start, self._config.stop_after_minutes
         timed_out = limit is not None and elapsed >= 60 * limit
         seconds, code, any_timed_out = self._context.world.max(
-            [clock.previous + elapsed, request.exit_code or 0, timed_out]
+            [seconds_before + elapsed, request.exit_code or 0, timed_out]
         )
         if not code and not any_timed_out:
             return seconds, None
@@ -188,11 +195,8 @@ class Trainer:
         return seconds, Interrupted(message, int(code) or EXIT_RESUMABLE)
 
     def _learning_rate(self) -> float:
-        scale = 1.0
-        if self._optim_config.schedule is Schedule.plateau:
-            scale = optim.plateau_scale(
-                [value for _, value in self.state.history], mode=self._config.mode, config=self._optim_config
-            )
+        history = [value for _, value in self.state.history]
+        scale = optim.plateau_scale(history, mode=self._config.mode, config=self._optim_config)
         return optim.learning_rate(self.state.step + 1, self._optim_config, horizon=self._horizon, plateau_scale=scale)
 
     def _advance(self, batches: StepBatches) -> None:
@@ -224,6 +228,7 @@ class Trainer:
             "train/grad_norm": metrics.grad_norm,
             "train/epoch": state.epochs,
             "perf/target_tokens_per_sec": metrics.tokens / max(running.seconds, 1e-9),
+            "perf/flops_per_sec": metrics.flops / max(running.seconds, 1e-9),
             "perf/padding_share": running.padding / running.steps,
             "system/peak_memory_mb": self._context.runtime.peak_memory_mb(),
         }
@@ -237,9 +242,10 @@ class Trainer:
             values["perf/split_batches"] = self._train_step.num_splits
         self._context.tracker.log(state.step, values)
         logger.info(
-            "step %d  epoch %.2f  loss %.4f  ppl %.2f  lr %.2e  grad %.2f  %s target tokens/s%s",
+            "step %d  epoch %.2f  loss %.4f  ppl %.2f  lr %.2e  grad %.2f  %s target tokens/s  %s%s",
             state.step, state.epochs, values["train/loss"], values["train/ppl"], values["train/lr"],
-            values["train/grad_norm"], f"{values['perf/target_tokens_per_sec']:,.0f}", progress.remaining(state.step),
+            values["train/grad_norm"], f"{values['perf/target_tokens_per_sec']:,.0f}",
+            _flop_rate(values["perf/flops_per_sec"]), progress.remaining(state.step),
         )  # fmt: skip
         self._check_skipped_updates(batches)
         if self._context.world.is_main:
@@ -253,7 +259,7 @@ class Trainer:
                 skipped,
                 self._train_step.metrics.steps,
             )
-        self._alarms.check_metrics(self.state.step, values)
+        self.state.alarms.check_metrics(self.state.step, values)
 
     def _check_skipped_updates(self, batches: StepBatches) -> None:
         """Raises a TrainingError after too many skipped updates in a row; saves the batch to ``checkpoints/failed``."""
@@ -261,9 +267,10 @@ class Trainer:
         if skipped < self._config.max_skipped_steps or (scale is not None and scale >= 1.0):
             return
         state = self.state
+        by_rank = self._context.world.gather([vars(micro.batch) for micro in batches.micro_batches])
         tensors = {
             f"rank{rank}.micro{index}.{name}": tensor
-            for rank, micro_batches in enumerate(self._context.world.gather(_batch_tensors(batches)))
+            for rank, micro_batches in enumerate(by_rank)
             for index, named_tensors in enumerate(micro_batches)
             for name, tensor in named_tensors.items()
         }
@@ -303,7 +310,7 @@ class Trainer:
         if not math.isfinite(monitored):
             logger.warning("%s is not a finite number: it counts as worse than any other value", self._config.metric)
         if self._context.world.is_main:
-            self._alarms.check_outputs(self.state.step, result.outputs, result.references)
+            self.state.alarms.check_outputs(self.state.step, result.outputs, result.references)
 
     def _save(self, *, scheduled: bool) -> None:
         """Copies the contents of a checkpoint, and writes them in the background.
@@ -326,7 +333,6 @@ class Trainer:
         machine = self.state.machine
         self.state = TrainState.from_json(checkpoint.state)
         self._train_step.restore(checkpoint, self.state.scaler)
-        self._alarms = Alarms(self.state.alarms)
         changed = [f"{key} {old} -> {machine[key]}" for key, old in self.state.machine.items() if old != machine[key]]
         if changed:
             logger.warning("resuming with %s: results will not be bit-identical", "; ".join(changed))
@@ -340,31 +346,22 @@ class Trainer:
     def average(self) -> None:
         """Averages checkpoints as configured; the average is linked as ``best`` if it scores better."""
         config, state, world = self._config, self.state, self._context.world
-        average = self._checkpoints.average(state)
-        if average is None:
+        steps = self._checkpoints.steps_to_average(state)
+        if not steps:
             return
-        self.model.load_state_dict(average.weights)
+        weights = self._checkpoints.average(steps)
+        self.model.load_state_dict(weights)
         value = world.broadcast(self._validator.run(self.model).values).get(config.metric, math.nan)
         best = state.best(config.mode)
         is_best = best is None or (value < best[1] if config.mode == "min" else value > best[1])
         logger.info(
             "average of steps %s  %s %.4g  %s",
-            ", ".join(map(str, average.steps)), config.metric, value, "(best)" if is_best else "(not better)",
+            ", ".join(map(str, steps)), config.metric, value, "(best)" if is_best else "(not better)",
         )  # fmt: skip
         if world.is_main:
-            self._checkpoints.save_average(average, value, step=state.step, is_best=is_best)
+            contents = {"averaged": steps, "value": value}
+            self._checkpoints.save_average(weights, contents, step=state.step, is_best=is_best)
         world.barrier()
-
-
-class _Clock:
-    """Seconds in the loop: `previous` of earlier processes, and `elapsed()` of this one."""
-
-    def __init__(self, previous: float):
-        self.previous = previous
-        self._start = time.perf_counter()
-
-    def elapsed(self) -> float:
-        return time.perf_counter() - self._start
 
 
 def _machine(context: TrainingContext) -> dict[str, Any]:
@@ -378,9 +375,6 @@ def _machine(context: TrainingContext) -> dict[str, Any]:
     }
 
 
-def _batch_tensors(batches: StepBatches) -> list[dict[str, Tensor]]:
-    """Returns the tensors of each micro-batch by name."""
-    return [
-        {field.name: getattr(micro.batch, field.name) for field in fields(micro.batch)}
-        for micro in batches.micro_batches
-    ]
+def _flop_rate(rate: float) -> str:
+    """Formats FLOP/s."""
+    return f"{rate / 1e12:.1f} TFLOP/s" if rate >= 1e12 else f"{rate / 1e9:.1f} GFLOP/s"

@@ -39,6 +39,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "trainer.stop_after_minutes": ([TINY], [0.0, math.inf]),
     "trainer.batch_tokens": ([1], [0]),
     "trainer.accumulate": ([1], [0]),
+    "trainer.overfit_batches": ([1], [0]),
     "trainer.label_smoothing": ([0.0, BELOW_ONE], [-TINY, 1.0]),
     "trainer.coverage_loss_weight": ([0.0], [-TINY, math.inf]),
     "trainer.coverage_loss_start": ([0], [-1]),

@@ -38,7 +38,7 @@ STAYS = {
     "data.drop_duplicates", "data.drop_identical", "data.encoding_errors", "trainer.precision", "trainer.batch_tokens",
     "trainer.accumulate", "trainer.label_smoothing", "trainer.coverage_loss_weight", "trainer.coverage_loss_start",
     "trainer.deterministic", "trainer.eval_every", "trainer.eval_examples", "trainer.metric", "trainer.metric_mode",
-    "trainer.average", "trainer.average_checkpoints", "trainer.init_from",
+    "trainer.average", "trainer.average_checkpoints", "trainer.init_from", "trainer.overfit_batches",
 }  # fmt: skip
 MAY_CHANGE_SECTIONS, STAYS_SECTIONS = ("search", "metrics"), ("model", "tokenizer", "optim")
 
@@ -54,7 +54,7 @@ AFTER: dict[str, Any] = {
     "tokenizer.character_coverage": 0.99, "model.d_model": 512, "model.num_heads": 8, "model.copy": False,
     "model.tie_embeddings": "decoder", "optim.betas": [0.8, 0.9], "optim.horizon_steps": 400,
     "data.max_length_ratio": 3.0, "data.encoding_errors": "replace", "trainer.metric": "valid/bleu",
-    "trainer.init_from": "outputs/base",
+    "trainer.init_from": "outputs/base", "trainer.overfit_batches": 2,
     # What may change.
     "name": "other", "output_root": "elsewhere", "cache_root": "cache", "data.root": "/", "data.source_language": "de",
     "data.target_language": "en", "data.test": {"more": {"path": "more.tsv"}}, "trainer.threads": 2,

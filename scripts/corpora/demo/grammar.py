@@ -225,7 +225,8 @@ class Clause:
         """Returns the finite verb, the end of a main clause, and the end of a verb-final clause."""
         verb, number = self.verb, self.subject.number
         if self.modal:
-            finite, last = self.modal.finite(number), verb.infinitive
+            finite = self.modal.plural if number == "pl" else self.modal.singular
+            last = verb.infinitive
         elif self.tense == "future":
             finite, last = _AUXILIARIES["werden"][number], verb.infinitive
         elif self.tense == "perfect":

@@ -59,44 +59,33 @@ class Facts(dict[str, str]):
         return value
 
 
-class _Writer:
-    """Fills the sentences of one report with its words and facts."""
-
-    def __init__(self, words: dict[str, str], rng: random.Random) -> None:
-        self._words = words
-        self._facts = Facts(rng)
-        self._random = rng
-
-    def fill(self, text: str) -> str:
-        """Fills the placeholders of a text and capitalizes its first letter."""
-        # Words may contain placeholders of facts.
-        worded = _PLACEHOLDER.sub(lambda match: self._words.get(match[1], match[0]), text)
-        filled = _PLACEHOLDER.sub(lambda match: self._facts[match[1]], worded)
-        return filled[0].upper() + filled[1:]
-
-    def sentence(self, wordings: Sentence) -> str:
-        """Draws one of the wordings and fills it."""
-        return self.fill(self._random.choice(wordings))
-
-    def facts_of(self, pattern: str) -> tuple[str, ...]:
-        """Returns the facts that fill the placeholders of a pattern, without words."""
-        return tuple(self._facts[name] for name in _PLACEHOLDER.findall(pattern) if name not in self._words)
+def _fill(text: str, words: dict[str, str], facts: Facts) -> str:
+    """Fills the placeholders of a text and capitalizes its first letter."""
+    # Words may contain placeholders of facts.
+    worded = _PLACEHOLDER.sub(lambda match: words.get(match[1], match[0]), text)
+    filled = _PLACEHOLDER.sub(lambda match: facts[match[1]], worded)
+    return filled[0].upper() + filled[1:]
 
 
 def report(topic: Topic, rng: random.Random) -> Report:
     """Writes one report on a topic."""
     outcome = rng.choice(topic.outcomes)
     choices = {name: rng.choice(values.split("|")) for name, values in topic.choices.items()}
-    writer = _Writer({**choices, **outcome.words}, rng)
-    keys = [writer.sentence(wordings) for wordings in sentences(topic.keys)]
-    sides = [writer.sentence(wordings) for wordings in rng.sample(sentences(topic.sides), rng.choice(_NUM_SIDES))]
+    words, facts = {**choices, **outcome.words}, Facts(rng)
+
+    def sentence(wordings: Sentence) -> str:
+        return _fill(rng.choice(wordings), words, facts)
+
+    keys = [sentence(wordings) for wordings in sentences(topic.keys)]
+    sides = [sentence(wordings) for wordings in rng.sample(sentences(topic.sides), rng.choice(_NUM_SIDES))]
     # The event comes before its details; in a quarter of the reports, a side sentence comes first.
     opening = [sides.pop()] if rng.random() < _LATE_SHARE else []
     rest = [*keys[1:], *sides]
     rng.shuffle(rest)
     body = _format_paragraphs([*opening, keys[0], *rest], rng)
-    heading = writer.sentence(_HEADINGS) + "\n" if rng.random() < _HEADED_SHARE else ""
-    return Report(heading + body, writer.fill(outcome.summary), writer.facts_of(outcome.summary))
+    heading = sentence(_HEADINGS) + "\n" if rng.random() < _HEADED_SHARE else ""
+    told = tuple(facts[name] for name in _PLACEHOLDER.findall(outcome.summary) if name not in words)
+    return Report(heading + body, _fill(outcome.summary, words, facts), told)
 
 
 def _format_paragraphs(parts: list[str], rng: random.Random) -> str:

@@ -57,13 +57,9 @@ class Modal:
     third: str
     auxiliary: bool
     link: str
-    plural: str
+    plural: str  # German
     singular: str
     may_be_negated: bool = True
-
-    def finite(self, number: str) -> str:
-        """Returns the German finite form."""
-        return self.plural if number == "pl" else self.singular
 
 
 _GERUNDS = {

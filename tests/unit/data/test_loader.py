@@ -123,6 +123,30 @@ def test_each_epoch_asks_once_for_its_examples(store: TokenStore) -> None:
     assert len(asked) <= 1 + BatchLoader.PREFETCH + 1
 
 
+def test_an_overfitted_epoch_is_the_start_of_the_first(store: TokenStore) -> None:
+    """Two steps of two and one micro-batches, whatever the epoch; a position in it is resumed as in any other."""
+    asked = []
+
+    def store_for_epoch(epoch: int) -> TokenStore:
+        asked.append(epoch)
+        return store
+
+    loader, first = build(store_for_epoch, overfit_batches=3), plan(store, 0)
+    steps = [*taken(loader, 5), *taken(loader, 1, epoch=1, position=2)]
+    assert [(step.epoch, step.position, step.epoch_size) for step in steps] == [
+        (0, 2, 3), (0, 3, 3), (1, 2, 3), (1, 3, 3), (2, 2, 3), (1, 3, 3)
+    ]  # fmt: skip
+    for step in steps:
+        expected = [first[index] for index in ((0, 1) if step.position == 2 else (2,))]
+        for micro, examples in zip(step.micro_batches, expected, strict=True):
+            assert micro.batch.indices.tolist() == examples.tolist()
+        assert step.target_tokens == sum(int(store.target_lengths[examples].sum()) for examples in expected)
+    assert set(asked) == {0}, "subwords are not drawn again"
+    of_epoch = {tuple(first[index]) for index in range(3)}
+    assert {tuple(micro.batch.indices.tolist()) for micro in loader.largest_batches(7)} <= of_epoch
+    assert taken(build(store_for_epoch, overfit_batches=10_000), 1)[0].epoch_size == len(first)
+
+
 def test_the_largest_batches_are_found(store: TokenStore) -> None:
     """By positions, and by pairs of positions, as in attention: out of memory shows before the first step."""
     epoch_plan = plan(store, 0)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import download
 import pytest
+from atomic_files import all_or_none
 from download import DownloadError, Remote
 
 CONTENT = gzip.compress(bytes(range(256)) * 3000, mtime=0) + gzip.compress(b"tail", mtime=0)
@@ -292,7 +293,8 @@ def add(tar: tarfile.TarFile, name: str, content: bytes = b"x", **attributes) ->
 
 
 def members(path: Path, *, max_bytes: int = 1 << 20, max_member_bytes: int = 1 << 16) -> dict[str, bytes]:
-    return dict(download.read_members(path, WANTED, max_bytes=max_bytes, max_member_bytes=max_member_bytes))
+    found = download.read_members(path, WANTED, max_bytes=max_bytes, max_member_bytes=max_member_bytes)
+    return {match[0]: content for match, content in found}
 
 
 def test_only_wanted_members_are_read_and_nothing_is_written(tmp_path):
@@ -355,14 +357,14 @@ def test_results_appear_together_or_not_at_all(tmp_path):
     paths = [tmp_path / "a", tmp_path / "b"]
 
     def fail() -> None:
-        with download.all_or_none(paths) as temporary:
+        with all_or_none(paths) as temporary:
             temporary[0].write_text("half")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
     assert list(tmp_path.iterdir()) == []
-    with download.all_or_none(paths) as temporary:
+    with all_or_none(paths) as temporary:
         for path in temporary:
             path.write_text("whole")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]

@@ -16,7 +16,6 @@ from seq2seq.training.optim import (
     optimizer_tensors,
     plateau_scale,
     restore_optimizer,
-    set_learning_rate,
 )
 from seq2seq.training.optim_config import OptimConfig, OptimizerName, Schedule, resolve_horizon
 
@@ -49,7 +48,8 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> N
     for step in steps:
         generator = torch.Generator().manual_seed(step)
         tokens = torch.randint(0, 11, (6,), generator=generator).to(next(model.parameters()).device)
-        set_learning_rate(optimizer, 1e-2 / (step + 1))
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 / (step + 1)
         nn.functional.cross_entropy(model(tokens), tokens.roll(1)).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -177,7 +177,7 @@ def test_frozen_parameters_are_left_out_and_stay_as_they_are() -> None:
     optimizer = build_optimizer(model.named_parameters(), OptimConfig(weight_decay=0.1), device_type="cpu")
     train(model, optimizer, range(2))
     assert torch.equal(model.fc1.weight, before)
-    assert "fc1.weight.exp_avg" not in optimizer_tensors(optimizer, model.named_parameters())
+    assert "fc1.weight.exp_avg" not in optimizer_tensors(optimizer)
 
 
 @pytest.mark.parametrize("decoupled", [True, False])
@@ -203,12 +203,12 @@ def test_restored_optimizer_goes_on_bit_for_bit(name: OptimizerName, device: str
     model = make_model().to(device)
     optimizer = build_optimizer(model.named_parameters(), config, device_type=device)
     train(model, optimizer, range(5))
-    live = optimizer_tensors(optimizer, model.named_parameters())
+    live = optimizer_tensors(optimizer)
     saved = {key: tensor.to("cpu", copy=True) for key, tensor in live.items()}
 
     resumed = copy.deepcopy(model)
     fresh = build_optimizer(resumed.named_parameters(), config, device_type=device)
-    restore_optimizer(fresh, resumed.named_parameters(), saved)
+    restore_optimizer(fresh, saved)
 
     unrestored = copy.deepcopy(resumed)
     empty = build_optimizer(unrestored.named_parameters(), config, device_type=device)
@@ -224,9 +224,9 @@ def test_restored_optimizer_goes_on_bit_for_bit(name: OptimizerName, device: str
 def test_saved_names_do_not_depend_on_what_has_been_updated() -> None:
     model = make_model()
     optimizer = build_optimizer(model.named_parameters(), OptimConfig(), device_type="cpu")
-    before = optimizer_tensors(optimizer, model.named_parameters())
+    before = optimizer_tensors(optimizer)
     train(model, optimizer, range(1))
-    after = optimizer_tensors(optimizer, model.named_parameters())
+    after = optimizer_tensors(optimizer)
     assert before.keys() == after.keys()
     assert {name.rsplit(".", 1)[0] for name in after} == dict(model.named_parameters()).keys()
 
@@ -234,18 +234,18 @@ def test_saved_names_do_not_depend_on_what_has_been_updated() -> None:
 def test_restore_refuses_and_names_what_does_not_fit() -> None:
     model = make_model()
     optimizer = build_optimizer(model.named_parameters(), OptimConfig(), device_type="cpu")
-    tensors = optimizer_tensors(optimizer, model.named_parameters())
+    tensors = optimizer_tensors(optimizer)
     missing = {key: value for key, value in tensors.items() if key != "fc1.bias.exp_avg"}
     with pytest.raises(UserError, match=r"missing fc1\.bias\.exp_avg$"):
-        restore_optimizer(optimizer, model.named_parameters(), missing)
+        restore_optimizer(optimizer, missing)
     for count, message in ((3, r"missing (\S+, ){2}\S+$"), (5, r"missing (\S+, ){2}\S+ and 2 more$")):
         few = dict(sorted(tensors.items())[count:])
         with pytest.raises(UserError, match=message):
-            restore_optimizer(optimizer, model.named_parameters(), few)
+            restore_optimizer(optimizer, few)
     with pytest.raises(UserError, match=r"unknown fc9\.exp_avg"):
-        restore_optimizer(optimizer, model.named_parameters(), {**tensors, "fc9.exp_avg": torch.zeros(1)})
+        restore_optimizer(optimizer, {**tensors, "fc9.exp_avg": torch.zeros(1)})
     with pytest.raises(UserError, match=r"fc1\.bias\.exp_avg has shape \[5\], not \[4\]"):
-        restore_optimizer(optimizer, model.named_parameters(), {**tensors, "fc1.bias.exp_avg": torch.zeros(5)})
+        restore_optimizer(optimizer, {**tensors, "fc1.bias.exp_avg": torch.zeros(5)})
 
 
 # --- averaged weights ---------------------------------------------------------------------------------------

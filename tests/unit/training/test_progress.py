@@ -4,6 +4,7 @@ import io
 import itertools
 import sys
 import time
+from contextlib import closing
 
 import pytest
 
@@ -19,7 +20,7 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(monkeypatch: pytest.Monke
     terminal = Terminal()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Progress(3, 20, enabled=True) as progress:
+    with closing(Progress(3, 20, enabled=True)) as progress:
         assert " 3/20 " in terminal.getvalue(), "of a resumed run"
         assert "step" in terminal.getvalue()
         progress.update(20)
@@ -36,14 +37,14 @@ def test_nothing_is_shown_elsewhere(
 ) -> None:
     monkeypatch.setenv("TERM", term)
     monkeypatch.setattr(sys, "stderr", stream)
-    with Progress(0, 20, enabled=enabled) as progress:
+    with closing(Progress(0, 20, enabled=enabled)) as progress:
         progress.update(20)
     assert stream.getvalue() == ""
 
 
 @pytest.mark.parametrize(
     ("total", "step", "told"),
-    [(20, 15, "  0:30 left"), (40, 15, "  2:30 left"), (1010, 15, "  1:39:30 left"), (10, 15, "  0:00 left"),
+    [(20, 15, "  00:30 left"), (40, 15, "  02:30 left"), (1010, 15, "  1:39:30 left"), (10, 15, "  00:00 left"),
      (None, 15, ""), (20, 5, "")],
 )  # fmt: skip
 def test_the_time_left_is_that_of_as_many_steps_as_before(

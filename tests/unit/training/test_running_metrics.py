@@ -23,20 +23,22 @@ def metrics_with(skipped: tuple[bool, ...] = ()) -> RunningMetrics:
 
 
 def test_metrics_are_sums_over_the_updates_made_and_their_mean_norm() -> None:
-    assert metrics_with().compute(World()) == TrainingMetrics(0, 0, 0, 0, 0, 0, skipped=0)
+    assert metrics_with().compute(World()) == TrainingMetrics(0, 0, 0, 0, 0, 0, 0, skipped=0)
     sums = [sum(column) for column in zip(*LOSSES, strict=True)]
-    assert metrics_with((False, False, False)).compute(World()) == TrainingMetrics(*sums, grad_norm=2.0, skipped=0)
+    assert metrics_with((False, False, False)).compute(World()) == TrainingMetrics(
+        *sums, grad_norm=2.0, flops=0, skipped=0
+    )
     first_and_last = [sum(column) for column in zip(LOSSES[0], LOSSES[2], strict=True)]
     assert metrics_with((False, True, False)).compute(World()) == TrainingMetrics(
-        *first_and_last, grad_norm=2.75, skipped=1
+        *first_and_last, grad_norm=2.75, flops=0, skipped=1
     )
-    assert metrics_with((True, True, True)).compute(World()) == TrainingMetrics(0, 0, 0, 0, 0, 0, skipped=3)
+    assert metrics_with((True, True, True)).compute(World()) == TrainingMetrics(0, 0, 0, 0, 0, 0, 0, skipped=3)
 
 
 def test_a_skipped_update_leaves_no_nan_behind() -> None:
     of_two = metrics_with((False, False))
     of_two.update(torch.full((5,), torch.nan), torch.tensor(torch.inf), torch.tensor(True))
-    assert of_two.compute(World()) == TrainingMetrics(11.0, 9.5, 3.0, 6.0, 1.5, grad_norm=1.0, skipped=1)
+    assert of_two.compute(World()) == TrainingMetrics(11.0, 9.5, 3.0, 6.0, 1.5, grad_norm=1.0, flops=0, skipped=1)
 
 
 def test_ranks_add_up_and_the_norm_stays_a_mean() -> None:
@@ -46,8 +48,10 @@ def test_ranks_add_up_and_the_norm_stays_a_mean() -> None:
         def sum(self, values: Tensor) -> Tensor:
             return 2 * values
 
-    assert metrics_with((False, False)).compute(Two(size=2)) == TrainingMetrics(
-        22.0, 19.0, 6.0, 12.0, 3.0, grad_norm=1.0, skipped=0
+    of_rank = metrics_with((False, False))
+    of_rank.flops = 7e15 + 1  # more digits than float32 has
+    assert of_rank.compute(Two(size=2)) == TrainingMetrics(
+        22.0, 19.0, 6.0, 12.0, 3.0, grad_norm=1.0, flops=14e15 + 2, skipped=0
     )
 
 
@@ -64,7 +68,7 @@ def test_updates_skipped_in_a_row_are_counted_across_logs() -> None:
 
 def test_after_a_log_nothing_is_left() -> None:
     cleared = metrics_with((False, True))
-    cleared.seconds, cleared.padding = 3.0, 0.25
+    cleared.seconds, cleared.padding, cleared.flops = 3.0, 0.25, 8.0
     cleared.reset()
     assert (cleared.steps, cleared.seconds, cleared.padding) == (0, 0.0, 0.0)
     assert cleared.compute(World()) == RunningMetrics(CPU).compute(World())
@@ -72,7 +76,7 @@ def test_after_a_log_nothing_is_left() -> None:
 
 def test_metrics_restored_from_json_continue_as_if_uninterrupted() -> None:
     here, there = metrics_with((False, True)), RunningMetrics(CPU)
-    here.seconds, here.padding = 3.0, 0.25
+    here.seconds, here.padding, here.flops = 3.0, 0.25, 8.0
     there.restore(json.loads(json.dumps(here.to_json())))
     for each in (here, there):
         each.update(torch.tensor(LOSSES[2]), torch.tensor(NORMS[2]), torch.tensor(True))
@@ -87,3 +91,11 @@ def test_metrics_of_another_version_are_refused(change: dict[str, Any]) -> None:
         RunningMetrics(CPU).restore(metrics_with().to_json() | change)
     with pytest.raises(UserError, match=r"state\.json"):
         RunningMetrics(CPU).restore({})
+
+
+def test_metrics_saved_before_operations_were_counted_are_restored() -> None:
+    saved = metrics_with((False, True)).to_json()
+    del saved["flops"]
+    there = RunningMetrics(CPU)
+    there.restore(saved)
+    assert (there.steps, there.flops) == (2, 0.0)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from seq2seq.errors import UserError
-from seq2seq.training.alarms import AlarmState
+from seq2seq.training.alarms import Alarms
 from seq2seq.training.config import TrainerConfig
 from seq2seq.training.state import TrainState, stop_reason
 
@@ -15,7 +15,7 @@ NAN = math.nan
 STATE = TrainState(
     step=7, epoch=2, position=3, target_tokens=900, seconds=12.5, step_seconds=10.25, epochs=2.75,
     history=[(3, 1.5), (6, NAN)], interruption_steps=[7], skipped=1,
-    alarms=AlarmState(raised=["padding"], losses=[2.0]), running_metrics=[{"steps": 1}],
+    alarms=Alarms(raised=["padding"], losses=[2.0]), running_metrics=[{"steps": 1}],
     scaler={"scale": 4.0}, machine={"threads": 1},
 )  # fmt: skip
 

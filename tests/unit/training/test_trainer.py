@@ -53,6 +53,12 @@ def batch(number: int) -> Batch:
     return Batch(src, tgt_in, torch.arange(tgt.numel()), tgt.flatten(), torch.arange(2))
 
 
+def flops(number: int) -> int:
+    """Of a training step on the batch."""
+    of = batch(number)
+    return model().multiplications().training_flops(*of.src.shape, of.tgt_in.size(1), target_tokens=of.tokens)
+
+
 class Stream:
     """Three micro-batches an epoch, one a step; a signal comes while the step after `signal_after` is waited for."""
 
@@ -334,7 +340,9 @@ def test_figures_are_means_over_the_steps_since_the_last_log(made: Callable[...,
         assert values["train/lr"] == pytest.approx(rates[step], rel=1e-6, abs=0)
         assert values["train/epoch"] == pytest.approx(step / EPOCH)
         assert values["perf/padding_share"] == pytest.approx(sum(n + 1 for n in members) / 4 / len(members))
-        seconds += count / values["perf/target_tokens_per_sec"]
+        duration = count / values["perf/target_tokens_per_sec"]
+        assert values["perf/flops_per_sec"] * duration == pytest.approx(sum(map(flops, members)))
+        seconds += duration
         assert not {"train/coverage_loss", "train/loss_scale", "train/skipped_updates"} & values.keys()
     assert run.trainer.state.step_seconds == pytest.approx(seconds)
     assert 0 < seconds < elapsed
