@@ -49,8 +49,8 @@ _POSITIONS = {PositionKind.sinusoidal: SinusoidalPositions, PositionKind.learned
 class MultiHeadAttention(nn.Module):
     """Multi-head attention: section 3.2.2.
 
-    Concat(head_1, ..., head_H) W^O, where head_i = Attention(x W_i^Q, y W_i^K, y W_i^V). The projections of all heads
-    are one matrix.
+    Concat(head_1, ..., head_H) W^O, where head_i = Attention(x W_i^Q, y W_i^K, y W_i^V) and Attention(q, k, v) =
+    softmax(q kᵀ / √(D/H)) v. The projections of all heads are one matrix.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
