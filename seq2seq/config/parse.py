@@ -2,9 +2,10 @@
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import Field, asdict, fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar, cast, get_args, get_type_hints, overload
+from itertools import chain
+from typing import Any, TypeVar, cast, get_type_hints, overload
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -97,19 +98,18 @@ def unknown_key_message(key: str, known: list[str]) -> str:
 
 def known_keys(schema: type = Config) -> list[str]:
     """Returns all full keys of a schema, with the model keys of all families."""
+    return sorted(schema_fields(schema))
 
-    def walk(section: type, prefix: str) -> Iterator[str]:
+
+def schema_fields(schema: type = Config) -> dict[str, Field[Any]]:
+    """Returns the dataclass fields of a schema by full key, with those of all model families."""
+
+    def walk(section: type, prefix: str) -> Iterator[tuple[str, Field[Any]]]:
         hints = get_type_hints(section)
         for entry in fields(section):
-            hint = hints[entry.name]
-            options = [hint, *get_args(hint)]
-            yield prefix + entry.name
-            for option in options:
-                if isinstance(option, type) and is_dataclass(option) and prefix + entry.name != "data.test":
-                    yield from walk(option, f"{prefix}{entry.name}.")
+            yield prefix + entry.name, entry
+            if is_dataclass(hints[entry.name]):
+                yield from walk(hints[entry.name], f"{prefix}{entry.name}.")
 
-    keys = set(walk(schema, ""))
-    if issubclass(schema, Config):
-        for family_schema in FAMILIES.values():
-            keys |= set(walk(family_schema, "model."))
-    return sorted(keys)
+    families = FAMILIES.values() if issubclass(schema, Config) else ()
+    return dict(chain(walk(schema, ""), *(walk(family, "model.") for family in families)))

@@ -11,8 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from seq2seq.config import rules
-from seq2seq.config.parse import parse
+from seq2seq.config.parse import parse, schema_fields
 from seq2seq.config.schema import Config
 from seq2seq.system.plain_yaml import flatten, read_mapping
 
@@ -58,9 +57,36 @@ def hyper_parameters(config: Config) -> dict[str, Any]:
 
 
 def unused_keys(config: Config) -> list[str]:
-    """Returns one message per key that differs from its default but is ignored because of another key's value."""
-    defaults = parse({"model": {"family": config.model.family}})
-    return rules.unused_keys(flatten(to_mapping(config)), flatten(to_mapping(defaults)))
+    """Returns one message per key that differs from its default but is ignored because of another key's value.
+
+    A field with the metadata ``{"used_if": (other key, values)}`` is used only if the other key has, or contains, one
+    of these values.
+    """
+    values = flatten(to_mapping(config))
+    defaults = flatten(to_mapping(parse({"model": {"family": config.model.family}})))
+    messages = []
+    for key, field in schema_fields().items():
+        if key not in values or values[key] == defaults[key] or "used_if" not in field.metadata:
+            continue
+        condition, wanted = field.metadata["used_if"]
+        found = values.get(condition)
+        if not set(found if isinstance(found, list) else [found]) & set(wanted):
+            needed = " or ".join(map(_override_value, wanted))
+            because = (
+                f"{condition}={_override_value(found)}" if condition in values else f"this model has no {condition}"
+            )
+            value = _override_value(values[key])
+            messages.append(f"{key}={value} is ignored because {because}; it needs {condition}={needed}")
+    return messages
+
+
+def _override_value(value: object) -> str:
+    """Formats a value as in an override on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_override_value, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
 
 
 def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
@@ -69,7 +95,7 @@ def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     return {
         key: (before.get(key, "absent"), after.get(key, "absent"))
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not _may_change(key)
+        if before.get(key) != after.get(key) and not _is_in(key, MAY_CHANGE_ON_RESUME)
     }
 
 
@@ -79,7 +105,9 @@ def fingerprints(config: Config) -> dict[str, str]:
     Defaults are included, so that later changes of defaults do not alter what a checkpoint was trained with.
     """
     values = flatten(to_mapping(config))
-    return {f"config.{key}": json.dumps(value) for key, value in values.items() if not _may_change(key)}
+    return {
+        f"config.{key}": json.dumps(value) for key, value in values.items() if not _is_in(key, MAY_CHANGE_ON_RESUME)
+    }
 
 
 def for_resume(run: Config, current: Config, *, given: Collection[str]) -> Config:
@@ -94,21 +122,18 @@ def for_resume(run: Config, current: Config, *, given: Collection[str]) -> Confi
         given: Keys and sections that the command line sets differently from the command that started or last resumed
             the run.
     """
-
-    def is_given(key: str) -> bool:
-        return any(each in ("", key) or key.startswith(f"{each}.") for each in given)
-
     values, run_values = to_mapping(current), flatten(to_mapping(run))
-    if is_given("model.family"):
+    if _is_in("model.family", given):
         run_values = {key: value for key, value in run_values.items() if not key.startswith("model.")}
     else:
-        values["model"] = {key: value for key, value in values["model"].items() if is_given(f"model.{key}")}
+        values["model"] = {key: value for key, value in values["model"].items() if _is_in(f"model.{key}", given)}
     for key, value in run_values.items():
-        if not _may_change(key) and not is_given(key):
+        if not _is_in(key, [*MAY_CHANGE_ON_RESUME, *given]):
             *sections, last = key.split(".")  # test set names may have dots, but data.test may change
             reduce(getitem, sections, values)[last] = value
     return parse(values)
 
 
-def _may_change(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE_ON_RESUME)
+def _is_in(key: str, sections: Collection[str]) -> bool:
+    """Returns whether a key is one of these, or in one of these sections."""
+    return any(key == section or key.startswith(f"{section}.") for section in sections)

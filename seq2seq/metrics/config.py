@@ -25,6 +25,9 @@ class RougeSplit(str, Enum):
     sentences = "sentences"
 
 
+_IF_LEAD = {"used_if": ("metrics.baselines", ("lead",))}
+
+
 @dataclass
 class MetricsConfig:
     """Metrics to compute, and their settings.
@@ -48,14 +51,14 @@ class MetricsConfig:
     """
 
     names: list[str] = field(default_factory=lambda: list(METRICS))
-    bleu_tokenize: str | None = None
-    rouge_stemmer: bool = True
-    rouge_split: RougeSplit = RougeSplit.newline
+    bleu_tokenize: str | None = field(default=None, metadata={"used_if": ("metrics.names", ("bleu",))})
+    rouge_stemmer: bool = field(default=True, metadata={"used_if": ("metrics.names", ROUGE_METRICS)})
+    rouge_split: RougeSplit = field(default=RougeSplit.newline, metadata={"used_if": ("metrics.names", ("rougeLsum",))})
     bootstrap: int = 1000
     summary_statistics: bool = False
     baselines: list[str] = field(default_factory=list)
-    lead_sentences: int = 3
-    lead_words: int | None = None
+    lead_sentences: int = field(default=3, metadata=_IF_LEAD)
+    lead_words: int | None = field(default=None, metadata=_IF_LEAD)
 
     def __post_init__(self) -> None:
         """Validates names and ranges.

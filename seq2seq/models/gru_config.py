@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from seq2seq.errors import UserError
@@ -44,7 +44,7 @@ class GRUConfig:
     dropout: float = 0.2
     input_feeding: bool = True
     attention: GRUAttention = GRUAttention.additive
-    attention_size: int = 256
+    attention_size: int = field(default=256, metadata={"used_if": ("model.attention", ("additive",))})
     tie_embeddings: TieEmbeddings = TieEmbeddings.all
     copy: bool = False
     coverage: bool = False

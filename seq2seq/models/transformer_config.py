@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from seq2seq.errors import UserError
@@ -76,11 +76,11 @@ class TransformerConfig:
     activation: Activation = Activation.relu
     norm: NormPlacement = NormPlacement.post
     positions: PositionKind = PositionKind.sinusoidal
-    max_positions: int = 1024
+    max_positions: int = field(default=1024, metadata={"used_if": ("model.positions", ("learned",))})
     attention: TransformerAttention = TransformerAttention.scaled_dot
     tie_embeddings: TieEmbeddings = TieEmbeddings.all
     copy: bool = False
-    copy_attention: CopyAttention = CopyAttention.own
+    copy_attention: CopyAttention = field(default=CopyAttention.own, metadata={"used_if": ("model.copy", (True,))})
 
     def __post_init__(self) -> None:
         """Validates values and their combinations.

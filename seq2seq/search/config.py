@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from seq2seq.errors import UserError
@@ -28,6 +28,9 @@ class SearchPrecision(str, Enum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+
+
+_IF_SAMPLING = {"used_if": ("search.sampling", (True,))}
 
 
 @dataclass
@@ -60,8 +63,8 @@ class SearchConfig:
         seed: for sampling; None uses the run's.
     """
 
-    beam_size: int = 5
-    length_penalty: float = 1.0
+    beam_size: int = field(default=5, metadata={"used_if": ("search.sampling", (False,))})
+    length_penalty: float = field(default=1.0, metadata={"used_if": ("search.length_normalization", ("wu", "average"))})
     length_normalization: LengthNormalization = LengthNormalization.wu
     coverage_penalty: float = 0.0
     min_length: int = 0
@@ -71,12 +74,12 @@ class SearchConfig:
     batch_tokens: int = 16_384
     n_best: int = 1
     sampling: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    temperature: float = field(default=1.0, metadata=_IF_SAMPLING)
+    top_k: int = field(default=0, metadata=_IF_SAMPLING)
+    top_p: float = field(default=1.0, metadata=_IF_SAMPLING)
     no_repeat_ngram: int = 0
     precision: SearchPrecision = SearchPrecision.fp32
-    seed: int | None = None
+    seed: int | None = field(default=None, metadata=_IF_SAMPLING)
 
     def __post_init__(self) -> None:
         """Checks that all values are in range.

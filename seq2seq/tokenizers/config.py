@@ -47,6 +47,10 @@ class WordSplitter(str, Enum):
     whitespace = "whitespace"
 
 
+_IF_SUBWORDS = {"used_if": ("tokenizer.kind", ("unigram", "bpe", "char"))}
+_IF_WORDS = {"used_if": ("tokenizer.kind", ("word",))}
+
+
 @dataclass
 class TokenizerConfig:
     """Settings of the section `tokenizer`.
@@ -80,17 +84,17 @@ class TokenizerConfig:
     kind: TokenizerKind = TokenizerKind.unigram
     vocab_size: int = 8000
     joint: bool = True
-    byte_fallback: bool = True
-    normalization: Normalization = Normalization.nmt_nfkc
+    byte_fallback: bool = field(default=True, metadata=_IF_SUBWORDS)
+    normalization: Normalization = field(default=Normalization.nmt_nfkc, metadata=_IF_SUBWORDS)
     line_breaks: LineBreaks = LineBreaks.symbol
     user_symbols: list[str] = field(default_factory=list)
-    character_coverage: float = 0.9999
+    character_coverage: float = field(default=0.9999, metadata=_IF_SUBWORDS)
     max_sentences: int = 1_000_000
     sampling_alpha: float = 0.0
-    sampling_nbest: int = -1
-    word_tokenizer: WordSplitter = WordSplitter.basic_english
-    lowercase: bool = False
-    min_frequency: int = 1
+    sampling_nbest: int = field(default=-1, metadata={"used_if": ("tokenizer.kind", ("unigram",))})
+    word_tokenizer: WordSplitter = field(default=WordSplitter.basic_english, metadata=_IF_WORDS)
+    lowercase: bool = field(default=False, metadata=_IF_WORDS)
+    min_frequency: int = field(default=1, metadata=_IF_WORDS)
     source_vectors: str | None = None
     target_vectors: str | None = None
 

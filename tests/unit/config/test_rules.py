@@ -9,10 +9,9 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from omegaconf import OmegaConf
 
-from seq2seq.config import rules as config_rules
 from seq2seq.config import saved
 from seq2seq.config.compose import compose, configs_folder
-from seq2seq.config.parse import known_keys, parse
+from seq2seq.config.parse import known_keys, parse, schema_fields
 from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
 from seq2seq.models.families import FAMILIES
@@ -203,9 +202,10 @@ def test_keys_that_are_read_are_not_named() -> None:
 
 def test_every_rule_is_about_keys_that_there_are() -> None:
     keys = set(known_keys())
-    for key, (condition, _) in config_rules.USED_ONLY_IF.items():
+    rules = {key: each.metadata["used_if"] for key, each in schema_fields().items() if "used_if" in each.metadata}
+    for key, (condition, _) in rules.items():
         assert {key, condition} <= keys
-    assert [case[0].partition("=")[0] for case in CONDITIONS] == list(config_rules.USED_ONLY_IF)
+    assert sorted(case[0].partition("=")[0] for case in CONDITIONS) == sorted(rules)
 
 
 @pytest.mark.parametrize("experiment", sorted(p.stem for p in (configs_folder() / "experiment").iterdir()))
