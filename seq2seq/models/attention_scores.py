@@ -65,8 +65,7 @@ class GeneralAttentionScore(_ProductAttentionScore):
 
     def project_keys(self, states: Tensor) -> Tensor:
         """W h of encoder states [B, S, E]: [B, S, D]."""
-        y: Tensor = self.k_proj(states)
-        return y
+        return self.k_proj(states)
 
 
 class AdditiveAttentionScore(AttentionScore):
@@ -85,8 +84,7 @@ class AdditiveAttentionScore(AttentionScore):
 
     def project_keys(self, states: Tensor) -> Tensor:
         """U h of encoder states [B, S, E]: [B, S, A]."""
-        y: Tensor = self.k_proj(states)
-        return y
+        return self.k_proj(states)
 
     def forward(self, query: Tensor, keys: Tensor, coverage: Tensor | None = None) -> Tensor:
         """See `AttentionScore.forward`."""

@@ -124,8 +124,7 @@ class Seq2Seq(nn.Module, ABC):
         Chen et al. (2016, section 4, arXiv:1604.06174): stores the inputs only, at the cost of one more forward pass.
         """
         if self.checkpoint_activations and torch.is_grad_enabled():
-            result: R = checkpoint(function, *args, use_reentrant=False)
-            return result
+            return checkpoint(function, *args, use_reentrant=False)
         return function(*args)
 
     @abstractmethod

@@ -147,8 +147,7 @@ class OutputLayer(nn.Module):
         """The logit [*, 1], float32, of the probability to generate."""
         assert self.gate is not None, "only models that copy have a gate"
         with torch.autocast(decoded.features.device.type, enabled=False):
-            y: Tensor = self.gate(decoded.features.to(self.gate.weight.dtype))
-        return y
+            return self.gate(decoded.features.to(self.gate.weight.dtype))
 
     def _project(self, decoded: DecoderOutput) -> Tensor:
         features = decoded.features

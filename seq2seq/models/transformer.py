@@ -78,8 +78,7 @@ class MultiHeadAttention(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """Attends with projected heads [B, H, T, D/H] under `mask` [B or 1, T or 1, S]: [B, T, D]."""
         heads = attend(q, k, v, mask, scale=self.scale, dropout=self.dropout)  # eq. 1, [B, H, T, D/H]
-        y: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))
-        return y
+        return self.out_proj(heads.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -98,8 +97,7 @@ class FeedForward(nn.Module):
 
     def _forward(self, x: Tensor) -> Tensor:
         inner = linear(x, self.fc1.weight, self.fc1.bias, relu=self.relu)  # [M, d_ff]
-        y: Tensor = self.fc2(self.dropout(inner if self.relu else F.gelu(inner)))
-        return y
+        return self.fc2(self.dropout(inner if self.relu else F.gelu(inner)))
 
 
 class Residual(nn.Module):
@@ -116,12 +114,12 @@ class Residual(nn.Module):
 
     def block_input(self, x: Tensor) -> Tensor:
         """The block's input from the residual stream `x` [*, D]: normalised in pre-norm."""
-        return cast(Tensor, self.norm(x)) if self.pre_norm else x
+        return self.norm(x) if self.pre_norm else x
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """Adds the block's output `y` [*, D] to the residual stream `x`; normalises the sum in post-norm."""
         total = self.dropout.add(x, y)
-        return total if self.pre_norm else cast(Tensor, self.norm(total))
+        return total if self.pre_norm else self.norm(total)
 
 
 class EncoderLayer(nn.Module):
@@ -229,8 +227,7 @@ class CopyHead(nn.Module):
 
     def project_keys(self, states: Tensor) -> Tensor:
         """Keys [B, S, D] of encoder states [B, S, D]; computed once per source."""
-        y: Tensor = self.k_proj(states)
-        return y
+        return self.k_proj(states)
 
     def forward(self, x: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """Attention weights [B, T, S] float32 of features [B, T, D] under the source mask [B, S]."""
@@ -360,7 +357,7 @@ class Transformer(Seq2Seq):
         device = x.device.type
         if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.bfloat16:
             x = x.to(torch.bfloat16)
-        return cast(Tensor, self.dropout(x))
+        return self.dropout(x)
 
 
 def _decoder_output(features: Tensor, weights: Tensor | None, source_tokens: SourceTokens | None) -> DecoderOutput:

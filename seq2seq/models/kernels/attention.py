@@ -38,19 +38,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, dropo
         return reference_attend(q, k, v, mask, scale=scale, dropout=dropout)
     rate = dropout.p if dropout.training else 0.0
     eager_cpu = q.device.type == "cpu" and not torch.compiler.is_compiling()
-    y: Tensor
     if eager_cpu and q.size(2) * k.size(2) <= _MAX_UNFUSED_SCORES:
-        y = _UnfusedAttention.apply(q, k, v, mask, scale, rate)  # type: ignore[no-untyped-call]
-    else:
-        y = F.scaled_dot_product_attention(q, k, v, mask.unsqueeze(1), dropout_p=rate, scale=scale)
-    return y
+        return _UnfusedAttention.apply(q, k, v, mask, scale, rate)
+    return F.scaled_dot_product_attention(q, k, v, mask.unsqueeze(1), dropout_p=rate, scale=scale)
 
 
 def reference_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, dropout: Dropout) -> Tensor:
     """`attend` in plain torch."""
     weights = dropout(attention_weights(q, k, mask, scale=scale))
-    y: Tensor = weights.to(v.dtype) @ v
-    return y
+    return weights.to(v.dtype) @ v
 
 
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor, *, scale: float) -> Tensor:

@@ -138,8 +138,7 @@ def additive_scores(query: Tensor, keys: Tensor, coverage: Tensor | None, v: Ten
 
     One position at a time, so that [B, T, S, A] is never in memory.
     """
-    scores: Tensor = _AdditiveScores.apply(query, keys, coverage, v, w)  # type: ignore[no-untyped-call]
-    return scores
+    return _AdditiveScores.apply(query, keys, coverage, v, w)
 
 
 class _AdditiveScores(torch.autograd.Function):

@@ -45,10 +45,7 @@ def cross_entropy(
     inputs = [tensor for tensor in (features, weight, gate_logits, attention) if tensor is not None]
     want_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     constants = _LossConstants(labels, smoothing, copy_distribution, want_grad, chunk_rows)
-    sums: tuple[Tensor, Tensor, Tensor] = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        features, weight, gate_logits, attention, constants
-    )
-    return sums
+    return _CrossEntropy.apply(features, weight, gate_logits, attention, constants)
 
 
 def reference_cross_entropy(

@@ -31,15 +31,13 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu" or torch.compiler.is_compiling():  # compiled dropout is fast already
             return F.dropout(x, self.p)
-        y: Tensor = x * scaled_dropout_mask(x, self.p)
-        return y
+        return x * scaled_dropout_mask(x, self.p)
 
     def add(self, residual: Tensor, x: Tensor) -> Tensor:
         """`residual + forward(x)` (same shapes), in one pass over memory on the CPU."""
         native = x.device.type != "cpu" or torch.compiler.is_compiling()
         if not self.training or self.p == 0.0 or native or x.dtype != residual.dtype:
-            y: Tensor = residual + self(x)
-            return y
+            return residual + self(x)
         return torch.addcmul(residual, x, scaled_dropout_mask(x, self.p))
 
     def extra_repr(self) -> str:

@@ -150,7 +150,7 @@ def kernel_input_feeding(
     projection = state_weight if score.query_weight is None else torch.cat([state_weight, score.query_weight])
     dropout_masks = [layer.dropout_mask for layer in layers]
     constants = _LoopConstants(memory.additive_mask, score.scorer, len(score.weights), coverage, dropout_masks)
-    result: tuple[Tensor, Tensor] = _InputFeedingLoop.apply(  # type: ignore[no-untyped-call]
+    return _InputFeedingLoop.apply(
         constants,
         initial,
         memory.keys.to(dtype),
@@ -159,7 +159,6 @@ def kernel_input_feeding(
         *score.weights,
         *(tensor for layer in layers for tensor in layer[:4]),
     )
-    return result
 
 
 class _LoopConstants(NamedTuple):

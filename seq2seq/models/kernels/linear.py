@@ -39,7 +39,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Te
     """
     if not is_fused(x):
         return reference_linear(x, weight, bias, relu=relu)
-    return on_padded_rows(lambda rows: _Linear.apply(rows, weight, bias, relu), x)  # type: ignore[no-untyped-call]
+    return on_padded_rows(lambda rows: _Linear.apply(rows, weight, bias, relu), x)
 
 
 def reference_linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:

@@ -154,8 +154,7 @@ def run_recurrence(
     """
     if not kernels_apply(input_gates):
         return reference_recurrence(input_gates, initial, weight, bias, mask)
-    states: Tensor = _Recurrence.apply(input_gates, initial, weight, bias, mask)  # type: ignore[no-untyped-call]
-    return states
+    return _Recurrence.apply(input_gates, initial, weight, bias, mask)
 
 
 def reference_recurrence(

@@ -36,4 +36,4 @@ def kernels_apply(x: Tensor) -> bool:
 
 def not_compiled(function: Function) -> Function:
     """Decorates a loop over time, which torch.compile would unroll into one large graph per length."""
-    return cast(Function, torch.compiler.disable(function))  # type: ignore[no-untyped-call]
+    return cast(Function, torch.compiler.disable(function))
