@@ -70,7 +70,7 @@ def test_train_leaves_what_the_readme_says(trained: Path) -> None:
         assert record["tag"].split("/")[0] in ("train", "valid", "test", "perf", "system")
     log = (trained / "train.log").read_text()
     assert "\x1b" not in log
-    assert [bool(re.search(r" \d:\d\d left$", line)) for line in log.splitlines() if "tokens/s" in line] == [True] * 3
+    assert [bool(re.search(r" \d\d:\d\d left$", line)) for line in log.splitlines() if "tokens/s" in line] == [True] * 3
 
 
 def test_tensorboard_shows_the_same_numbers(trained: Path) -> None:
