@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from seq2seq.cli import run_argument
@@ -87,17 +89,12 @@ def _choice(group: str, *, _root_: DictConfig) -> str:
 
     Before a sweep's first job only ``HydraConfig`` knows the choices; the config itself does not contain them yet.
     """
-    from hydra.core.hydra_config import HydraConfig
-
     choices = _root_.hydra.runtime.choices if "hydra" in _root_ else HydraConfig.get().runtime.choices
     return str(choices[group])
 
 
 def job_overrides() -> tuple[list[str], bool]:
     """Returns the overrides of the current job, and whether it belongs to a sweep."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
     current = HydraConfig.get()
     return list(current.overrides.task), current.mode is RunMode.MULTIRUN
 

@@ -51,65 +51,62 @@ class Config:
         """Checks the rules between sections."""
         if isinstance(self.model, DictConfig | Mapping):
             return  # a schema for Hydra, not a configuration
-        if not 0 <= self.seed < 2**63:
-            raise UserError(f"seed={self.seed}: must be at least 0 and below 2^63")
-        _check_name(self.name)
         model = cast(ModelConfig, self.model)
-        if model.copy and not self.tokenizer.joint:
-            raise UserError(
-                "model.copy=true copies source tokens into the target, but tokenizer.joint=false: source and target "
-                "ids differ; set tokenizer.joint=true or model.copy=false"
-            )
-        if model.tie_embeddings is TieEmbeddings.all and not self.tokenizer.joint:
-            raise UserError(
-                "model.tie_embeddings=all shares the source's embeddings with the target's, but "
-                "tokenizer.joint=false; use model.tie_embeddings=decoder"
-            )
-        resolve_horizon(self.optim, max_steps=self.trainer.max_steps)
+        tokenizer = self.tokenizer
         trainer = self.trainer
         metric = trainer.metric.removeprefix("valid/")
-        if metric not in (*LOSS_METRICS, *self.metrics.names):
-            raise UserError(
-                f"trainer.metric={trainer.metric} is not measured; choose one of "
-                + ", ".join(f"valid/{name}" for name in (*LOSS_METRICS, *self.metrics.names))
-            )
-        if metric not in LOSS_METRICS and trainer.eval_examples == 0:
-            raise UserError(f"trainer.metric={trainer.metric} needs decoded examples, but trainer.eval_examples=0")
-        _check_vectors(self.tokenizer, model)
-        if isinstance(model, TransformerConfig) and model.positions is PositionKind.learned:
-            _check_positions(self, model.max_positions)
-
-
-def _check_name(name: str | None) -> None:
-    """Checks that the run folder is below `output_root`, and not hidden."""
-    parts = () if name is None else Path(name).parts
-    if name and (not parts or Path(name).is_absolute() or any(part.startswith(".") for part in parts)):
-        raise UserError(
-            f"name={name}: must be a folder below output_root, without .. and hidden folders; "
-            "output_root=DIR changes where run folders are"
+        metrics = (*LOSS_METRICS, *self.metrics.names)
+        tie_all = model.tie_embeddings is TieEmbeddings.all
+        _require(0 <= self.seed < 2**63, f"seed={self.seed}: must be at least 0 and below 2^63")
+        _require(
+            not self.name or _is_visible_folder(Path(self.name)),
+            f"name={self.name}: must be a folder below output_root, without .. and hidden folders; "
+            "output_root=DIR changes where run folders are",
         )
-
-
-def _check_vectors(tokenizer: TokenizerConfig, model: ModelConfig) -> None:
-    both = tokenizer.source_vectors is not None and tokenizer.target_vectors is not None
-    if both and model.tie_embeddings is TieEmbeddings.all:
-        raise UserError(
+        _require(
+            tokenizer.joint or not model.copy,
+            "model.copy=true copies source tokens into the target, but tokenizer.joint=false: source and target "
+            "ids differ; set tokenizer.joint=true or model.copy=false",
+        )
+        _require(
+            tokenizer.joint or not tie_all,
+            "model.tie_embeddings=all shares the source's embeddings with the target's, but "
+            "tokenizer.joint=false; use model.tie_embeddings=decoder",
+        )
+        resolve_horizon(self.optim, max_steps=trainer.max_steps)
+        _require(
+            metric in metrics,
+            f"trainer.metric={trainer.metric} is not measured; choose one of "
+            + ", ".join(f"valid/{name}" for name in metrics),
+        )
+        _require(
+            metric in LOSS_METRICS or trainer.eval_examples > 0,
+            f"trainer.metric={trainer.metric} needs decoded examples, but trainer.eval_examples=0",
+        )
+        _require(
+            tokenizer.source_vectors is None or tokenizer.target_vectors is None or not tie_all,
             f"tokenizer.source_vectors={tokenizer.source_vectors} and tokenizer.target_vectors="
             f"{tokenizer.target_vectors} would both fill the single embedding table of model.tie_embeddings=all: "
-            "set only one of them, or model.tie_embeddings=decoder"
+            "set only one of them, or model.tie_embeddings=decoder",
         )
+        if isinstance(model, TransformerConfig) and model.positions is PositionKind.learned:
+            lengths = {
+                "data.max_source_length": self.data.max_source_length,
+                "data.max_target_length": self.data.max_target_length,
+                "search.max_length": self.search.max_length,
+            }
+            for key, length in lengths.items():
+                _require(
+                    length <= model.max_positions,
+                    f"{key}={length} is above model.max_positions={model.max_positions}, which limits "
+                    "model.positions=learned: lower it, raise model.max_positions, or use model.positions=sinusoidal",
+                )
 
 
-def _check_positions(config: Config, limit: int) -> None:
-    """Checks that no length limit exceeds the number of learned positions."""
-    lengths = {
-        "data.max_source_length": config.data.max_source_length,
-        "data.max_target_length": config.data.max_target_length,
-        "search.max_length": config.search.max_length,
-    }
-    for key, length in lengths.items():
-        if length > limit:
-            raise UserError(
-                f"{key}={length} is above model.max_positions={limit}, which limits model.positions=learned: "
-                "lower it, raise model.max_positions, or use model.positions=sinusoidal"
-            )
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+def _is_visible_folder(path: Path) -> bool:
+    return bool(path.parts) and not path.is_absolute() and not any(part.startswith(".") for part in path.parts)

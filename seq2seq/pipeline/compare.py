@@ -29,7 +29,6 @@ from seq2seq.system.console import console_log
 
 logger = logging.getLogger("seq2seq")
 
-_OUTPUT_FIELD = "text"  # the best output in the JSONL that `generate` writes
 _FIELDS = ("source_field", "target_field", "references_field")
 _RESAMPLING = ("bs", "ar", "seed")  # of a signature: they do not change the score itself
 
@@ -46,14 +45,14 @@ def compare(settings: CompareConfig, *, given: Sequence[str]) -> None:
     Raises:
         UserError: if something cannot be compared, or a key has no effect.
     """
-    others = as_list(settings.other)
-    _check(settings, others, given)
+    _check(settings, given)
+    first = ("hyp", str(settings.hyp)) if settings.run is None else ("run", settings.run)
+    paths = [first, *(("other", path) for path in as_list(settings.other))]
     with console_log():
-        inputs = (
-            _inputs_from_runs(settings, others, given)
-            if settings.run is not None
-            else _inputs_from_files(settings, others)
-        )
+        if settings.run is None:
+            inputs = _inputs_from_files(settings, paths)
+        else:
+            inputs = _inputs_from_runs(settings, paths, given)
         results = [
             comparison.compare(
                 test,
@@ -66,7 +65,7 @@ def compare(settings: CompareConfig, *, given: Sequence[str]) -> None:
             for test, systems in inputs
         ]
         if settings.run is not None:
-            _warn_if_scores_differ([settings.run, *others], results)
+            _warn_if_scores_differ([path for _, path in paths], results)
     if settings.format is TableFormat.json:
         print(
             json.dumps({one.test_set: one.to_dict() for one in results}, indent=2, ensure_ascii=False, allow_nan=False)
@@ -75,14 +74,14 @@ def compare(settings: CompareConfig, *, given: Sequence[str]) -> None:
         print("\n\n".join(comparison.markdown(one) for one in results))
 
 
-def _check(settings: CompareConfig, others: Sequence[str], given: Sequence[str]) -> None:
+def _check(settings: CompareConfig, given: Sequence[str]) -> None:
     """Raises a UserError unless the keys say what to compare with what."""
     if (settings.run is None) == (settings.hyp is None):
         raise UserError(
             "compare takes run=DIR other=DIR, or hyp=FILE other=FILE ref=FILE: "
             + ("give one of run= and hyp=" if settings.run is None else "run= and hyp= are both set")
         )
-    if not others:
+    if not as_list(settings.other):
         raise UserError(
             "other= is missing: name what to compare with "
             + (f"run={settings.run}" if settings.hyp is None else f"hyp={settings.hyp}")
@@ -108,9 +107,10 @@ def _names(paths: Sequence[str]) -> list[str]:
     return [name if name not in names[:i] else f"{name} ({i + 1})" for i, name in enumerate(names)]
 
 
-def _inputs_from_runs(settings: CompareConfig, others: Sequence[str], given: Sequence[str]) -> ComparisonInputs:
-    """Yields each test set of the first run with the outputs of all runs."""
-    paths = [("run", str(settings.run)), *(("other", path) for path in others)]
+def _inputs_from_runs(
+    settings: CompareConfig, paths: Sequence[tuple[str, str]], given: Sequence[str]
+) -> ComparisonInputs:
+    """Yields each test set of the first run with the outputs of all runs, given as pairs of key and path."""
     labels = [f"{key}={path}" for key, path in paths]
     folders = [_require_complete_run(path, key) for key, path in paths]
     data = [settings.data, *(_data_of(folder, settings.data, given) for folder in folders[1:])]
@@ -119,18 +119,16 @@ def _inputs_from_runs(settings: CompareConfig, others: Sequence[str], given: Seq
     if not test_sets:
         raise UserError(f"run={settings.run} has no test set to compare on")
     for test_set in test_sets:
-        corpora = [_read(section, test_set, label) for section, label in zip(data, labels, strict=True)]
-        for corpus, label in zip(corpora[1:], labels[1:], strict=True):
-            _check_references(test_set, {labels[0]: corpora[0], label: corpus})
+        first, *rest = (_read(section, test_set, label) for section, label in zip(data, labels, strict=True))
+        for corpus, label in zip(rest, labels[1:], strict=True):
+            _check_references(test_set, {labels[0]: first, label: corpus})
         systems = [
             System(name, *_generations(folder, test_set, label))
             for name, folder, label in zip(names, folders, labels, strict=True)
         ]
-        references = [example.references for example in corpora[0]]
-        yield (
-            TestSet(test_set, references, [example.source for example in corpora[0]], f"data.test.{test_set}"),
-            systems,
-        )
+        references = [example.references for example in first]
+        sources = [example.source for example in first]
+        yield TestSet(test_set, references, sources, f"data.test.{test_set}"), systems
 
 
 def _require_complete_run(path: str, key: str) -> RunFolder:
@@ -146,11 +144,8 @@ def _require_complete_run(path: str, key: str) -> RunFolder:
 def _data_of(folder: RunFolder, first: DataConfig, given: Sequence[str]) -> DataConfig:
     """Returns a run's own data section with the keys given on the command line, which apply to all runs."""
     data = saved.load(folder.config).data
-    if "data.root" in given:
-        data = replace(data, root=first.root)
-    if "data.encoding_errors" in given:
-        data = replace(data, encoding_errors=first.encoding_errors)
-    return replace(data, test=data.test | {name: first.test[name] for name in named_tests(first, given)})
+    changes = {key: getattr(first, key) for key in ("root", "encoding_errors") if f"data.{key}" in given}
+    return replace(data, test=data.test | {name: first.test[name] for name in named_tests(first, given)}, **changes)
 
 
 def _read(data: DataConfig, test_set: str, label: str) -> list[Example]:
@@ -220,8 +215,8 @@ def _scoring(signature: str) -> Signature:
     return Signature.parse(signature).without(*_RESAMPLING)
 
 
-def _inputs_from_files(settings: CompareConfig, others: Sequence[str]) -> ComparisonInputs:
-    """Yields the only test set, of references and outputs in files."""
+def _inputs_from_files(settings: CompareConfig, paths: Sequence[tuple[str, str]]) -> ComparisonInputs:
+    """Yields the only test set, of references and outputs in files, given as pairs of key and path."""
     errors = settings.data.encoding_errors
     label = "ref=" + ",".join(as_list(settings.ref))
     references, sources = _read_references(settings, errors)
@@ -231,7 +226,6 @@ def _inputs_from_files(settings: CompareConfig, others: Sequence[str]) -> Compar
             raise UserError(
                 f"source={settings.source} has {len(sources):,} lines, {label} has {len(references):,} references"
             )
-    paths = [("hyp", str(settings.hyp)), *(("other", path) for path in others)]
     systems = [
         System(name, list(_read_outputs(path, key, errors)), f"{key}={path}")
         for name, (key, path) in zip(_names([path for _, path in paths]), paths, strict=True)
@@ -252,15 +246,14 @@ def _read_lines(path: str, key: str, errors: str) -> Iterator[str]:
 def _read_outputs(path: str, key: str, errors: str) -> Iterator[str]:
     """Reads the outputs of a system: lines, or JSONL of `generate format=jsonl`, which keeps their line breaks."""
     if not is_jsonl(path):
-        yield from _read_lines(path, key, errors)
-        return
+        return _read_lines(path, key, errors)
     check_readable(Path(path), f"{key}={path}")
-    yield from _read_texts(Path(path), errors=errors)
+    return _read_texts(Path(path), errors=errors)
 
 
 def _read_texts(path: Path, *, errors: str = "strict") -> Iterator[str]:
     for line_number, record in read_records(path, errors=errors):
-        yield text_field(record, _OUTPUT_FIELD, f"{path}:{line_number}")
+        yield text_field(record, "text", f"{path}:{line_number}")  # the best output in the JSONL of `generate`
 
 
 def _read_references(settings: CompareConfig, errors: str) -> tuple[list[tuple[str, ...]], list[str] | None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from seq2seq.config.commands import GenerateConfig, GenerateFormat
-from seq2seq.data.corpus import CorpusConfig, is_jsonl, read_records, text_field
+from seq2seq.data.corpus import is_jsonl, read_records, text_field
 from seq2seq.data.text import decode_lines, read_lines
 from seq2seq.errors import UserError
 from seq2seq.inference.generator import GenerationOutput, Generator
@@ -63,20 +63,12 @@ def _read_sources(config: GenerateConfig) -> Iterable[str]:
 
 
 def _read_records(path: Path, config: GenerateConfig, errors: str) -> Iterator[str]:
-    field = _source_field(config.data.train)
+    train = config.data.train
+    field = train.source_field or "source"
+    if train.path is not None and not is_jsonl(train.path) and field.isdigit():
+        field = "source"  # the run's own is the column of a TSV file
     for line_number, record in read_records(path, errors=errors):
         yield text_field(record, field, f"{path}:{line_number}", key="data.train.source_field")
-
-
-def _source_field(train: CorpusConfig) -> str:
-    """Returns the source field of a JSONL input: the run's own, unless that is the column index of a TSV file."""
-    if train.source_field is None or (_is_tsv(train) and train.source_field.isdigit()):
-        return "source"
-    return train.source_field
-
-
-def _is_tsv(corpus: CorpusConfig) -> bool:
-    return corpus.path is not None and not is_jsonl(corpus.path)
 
 
 def _open_output(config: GenerateConfig, stack: ExitStack) -> tuple[Callable[[bytes], object], bool]:
@@ -126,8 +118,9 @@ def output_line(outputs: list[GenerationOutput], config: GenerateConfig) -> byte
 
 
 def _record(output: GenerationOutput, config: GenerateConfig) -> dict[str, Any]:
-    record: dict[str, Any] = {"text": output.text, "score": output.score, "log_prob": output.log_prob}
-    record["tokens"] = output.tokens
+    record: dict[str, Any] = {
+        "text": output.text, "score": output.score, "log_prob": output.log_prob, "tokens": output.tokens,
+    }  # fmt: skip
     if config.attention or config.alignments:
         record["source_tokens"] = output.source_tokens
     if output.attention is not None and config.attention:
