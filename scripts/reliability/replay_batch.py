@@ -20,6 +20,7 @@ from seq2seq.config.schema import Config
 from seq2seq.data.batching import Batch
 from seq2seq.errors import UserError
 from seq2seq.models.objective import Objective
+from seq2seq.models.output import LossSums
 from seq2seq.pipeline.load import load_model
 from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.folder import require_run
@@ -62,7 +63,7 @@ def _replay(objective: Objective, batch: Batch, config: Config, runtime: Runtime
     try:
         with torch.autograd.detect_anomaly(check_nan=True):
             loss = _loss(objective, on_device, config, runtime)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         failure = None
     except RuntimeError as error:
         failure = str(error)
@@ -83,7 +84,7 @@ def _replay(objective: Objective, batch: Batch, config: Config, runtime: Runtime
 
 def _loss(objective: Objective, batch: Batch, config: Config, runtime: Runtime) -> torch.Tensor:
     with runtime.autocast():
-        sums = objective(batch.src, batch.tgt_in, batch.rows, batch.labels, config.trainer.label_smoothing)
+        sums: LossSums = objective(batch.src, batch.tgt_in, batch.rows, batch.labels, config.trainer.label_smoothing)
     return sums.loss
 
 
