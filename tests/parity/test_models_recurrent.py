@@ -84,3 +84,21 @@ def test_torchs_own_gru_ignores_padding_and_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         theirs = run_encoder(gru, x, mask, Dropout(0.0), _cudnn=True)
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_gpu_computes_what_the_kernels_do_on_the_cpu(layers):
+    torch.manual_seed(7)
+    encoder, decoder = nn.GRU(6, 5, layers, bidirectional=True), nn.GRU(6, 5, layers)
+    x, initial = torch.randn(7, 4, 6), torch.randn(layers, 4, 5)
+    mask = torch.arange(7) < LENGTHS.unsqueeze(1)
+
+    def states(device):
+        encoder.to(device), decoder.to(device)
+        encoded = run_encoder(encoder, x.to(device), mask.to(device), Dropout(0.0))
+        return encoded, run_decoder(decoder, x.to(device), initial.to(device), Dropout(0.0))
+
+    expected = states("cpu")
+    torch.testing.assert_close([y.cpu() for y in states("cuda")], list(expected), atol=1e-5, rtol=1e-5)
