@@ -66,7 +66,7 @@ def resumed(config: Config) -> tuple[Config, RunFolder]:
     In a sweep each job has its own folder below the run's name.
 
     Raises:
-        UserError: If the run has no name, or its saved configuration is damaged.
+        UserError: If the run has no name, its saved configuration is damaged, or another process replaces it.
     """
     if not config.name:
         raise UserError("name= is empty: give the run a name")
@@ -78,4 +78,5 @@ def resumed(config: Config) -> tuple[Config, RunFolder]:
         digest = hashlib.sha256(saved.to_yaml(identity).encode()).hexdigest()[:8]
         path /= f"{readable}-{digest}"
     folder = RunFolder(path)
+    folder.settle()
     return restore_run_values(config, folder, overrides), folder

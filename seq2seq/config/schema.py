@@ -29,7 +29,8 @@ class Config:
         name: Name of the run; its folder is ``output_root/name``.
         output_root: Folder of the run folders.
         cache_root: Folder of cached tokenizers and token stores.
-        overwrite: Whether to start over in an existing run folder.
+        overwrite: Whether to start over in an existing run folder. The run there is deleted when the new one has its
+            first checkpoint; if the start fails before, it is back.
         seed: The only seed.
         model: A ``GRUConfig`` or a ``TransformerConfig``, by its ``family``.
     """

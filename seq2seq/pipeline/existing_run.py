@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 from seq2seq.config import saved
 from seq2seq.config.schema import Config
@@ -25,14 +26,25 @@ def latest_checkpoint(checkpoints: CheckpointStore, world: World) -> Checkpoint 
 
 def require_same_config(config: Config, folder: RunFolder) -> None:
     """Raises a UserError if the folder holds a run that differs in a key on which the weights depend."""
-    if not folder.config.exists():
-        return
+    if not folder.holds_run():
+        return  # at most a start that failed before the first checkpoint
     differences = saved.diff(saved.load(folder.config), config)
     if differences:
         listed = "\n".join(f"  {key}: {old!r} there, {new!r} now" for key, (old, new) in differences.items())
         raise UserError(
             f"{folder.path} holds a run with another configuration:\n{listed}\n"
             f"choose another name (name=NAME), or start over in this folder (overwrite=true)"
+        )
+
+
+def require_replaceable(config: Config, folder: RunFolder) -> None:
+    """Raises a UserError if `overwrite=true` must not replace what is in the folder."""
+    folder.require_replaceable()
+    base = config.trainer.init_from
+    if base is not None and folder.path.resolve() in (Path(base).resolve(), *Path(base).resolve().parents):
+        raise UserError(
+            f"overwrite=true would replace {folder.path}, which trainer.init_from={base} starts from: choose another "
+            "name (name=NAME)"
         )
 
 

@@ -23,7 +23,7 @@ def restore_run_values(config: Config, folder: RunFolder, overrides: Sequence[st
     Raises:
         UserError: If the saved configuration is damaged.
     """
-    if config.overwrite or not folder.config.exists():
+    if config.overwrite or not folder.holds_run() or not folder.config.exists():
         return config
     earlier = _earlier_overrides(folder)
     given = {override_key(override) for override in overrides if not _was_given(override, earlier)}

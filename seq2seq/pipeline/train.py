@@ -11,6 +11,7 @@ from seq2seq.pipeline.build import build_evaluator, build_training, start_runtim
 from seq2seq.pipeline.existing_run import (
     latest_checkpoint,
     objective_if_complete,
+    require_replaceable,
     require_same_config,
     require_same_content,
 )
@@ -23,12 +24,9 @@ from seq2seq.runs.folder import RunFolder, write_json, write_text
 from seq2seq.runs.provenance import environment, provenance
 from seq2seq.runs.tracking import NullTracker, Tracker
 from seq2seq.system.console import console_log
-from seq2seq.system.device import (
-    Runtime,
-    deterministic,
-    is_out_of_memory,
-)
+from seq2seq.system.device import Runtime, deterministic, is_out_of_memory
 from seq2seq.system.distributed import World
+from seq2seq.system.files import remove
 from seq2seq.training.profiling import StepProfiler
 from seq2seq.training.trainer import Trainer, TrainingContext
 from seq2seq.training.validation import Validator
@@ -48,9 +46,10 @@ def train(config: Config, folder: RunFolder, world: World) -> float:
         if world.is_main:
             folder.create()
             with folder.lock(), console_log(file=folder.log), deterministic(config.trainer.deterministic):
-                if config.overwrite:
-                    folder.clear()
-                return _run(config, folder, runtime=runtime, world=world)
+                try:
+                    return _run(config, folder, runtime=runtime, world=world)
+                finally:
+                    folder.restore_earlier()
         with console_log(quiet=True), deterministic(config.trainer.deterministic):
             return _run(config, folder, runtime=runtime, world=world)
     except (RuntimeError, MemoryError) as error:
@@ -63,37 +62,40 @@ def train(config: Config, folder: RunFolder, world: World) -> float:
             f"scoring, lower search.batch_size={config.search.batch_size} or "
             f"search.batch_tokens={config.search.batch_tokens}"
         ) from error
-    except Interrupted as stop:
-        if not config.overwrite:
-            raise
-        raise Interrupted(f"{stop}, without overwrite=true", stop.exit_code) from None
 
 
 def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -> float:
     """Prepares the data, builds the trainer, trains and scores; returns the objective."""
-    world.barrier()  # waits for the main rank to clear the folder
-    require_same_config(config, folder)
-    objective = objective_if_complete(config, folder)
-    if objective is not None:
-        return objective
+    world.barrier()  # waits until the main rank holds the folder's lock
+    if config.overwrite:
+        require_replaceable(config, folder)
+    else:
+        require_same_config(config, folder)
+        objective = objective_if_complete(config, folder)
+        if objective is not None:
+            return objective
     prepared = prepare_data(config)
     checkpoints = CheckpointStore(folder.checkpoints)
-    checkpoint = latest_checkpoint(checkpoints, world)
+    checkpoint = None if config.overwrite else latest_checkpoint(checkpoints, world)
     fingerprints = prepared.fingerprints | saved.fingerprints(config)
     if checkpoint is not None:
         require_same_content(checkpoint, fingerprints, folder)
+    train_step, loader = build_training(
+        config, prepared, runtime=runtime, world=world, load_pretrained=checkpoint is None
+    )
     tracker: NullTracker = NullTracker()
     if world.is_main:
+        if config.overwrite and folder.config.exists():
+            folder.earlier.set_aside()  # only now: until here an error in data or configuration would have shown
         _write_run_info(config, folder, prepared, runtime=runtime, world=world)
         tracker = Tracker(folder.path, resume_step=checkpoint.step if checkpoint else None)
     try:
-        train_step, loader = build_training(
-            config, prepared, runtime=runtime, world=world, load_pretrained=checkpoint is None
-        )
-        model = train_step.model
-        logger.info("%s", tables.parameter_table((name, p.numel()) for name, p in model.named_parameters()))
+        named_parameters = train_step.model.named_parameters()
+        logger.info("%s", tables.parameter_table((name, p.numel()) for name, p in named_parameters))
         profiler = StepProfiler(config.trainer.profile_steps if world.is_main else None, folder.profile, runtime.device)
-        context = TrainingContext(runtime, world, tracker, checkpoints, profiler, fingerprints)
+        context = TrainingContext(
+            runtime, world, tracker, checkpoints, profiler, fingerprints, on_save=folder.earlier.discard
+        )
         trainer = Trainer(
             train_step, loader, validator=_validator(config, prepared, context), config=config.trainer,
             optim_config=config.optim, context=context,
@@ -108,6 +110,10 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         logger.info("training is complete: %s", reason)
         trainer.average()
         return _finish(config, folder, prepared, trainer=trainer, context=context)
+    except Interrupted as stop:
+        if not config.overwrite or not folder.holds_run():  # without a checkpoint, the earlier run comes back
+            raise
+        raise Interrupted(f"{stop}, without overwrite=true", stop.exit_code) from None
     finally:
         tracker.close()
 
@@ -118,6 +124,8 @@ def _write_run_info(
     """Writes configuration, provenance, tokenizer and data report before the first step, and logs them."""
     write_text(folder.config, saved.to_yaml(config))
     write_json(folder.provenance, provenance(prepared.fingerprints, runtime, world_size=world.size))
+    if not folder.holds_run():
+        remove(folder.tokenizer)  # of a start that failed, perhaps with other files
     prepared.tokenizers.save(folder.tokenizer)
     write_json(folder.path / "data_report.json", prepared.report.to_dict())
     folder.results.unlink(missing_ok=True)

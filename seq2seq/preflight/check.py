@@ -16,7 +16,12 @@ from seq2seq.config.schema import Config
 from seq2seq.data.corpus import CorpusConfig, DataConfig, read_examples, resolve_root
 from seq2seq.data.prepare import PreparedData, file_fingerprints, is_prepared, prepare
 from seq2seq.errors import TrainingError, UserError
-from seq2seq.pipeline.existing_run import objective_if_complete, require_same_config, require_same_content
+from seq2seq.pipeline.existing_run import (
+    objective_if_complete,
+    require_replaceable,
+    require_same_config,
+    require_same_content,
+)
 from seq2seq.pipeline.prepare import base_tokenizers
 from seq2seq.preflight import machine
 from seq2seq.preflight.corpus_quality import Corpus, measure, survey
@@ -150,9 +155,11 @@ def _environment(config: Config, diagnostics: list[Diagnostic]) -> dict[str, Any
 def folder_state(config: Config, folder: RunFolder) -> tuple[str, bool]:
     """Describes the run folder and what `train` would do with it, and returns whether it would resume a run there."""
     folder.inspect()
-    if config.overwrite and folder.entries_to_clear():
-        return "holds a run, which overwrite=true would delete", False
-    if not folder.config.exists():
+    if config.overwrite:
+        require_replaceable(config, folder)
+        if folder.config.exists():
+            return "holds a run, which overwrite=true would replace at the first checkpoint of the new one", False
+    if not folder.holds_run():
         return "new", False
     require_same_config(config, folder)
     if objective_if_complete(config, folder) is not None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq.errors import UserError
-from seq2seq.system.files import remove, write_bytes
+from seq2seq.runs.earlier_run import EarlierRun
+from seq2seq.system.files import write_bytes
 from seq2seq.system.locks import try_lock
 
 logger = logging.getLogger("seq2seq")
@@ -24,6 +25,7 @@ _LOCK, _LOCK_BY_NAME = "run.lock", "run.lock.holder"
 # Temporary files of a process that was killed before renaming them, and the probe of `RunFolder.create`.
 _LEFTOVER = re.compile(r"\..+\.\d+")
 _SINKS = ("/dev/null", "/dev/full")  # devices that do not store what is written to them
+_SETTLE_SECONDS = 5.0  # how long to wait for another process that puts an earlier run back
 
 
 class RunFolder:
@@ -43,6 +45,7 @@ class RunFolder:
         self.generations = path / "generations"
         self.profile = path / "profile"
         self.results = path / "results.json"
+        self.earlier = EarlierRun(path, frozenset((_LOCK, _LOCK_BY_NAME, self.log.name)))
 
     def create(self) -> None:
         """Creates the folder and checks that it is writable.
@@ -89,32 +92,51 @@ class RunFolder:
         """Whether the configuration is missing or empty; an empty one would silently stand for all defaults."""
         return not self.config.is_file() or self.config.stat().st_size == 0
 
-    def entries_to_clear(self) -> list[Path]:
-        """Lists what `clear` would delete.
+    def holds_run(self) -> bool:
+        """Whether a run has got as far as a checkpoint here; only then is there something that must not be lost."""
+        if self.results.exists():
+            return True
+        try:
+            entries = list(self.checkpoints.iterdir())
+        except OSError:  # unreadable ones still count as a run
+            return self.checkpoints.exists()
+        return any(entry.is_dir() and entry.name != "failed" and ".tmp-" not in entry.name for entry in entries)
+
+    def require_replaceable(self) -> None:
+        """Checks that `overwrite=true` may replace what is in the folder.
 
         Raises:
             UserError: If the folder is not empty and not a run folder.
         """
-        if not self.path.is_dir():
-            return []
+        if not self.path.is_dir() or self.config.exists():
+            return
         entries = [e for e in self.path.iterdir() if e.name not in (_LOCK, _LOCK_BY_NAME, self.log.name)]
-        if entries and not self.config.exists():
+        if entries:
             raise UserError(
                 f"overwrite=true: {self.path} is not a run folder (it has {entries[0].name} and no config.yaml); "
                 "delete it yourself or choose another name"
             )
-        return entries
 
-    def clear(self) -> None:
-        """Deletes the run in the folder; call it while holding the lock.
+    def settle(self) -> None:
+        """Puts an earlier run back that a killed process had set aside; see `EarlierRun`.
 
         Raises:
-            UserError: If the folder is not empty and not a run folder.
+            UserError: If another process holds the lock: it may be about to replace the run.
         """
-        # Results first and the config last: if interrupted, what remains is still recognized as an incomplete run.
-        order = {self.results: 0, self.checkpoints: 1, self.config: 3}
-        for entry in sorted(self.entries_to_clear(), key=lambda entry: order.get(entry, 2)):
-            remove(entry)
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while self.earlier.is_unsettled(self.holds_run):
+            try:
+                with self.lock():
+                    return
+            except UserError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+
+    def restore_earlier(self) -> None:
+        """Puts an earlier run back unless the new one has a checkpoint; call it while holding the lock."""
+        if self.earlier.settle(self.holds_run):
+            logger.info("the earlier run is back in %s", self.path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -133,6 +155,7 @@ class RunFolder:
                         if _LEFTOVER.fullmatch(leftover.name):
                             leftover.unlink(missing_ok=True)  # a starting process may have deleted its probe
                 _write_holder(file)
+                self.restore_earlier()
                 yield
 
     @contextmanager
@@ -224,6 +247,7 @@ def require_run(path: str, *, key: str = "run") -> RunFolder:
         UserError: If the path is not a run folder.
     """
     folder = RunFolder(Path(path))
+    folder.settle()
     if folder.lacks_config():
         reason = "has no config.yaml, or an empty one" if folder.path.is_dir() else "does not exist"
         raise UserError(f"{key}={path} is not a run folder: it {reason}; give the folder that `seq2seq train` wrote")

@@ -1,7 +1,7 @@
 """The checkpoints of a run: written in the background, linked, pruned, averaged."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ class CheckpointManager:
         fingerprints: What the weights depend on, stored in each checkpoint.
         tracker: Flushed before a checkpoint is written, so that curves are never behind weights.
         background: Runs the writes.
+        on_save: Called in the writing thread when a checkpoint is on the disk.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class CheckpointManager:
         fingerprints: Mapping[str, str],
         tracker: NullTracker,
         background: Background,
+        on_save: Callable[[], None],
     ) -> None:
         self._store = store
         self._config = config
         self._fingerprints = fingerprints
         self._tracker = tracker
         self._background = background
+        self._on_save = on_save
         self._save_error: CheckpointSaveError | None = None
 
     def save(self, tensors: dict[str, dict[str, Tensor]], state: TrainState) -> None:
@@ -65,6 +68,7 @@ class CheckpointManager:
             if state.is_best(self._config.mode):
                 store.link("best", path)
             store.prune(keep=self._steps_to_keep(store.steps(), state))
+            self._on_save()
         except CheckpointSaveError as error:
             if self._config.save_failure is SaveFailure.stop:
                 raise

@@ -45,6 +45,7 @@ class TrainingContext:
         profiler: Records the configured steps.
         fingerprints: What the weights depend on, stored in each checkpoint: sha256 of data and tokenizer, and
             values of the configuration.
+        on_save: Called in the writing thread when a checkpoint is on the disk.
     """
 
     runtime: Runtime
@@ -53,6 +54,7 @@ class TrainingContext:
     checkpoints: CheckpointStore
     profiler: StepProfiler
     fingerprints: Mapping[str, str]
+    on_save: Callable[[], None]
 
 
 class Trainer:
@@ -89,7 +91,7 @@ class Trainer:
         self._background = Background()
         self._checkpoints = CheckpointManager(
             context.checkpoints, config, fingerprints=context.fingerprints, tracker=context.tracker,
-            background=self._background,
+            background=self._background, on_save=context.on_save,
         )  # fmt: skip
 
     # -- the loop ----------------------------------------------------------------------------------------------

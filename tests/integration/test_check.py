@@ -106,21 +106,23 @@ def test_what_is_in_the_run_folder_is_told(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder_state(config, folder) == ("new", False)
     folder.config.write_text(saved.to_yaml(config))
+    other = Config(name="x", model=GRUConfig(), seed=2)
+    assert folder_state(other, folder) == ("new", False), "without a checkpoint it holds no run"
+    (folder.checkpoints / "step-00000001").mkdir(parents=True)
     words, resumes = folder_state(config, folder)
     assert "would resume" in words
     assert resumes
-    other = Config(name="x", model=GRUConfig(), seed=2)
     with pytest.raises(UserError, match="seed: 1 there, 2 now"):
         folder_state(other, folder)
-    assert "would delete" in folder_state(replace(other, overwrite=True), folder)[0]
+    assert "would replace" in folder_state(replace(other, overwrite=True), folder)[0]
     folder.config.unlink()
+    with pytest.raises(UserError, match=r"checkpoints but no config\.yaml"):
+        folder_state(config, folder)
+    (folder.checkpoints / "step-00000001").rmdir()
+    folder.checkpoints.rmdir()
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(UserError, match=r"not a run folder \(it has thesis.tex"):
         folder_state(replace(other, overwrite=True), folder)
-    folder.checkpoints.mkdir()
-    (folder.checkpoints / "step-00000001").mkdir()
-    with pytest.raises(UserError, match=r"checkpoints but no config\.yaml"):
-        folder_state(config, folder)
     with (tmp_path / "run.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         shutil.rmtree(folder.checkpoints)

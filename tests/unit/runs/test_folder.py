@@ -134,22 +134,18 @@ def test_checkpoints_without_a_configuration_are_refused(folder: RunFolder) -> N
     folder.create()
 
 
-def test_clearing_ends_with_the_mark_of_a_run(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut short anywhere, there are no scores without checkpoints and nothing without config.yaml."""
-    gone = []
-    for entry in (folder.results, folder.config, folder.provenance, folder.log, folder.path / "run.lock"):
-        entry.write_text("{}")
-    (folder.checkpoints / "step_1").mkdir(parents=True)
-    (folder.path / "tensorboard").mkdir()
-    monkeypatch.setattr(
-        "shutil.rmtree", lambda path: (gone.append(path.name), os.rename(path, f"{folder.path}.{path.name}"))
-    )
-    unlink = Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda path, **kw: (gone.append(path.name), unlink(path, **kw))[1])
-    folder.clear()
-    assert gone[:2] == ["results.json", "checkpoints"]
-    assert gone[-1] == "config.yaml"
-    assert {path.name for path in folder.path.iterdir()} == {"train.log", "run.lock"}
+def test_only_a_checkpoint_or_results_make_a_run(folder: RunFolder) -> None:
+    assert not folder.holds_run()
+    folder.config.write_text("name: x\n")
+    for name in ("step-00000004.tmp-1x00000000", "failed"):
+        (folder.checkpoints / name).mkdir(parents=True)
+    assert not folder.holds_run(), "a start that failed"
+    for name in ("step-00000004", "step-00000004.old-1x00000000", "last"):
+        (folder.checkpoints / name).mkdir()
+        assert folder.holds_run()
+        (folder.checkpoints / name).rmdir()
+    folder.results.write_text("{}")
+    assert folder.holds_run()
 
 
 GOOD = {"objective": {"value": 1.5}, "test": {"news": {"bleu": {"score": 30, "signature": "s"}}}}

@@ -131,6 +131,7 @@ class Setting:
                 self.store,
                 StepProfiler(None, folder, runtime.device),
                 {"tokenizer": "abc"},
+                on_save=lambda: None,
             ),
         )
 
