@@ -54,7 +54,7 @@ class EarlierRun:
             shutil.rmtree(self._gone, ignore_errors=True)  # NFS keeps files that a reader has open: next time
 
     def settle(self, has_checkpoint: Callable[[], bool]) -> bool:
-        """Puts the earlier run back, or deletes it if the new one has a checkpoint: what a failed or killed process left.
+        """Puts the earlier run back, or deletes it if the new one has a checkpoint: what a failure or kill left.
 
         Args:
             has_checkpoint: Whether the run in the folder has a checkpoint.
