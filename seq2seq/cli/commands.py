@@ -15,11 +15,14 @@ from seq2seq.config.commands import (
     CompareConfig,
     EvaluateConfig,
     GenerateConfig,
+    GenerateFormat,
     ReportConfig,
     as_list,
 )
+from seq2seq.config.given import require_effect, require_used_by
 from seq2seq.config.schema import Config
-from seq2seq.runs.folder import require_run
+from seq2seq.errors import UserError
+from seq2seq.runs.folder import RunFolder, require_run
 
 
 def run(command: str, arguments: list[str]) -> None:
@@ -41,27 +44,38 @@ def _check(settings: CheckConfig) -> None:
     command = shlex.join(["seq2seq", "train", *(each for each in overrides if not each.startswith("format="))])
     with importing():
         from seq2seq.preflight.check import check
-    check(config, folder, command=command, format=settings.format)
+    check(config, folder, command=command, format=settings.format, given=hydra_app.given_keys())
 
 
 def _prepare(config: Config) -> None:
+    from seq2seq.pipeline.base_run import with_base_tokenizer
     from seq2seq.pipeline.prepare import prepare
 
-    prepare(config)
+    prepare(with_base_tokenizer(config, None, given=hydra_app.given_keys()))
 
 
 def _evaluate(config: EvaluateConfig) -> None:
-    folders = [require_run(path) for path in as_list(config.run)]
+    folders = _trained_runs("evaluate", config)
     with importing():
         from seq2seq.pipeline.evaluate import evaluate
     evaluate(config, folders, given=hydra_app.given_keys())
 
 
 def _generate(config: GenerateConfig) -> None:
-    folders = [require_run(path) for path in as_list(config.run)]
+    folders = _trained_runs("generate", config)
+    if config.format is GenerateFormat.text and config.search.n_best > 1 and "search.n_best" in hydra_app.given_keys():
+        raise UserError(f"search.n_best={config.search.n_best} needs format=jsonl: text has one line per input line")
     with importing():
         from seq2seq.pipeline.generate import generate
     generate(config, folders)
+
+
+def _trained_runs(command: str, config: EvaluateConfig) -> list[RunFolder]:
+    """Returns the runs that a command names; refuses other keys on the command line that could have no effect."""
+    given = hydra_app.given_keys()
+    require_used_by(command, given)
+    require_effect(config, given)
+    return [require_run(path) for path in as_list(config.run)]
 
 
 def _average(settings: AverageConfig) -> None:

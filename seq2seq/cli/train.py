@@ -10,8 +10,10 @@ from pathlib import Path
 from seq2seq.cli import hydra_app
 from seq2seq.cli.imports import importing
 from seq2seq.config import saved
+from seq2seq.config.given import require_effect
 from seq2seq.config.schema import Config
 from seq2seq.errors import TrainingError, UserError
+from seq2seq.pipeline.base_run import with_base_tokenizer
 from seq2seq.pipeline.resume import restore_run_values
 from seq2seq.runs import tables
 from seq2seq.runs.folder import RunFolder
@@ -42,6 +44,8 @@ def _job(config: Config, swept: set[Path], *, failed: list[Path], at_end: ExitSt
     """
     config, folder = resumed(config)
     _, in_sweep = hydra_app.job_overrides()
+    given = hydra_app.given_keys()
+    require_effect(config, given, in_sweep=in_sweep)
     with importing():
         from seq2seq.pipeline.results import finite_objective
         from seq2seq.pipeline.train import train
@@ -51,7 +55,7 @@ def _job(config: Config, swept: set[Path], *, failed: list[Path], at_end: ExitSt
     if world.is_main and in_sweep:
         swept.add(folder.path.parent)
     try:
-        return train(config, folder, world)
+        return train(config, folder, world, given=given)
     except TrainingError as error:
         if not in_sweep or world.size > 1:  # the other ranks are still training
             raise
@@ -79,4 +83,5 @@ def resumed(config: Config) -> tuple[Config, RunFolder]:
         path /= f"{readable}-{digest}"
     folder = RunFolder(path)
     folder.settle()
-    return restore_run_values(config, folder, overrides), folder
+    config = restore_run_values(config, folder, overrides)
+    return with_base_tokenizer(config, folder, given=hydra_app.given_keys()), folder

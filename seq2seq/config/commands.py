@@ -73,6 +73,8 @@ class GenerateConfig(EvaluateConfig):
         output: File; null writes standard output.
         format: ``text`` writes the best output per line; ``jsonl`` one object per line with the
             n best outputs and their scores.
+        stream: Whether each line is answered as it comes, for programs that write a line and wait for its output;
+            otherwise lines are read in blocks, which is faster.
         attention: Whether JSONL has each output token's attention over the source tokens and, where the model
             copies, the probability that the token was copied.
         alignments: Whether JSONL has the index of the source token that each output token attended to most.
@@ -81,12 +83,15 @@ class GenerateConfig(EvaluateConfig):
     input: str | None = None
     output: str | None = None
     format: GenerateFormat = GenerateFormat.text
+    stream: bool = False
     attention: bool = False
     alignments: bool = False
 
     def __post_init__(self) -> None:
         """Checks the output format."""
         super().__post_init__()
+        if self.stream and (self.input or self.output):
+            raise UserError("stream=true answers standard input on standard output: leave out input= and output=")
         if (self.attention or self.alignments) and self.format is GenerateFormat.text:
             raise UserError("attention=true and alignments=true need format=jsonl")
 

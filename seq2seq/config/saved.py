@@ -11,9 +11,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from seq2seq.config.parse import parse, schema_fields
+from seq2seq.config.parse import parse
 from seq2seq.config.schema import Config
 from seq2seq.system.plain_yaml import flatten, read_mapping
+from seq2seq.training.optim_config import Schedule
 
 # Keys that may change on resume: they do not affect the weights, or only where training ends. Data files are compared
 # by content.
@@ -26,6 +27,8 @@ MAY_CHANGE_ON_RESUME = (
     "trainer.keep_best", "trainer.max_skipped_steps", "trainer.samples", "trainer.attention_images",
     "trainer.timeout_minutes", "trainer.profile_steps",
 )  # fmt: skip
+_MAY_CHANGE_UNLESS_PLATEAU = ("trainer.eval_every", "trainer.eval_examples")  # there they decide on the learning rate
+_COMPARED_BY_CONTENT = "trainer.init_from"  # a path: checkpoints have the sha256 of its weights
 
 
 def to_yaml(config: Config) -> str:
@@ -33,8 +36,8 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(to_mapping(config)), resolve=True)
 
 
-def to_mapping(config: Config) -> dict[str, Any]:
-    """Converts a configuration to plain mappings, lists, strings and numbers."""
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Converts a configuration, or one of its sections, to plain mappings, lists, strings and numbers."""
     return asdict(config, dict_factory=lambda pairs: {k: v.name if isinstance(v, Enum) else v for k, v in pairs})
 
 
@@ -56,37 +59,10 @@ def hyper_parameters(config: Config) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key.startswith(sections) or key in others}
 
 
-def unused_keys(config: Config) -> list[str]:
-    """Returns one message per key that differs from its default but is ignored because of another key's value.
-
-    A field with the metadata ``{"used_if": (other key, values)}`` is used only if the other key has, or contains, one
-    of these values.
-    """
-    values = flatten(to_mapping(config))
-    defaults = flatten(to_mapping(parse({"model": {"family": config.model.family}})))
-    messages = []
-    for key, field in schema_fields().items():
-        if key not in values or values[key] == defaults[key] or "used_if" not in field.metadata:
-            continue
-        condition, wanted = field.metadata["used_if"]
-        found = values.get(condition)
-        if not set(found if isinstance(found, list) else [found]) & set(wanted):
-            needed = " or ".join(map(_override_value, wanted))
-            because = (
-                f"{condition}={_override_value(found)}" if condition in values else f"this model has no {condition}"
-            )
-            value = _override_value(values[key])
-            messages.append(f"{key}={value} is ignored because {because}; it needs {condition}={needed}")
-    return messages
-
-
-def _override_value(value: object) -> str:
-    """Formats a value as in an override on the command line."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_override_value, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+def may_change(config: Config) -> tuple[str, ...]:
+    """Returns the keys and sections that may change when a run is resumed."""
+    evaluation = () if config.optim.schedule is Schedule.plateau else _MAY_CHANGE_UNLESS_PLATEAU
+    return (*MAY_CHANGE_ON_RESUME, *evaluation)
 
 
 def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
@@ -95,7 +71,9 @@ def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     return {
         key: (before.get(key, "absent"), after.get(key, "absent"))
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not _is_in(key, MAY_CHANGE_ON_RESUME)
+        if before.get(key) != after.get(key)
+        and not is_in(key, may_change(new))
+        and not (key == _COMPARED_BY_CONTENT and before.get(key) and after.get(key))
     }
 
 
@@ -106,7 +84,9 @@ def fingerprints(config: Config) -> dict[str, str]:
     """
     values = flatten(to_mapping(config))
     return {
-        f"config.{key}": json.dumps(value) for key, value in values.items() if not _is_in(key, MAY_CHANGE_ON_RESUME)
+        f"config.{key}": json.dumps(value)
+        for key, value in values.items()
+        if not is_in(key, [*may_change(config), _COMPARED_BY_CONTENT])
     }
 
 
@@ -123,17 +103,17 @@ def for_resume(run: Config, current: Config, *, given: Collection[str]) -> Confi
             the run.
     """
     values, run_values = to_mapping(current), flatten(to_mapping(run))
-    if _is_in("model.family", given):
+    if is_in("model.family", given):
         run_values = {key: value for key, value in run_values.items() if not key.startswith("model.")}
     else:
-        values["model"] = {key: value for key, value in values["model"].items() if _is_in(f"model.{key}", given)}
+        values["model"] = {key: value for key, value in values["model"].items() if is_in(f"model.{key}", given)}
     for key, value in run_values.items():
-        if not _is_in(key, [*MAY_CHANGE_ON_RESUME, *given]):
+        if not is_in(key, [*may_change(current), *given]):
             *sections, last = key.split(".")  # test set names may have dots, but data.test may change
             reduce(getitem, sections, values)[last] = value
     return parse(values)
 
 
-def _is_in(key: str, sections: Collection[str]) -> bool:
+def is_in(key: str, sections: Collection[str]) -> bool:
     """Returns whether a key is one of these, or in one of these sections."""
     return any(key == section or key.startswith(f"{section}.") for section in sections)

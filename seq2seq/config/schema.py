@@ -15,10 +15,8 @@ from seq2seq.models.families import ModelConfig
 from seq2seq.models.transformer_config import PositionKind, TransformerConfig
 from seq2seq.search.config import SearchConfig
 from seq2seq.tokenizers.config import TokenizerConfig
-from seq2seq.training.config import TrainerConfig
-from seq2seq.training.optim_config import OptimConfig, resolve_horizon
-
-LOSS_METRICS = ("loss", "ppl", "accuracy")
+from seq2seq.training.config import LOSS_METRICS, TrainerConfig
+from seq2seq.training.optim_config import OptimConfig, Schedule, resolve_horizon
 
 
 @dataclass
@@ -75,6 +73,13 @@ class Config:
             "tokenizer.joint=false; use model.tie_embeddings=decoder",
         )
         resolve_horizon(self.optim, max_steps=trainer.max_steps)
+        if self.optim.schedule is Schedule.plateau and trainer.patience is not None:
+            _require(
+                trainer.patience > self.optim.plateau_patience,
+                f"trainer.patience={trainer.patience} ends the run before optim.schedule=plateau lowers the learning "
+                f"rate, after optim.plateau_patience={self.optim.plateau_patience} evaluations without improvement: "
+                "raise trainer.patience or lower optim.plateau_patience",
+            )
         _require(
             metric in metrics,
             f"trainer.metric={trainer.metric} is not measured; choose one of "

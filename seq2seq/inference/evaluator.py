@@ -69,7 +69,8 @@ class Evaluator:
 
         Returns:
             ``loss`` (nats per target token, including the end of sentence), ``ppl`` (its exponential) and ``accuracy``
-            (percentage of target tokens that the model ranks first). For an empty store: infinite, infinite and 0.
+            (percentage of target tokens that the model ranks first). The worst values, infinite, infinite and
+            0, for an empty store and for a loss that is not finite.
         """
         objective = Objective(model)
         was_training = model.training
@@ -90,7 +91,7 @@ class Evaluator:
                 totals += torch.stack([sums.nll, sums.correct, sums.tokens]).double().cpu()
         model.train(was_training)
         nll, correct, tokens = self._world.sum(totals).tolist()
-        if tokens == 0:
+        if tokens == 0 or not math.isfinite(nll):  # logits that are NaN would count as predicting every token
             return {"loss": math.inf, "ppl": math.inf, "accuracy": 0.0}
         loss = nll / tokens
         return {"loss": loss, "ppl": perplexity(loss), "accuracy": 100 * correct / tokens}

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from seq2seq.errors import UserError
 from seq2seq.inference.explanation import add_attention
 from seq2seq.inference.oom import BatchSplitter
 from seq2seq.models.base import PackedDecoder, Seq2Seq
@@ -90,19 +91,32 @@ class Generator:
         self.unknown = 0
         self.splitter = BatchSplitter(device, action="decoding")
 
-    def generate(self, texts: Sequence[str]) -> list[str]:
-        """Returns the best output of each text, in order."""
+    def generate(self, texts: str | Sequence[str]) -> list[str]:
+        """Returns the best output of each text, in order; a string is one text.
+
+        Raises:
+            UserError: a text is not a string.
+        """
         return [outputs[0].text for outputs in self.generate_nbest(texts)]
 
-    def generate_nbest(self, texts: Sequence[str], *, need_attention: bool = False) -> list[list[GenerationOutput]]:
+    def generate_nbest(
+        self, texts: str | Sequence[str], *, need_attention: bool = False
+    ) -> list[list[GenerationOutput]]:
         """Returns the `config.n_best` best outputs of each text, best first; one empty output for a blank text.
 
         Their tokens always differ, but their texts may be equal, as subwords can spell a text in several ways.
 
         Args:
-            texts: one source each.
+            texts: one source each; a string is one source.
             need_attention: whether to set `attention` in the outputs, and `copied` if a model copies.
+
+        Raises:
+            UserError: a text is not a string.
         """
+        texts = [texts] if isinstance(texts, str) else texts
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise UserError(f"text {index + 1} of {len(texts)} is {text!r}, which is not a string")
         packed = pack_decoders(self.models, self.device, self.config)
         return self._generate_block(texts, packed, offset=0, need_attention=need_attention)
 

@@ -154,6 +154,10 @@ class Seq2Seq(nn.Module, ABC):
     def multiplications(self) -> Multiplications:
         """Counts the multiplications of `encode`, `decode` and `output`, from which the achieved FLOP/s are logged."""
 
+    def vocabulary_tables(self) -> dict[str, Literal["source", "target"]]:
+        """Returns the names of the weights [V, dimensions] that have a row per token, and whose vocabulary it is."""
+        return {"source_embedding.weight": "source", "target_embedding.weight": "target", "output.weight": "target"}
+
     @torch.no_grad()
     def load_embeddings(self, side: Literal["source", "target"], weights: Tensor, *, found: Tensor) -> None:
         """Copies pretrained vectors into the source or target embedding.

@@ -1,5 +1,6 @@
 """`seq2seq average`: averages checkpoints of a run into a new one."""
 
+import logging
 from dataclasses import replace
 
 from seq2seq.config.commands import AverageConfig, AverageOf
@@ -15,6 +16,8 @@ from seq2seq.system.config import Device
 from seq2seq.system.console import console_log
 from seq2seq.tokenizers.pair import load_tokenizers
 from seq2seq.training.state import TrainState
+
+logger = logging.getLogger("seq2seq")
 
 
 def average(config: Config, folder: RunFolder, settings: AverageConfig) -> None:
@@ -34,6 +37,11 @@ def average(config: Config, folder: RunFolder, settings: AverageConfig) -> None:
         for name in ("average", "best"):
             model, _ = load_model(folder, config, tokenizers, checkpoint=name, runtime=runtime)
             rows[name], _ = evaluator.validate(model, valid, examples=config.trainer.eval_examples)
+        if len(steps) == 1:
+            logger.warning(
+                "there is only one checkpoint to average, so checkpoints/average is a copy of it; a run with a higher "
+                "trainer.keep_last or trainer.keep_best keeps more"
+            )
         print(f"checkpoints/average is the mean of steps {', '.join(map(str, steps))}")
         print(tables.metrics_table(rows))
 
@@ -51,9 +59,11 @@ def select_steps(steps: list[int], ranked: list[int], settings: AverageConfig) -
             "to resume only"
         )
     count = len(order) if settings.count is None else settings.count
-    if not 1 <= count <= len(order):
+    if count < 1:
+        raise UserError(f"count={count}: must be at least 1, or null for all checkpoints that are kept")
+    if count > len(order):
         raise UserError(
-            f"count={count}: must be from 1 to {len(order)}, the number of checkpoints that are kept; a run with a "
+            f"count={count}: there are only {len(order)} checkpoints to average; a run with a "
             "higher trainer.keep_last or trainer.keep_best keeps more"
         )
     return sorted(order[:count])

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from seq2seq.config import saved
 from seq2seq.config.schema import Config
 from seq2seq.data.loader import BatchLoader
 from seq2seq.data.prepare import PreparedData
@@ -15,11 +16,16 @@ from seq2seq.errors import UserError
 from seq2seq.inference.evaluator import Evaluator
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
+from seq2seq.pipeline.base_run import base_folder
+from seq2seq.runs.checkpoint import Checkpoint, load_checkpoint
 from seq2seq.runs.checkpoint_store import CheckpointStore
+from seq2seq.runs.folder import RunFolder
+from seq2seq.runs.manifest import read_manifest
 from seq2seq.system.device import Runtime, build_runtime, keep_freed_memory, seed_step, set_threads
 from seq2seq.system.distributed import World
-from seq2seq.tokenizers.pair import Tokenizers
-from seq2seq.training.config import TrainerConfig
+from seq2seq.tokenizers.base import SPECIAL_TOKENS, Tokenizer
+from seq2seq.tokenizers.pair import Tokenizers, load_tokenizers
+from seq2seq.training.config import InitTokenizer, TrainerConfig
 from seq2seq.training.step import TrainStep
 
 logger = logging.getLogger("seq2seq")
@@ -147,7 +153,7 @@ def load_pretrained_weights(model: Seq2Seq, config: Config, tokenizers: Tokenize
         UserError: If they cannot be read, or do not fit the model.
     """
     if config.trainer.init_from is not None:
-        copy_weights(_base_weights(Path(config.trainer.init_from)), model, origin=config.trainer.init_from)
+        _load_base_weights(model, config.trainer.init_from, tokenizers, init_tokenizer=config.trainer.init_tokenizer)
         return
     from seq2seq.tokenizers.word_vectors import load_vectors
 
@@ -161,12 +167,71 @@ def load_pretrained_weights(model: Seq2Seq, config: Config, tokenizers: Tokenize
         logger.info("%s vectors: %d of %d tokens found in %s", side, int(found.sum()), len(found), path)
 
 
-def _base_weights(path: Path) -> dict[str, Tensor]:
-    """Loads and verifies the weights of a run's best checkpoint, or of a checkpoint folder."""
-    checkpoints = path / "checkpoints"
-    store = CheckpointStore(checkpoints if checkpoints.is_dir() else path.parent)
-    checkpoint = store.resolve("best") if checkpoints.is_dir() else path
-    return store.load(checkpoint, files=["model"]).tensors["model"]
+def base_checkpoint(path: str) -> Path:
+    """Returns the checkpoint folder that ``trainer.init_from`` names: a run's best, or that folder itself.
+
+    Raises:
+        UserError: If there is none.
+    """
+    checkpoints = Path(path, "checkpoints")
+    return CheckpointStore(checkpoints).resolve("best") if checkpoints.is_dir() else Path(path)
+
+
+def _load_base_weights(model: Seq2Seq, path: str, tokenizers: Tokenizers, *, init_tokenizer: InitTokenizer) -> None:
+    """Loads the weights that ``trainer.init_from`` names; with a tokenizer of its own, the rows of tokens both know."""
+    checkpoint = load_checkpoint(base_checkpoint(path), files=["model"])
+    weights = checkpoint.tensors["model"]
+    logger.info("starting from the weights of step %d in %s", checkpoint.step, checkpoint.path)
+    if init_tokenizer is InitTokenizer.own:
+        base = load_tokenizers(base_folder(path).tokenizer)
+        rows = {side: shared_rows(getattr(tokenizers, side), getattr(base, side)) for side in ("source", "target")}
+        for side, (here, _) in rows.items():
+            size = getattr(tokenizers, side).vocab_size
+            logger.info("%s tokens: %d of %d are known there; the others start at random", side, len(here), size)
+        initial = model.state_dict()
+        for name, side in model.vocabulary_tables().items():
+            here, there = rows[side]
+            if name in weights and weights[name].shape[1:] == initial[name].shape[1:]:
+                table = initial[name].clone()
+                table[here] = weights[name][there].to(table)
+                weights[name] = table
+    copy_weights(weights, model, origin=path)
+
+
+def shared_rows(here: Tokenizer, there: Tokenizer) -> tuple[list[int], list[int]]:
+    """Returns the ids of the tokens that two tokenizers share, in the one and in the other.
+
+    Special tokens correspond by id, all others by their text.
+    """
+    ids_there = {token: index for index, token in enumerate(_tokens(there))}
+    shared = [(index, ids_there[token]) for index, token in enumerate(_tokens(here)) if token in ids_there]
+    return [index for index, _ in shared], [index for _, index in shared]
+
+
+def _tokens(tokenizer: Tokenizer) -> list[tuple[str, bool]]:
+    """A key per id: the token's text, and whether it stands for no text (special tokens) or for a byte."""
+    pieces = tokenizer.pieces(range(tokenizer.vocab_size))
+    return [(piece, index < len(SPECIAL_TOKENS) or tokenizer.is_byte(index)) for index, piece in enumerate(pieces)]
+
+
+def base_fingerprint(config: Config, folder: RunFolder, checkpoint: Checkpoint | None) -> dict[str, str]:
+    """Returns the sha256 of the weights that the run starts from, by ``base``; empty if it starts from none.
+
+    A run that has a checkpoint keeps what it started from, unless the command line now names another path: then that
+    one's weights are looked at.
+
+    Raises:
+        UserError: If there is no such run.
+    """
+    path = config.trainer.init_from
+    if path is None:
+        return {}
+    if checkpoint is not None:
+        before = saved.load(folder.config).trainer.init_from
+        if before is None or Path(before).resolve() == Path(path).resolve():
+            return {key: value for key, value in checkpoint.fingerprints.items() if key == "base"}
+        base_folder(path)
+    return {"base": read_manifest(base_checkpoint(path)).files["model.safetensors"]["sha256"]}
 
 
 def copy_weights(weights: Mapping[str, Tensor], model: Seq2Seq, *, origin: str) -> None:

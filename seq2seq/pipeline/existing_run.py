@@ -57,7 +57,7 @@ def objective_if_complete(config: Config, folder: RunFolder) -> float | None:
     reason = stop_reason(TrainState.from_json(checkpoint.state), config.trainer) if checkpoint is not None else None
     if reason is None:
         return None  # a limit was raised since
-    logger.info("%s is complete (%s); nothing to do", folder.path, reason)
+    logger.info("%s is complete: %s", folder.path, reason)
     return finite_objective(results["objective"]["value"], config.trainer.mode)
 
 

@@ -25,13 +25,13 @@ logger = logging.getLogger("seq2seq")
 
 
 def generate(config: GenerateConfig, folders: Sequence[RunFolder]) -> None:
-    """Reads, generates and writes in blocks of bounded memory; on a terminal, line by line."""
+    """Reads, generates and writes in blocks of bounded memory; on a terminal and with `stream=true`, line by line."""
     with console_log(), ExitStack() as stack:
         texts = _read_sources(config)
         runtime = start_runtime(config.trainer)
         generator = build_generator(folders, config, checkpoint=config.checkpoint, runtime=runtime)
         write, flush = _open_output(config, stack)
-        interactive = config.input is None and sys.stdin.isatty()
+        interactive = config.stream or (config.input is None and sys.stdin.isatty())
         need_attention = config.attention or config.alignments
         for outputs in generator.stream(texts, block=1 if interactive else None, need_attention=need_attention):
             write(output_line(outputs, config))
@@ -76,12 +76,14 @@ def _open_output(config: GenerateConfig, stack: ExitStack) -> tuple[Callable[[by
     if config.output is not None:
         return stack.enter_context(_output_file(Path(config.output))).write, False
     stack.callback(sys.stdout.buffer.flush)
-    return sys.stdout.buffer.write, sys.stdout.isatty()
+    return sys.stdout.buffer.write, config.stream or sys.stdout.isatty()
 
 
 @contextmanager
 def _output_file(path: Path) -> Iterator[BinaryIO]:
     """Opens a file under a temporary name and renames it once it is complete; opens a device or pipe directly.
+
+    Of several processes with one output, each writes a file of its own, and the last to finish wins whole.
 
     Links are followed: ``/dev/stdout`` is one, and leads to a file where standard output is redirected.
 
@@ -91,7 +93,7 @@ def _output_file(path: Path) -> Iterator[BinaryIO]:
     """
     target = Path(os.path.realpath(path))
     special = target.exists() and not target.is_file()
-    temporary = target if special else target.with_name(f".{target.name}.part")
+    temporary = target if special else target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         file = temporary.open("wb")
     except OSError as error:

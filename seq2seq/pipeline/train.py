@@ -2,12 +2,15 @@
 
 import logging
 import math
+from collections.abc import Collection
+from dataclasses import replace
 
 from seq2seq.config import saved
+from seq2seq.config.oddities import odd_keys
 from seq2seq.config.schema import Config
-from seq2seq.data.prepare import PreparedData
+from seq2seq.data.prepare import PreparedData, open_corpus
 from seq2seq.errors import Interrupted, TrainingError
-from seq2seq.pipeline.build import build_evaluator, build_training, start_runtime
+from seq2seq.pipeline.build import base_fingerprint, build_evaluator, build_training, start_runtime
 from seq2seq.pipeline.existing_run import (
     latest_checkpoint,
     objective_if_complete,
@@ -27,6 +30,7 @@ from seq2seq.system.console import console_log
 from seq2seq.system.device import Runtime, deterministic, is_out_of_memory
 from seq2seq.system.distributed import World
 from seq2seq.system.files import remove
+from seq2seq.tokenizers.pair import load_tokenizers
 from seq2seq.training.profiling import StepProfiler
 from seq2seq.training.trainer import Trainer, TrainingContext
 from seq2seq.training.validation import Validator
@@ -34,8 +38,14 @@ from seq2seq.training.validation import Validator
 logger = logging.getLogger("seq2seq")
 
 
-def train(config: Config, folder: RunFolder, world: World) -> float:
+def train(config: Config, folder: RunFolder, world: World, *, given: Collection[str] = ()) -> float:
     """Trains or resumes one run and scores it.
+
+    Args:
+        config: The run's configuration.
+        folder: The run's folder.
+        world: The processes of the run.
+        given: Keys given on the command line: those at odds with others are told.
 
     Returns:
         The objective for sweepers: the best value of ``trainer.metric``, always finite.
@@ -46,6 +56,8 @@ def train(config: Config, folder: RunFolder, world: World) -> float:
         if world.is_main:
             folder.create()
             with folder.lock(), console_log(file=folder.log), deterministic(config.trainer.deterministic):
+                for message in odd_keys(config, given).values():
+                    logger.warning("%s", message)
                 try:
                     return _run(config, folder, runtime=runtime, world=world)
                 finally:
@@ -73,11 +85,12 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         require_same_config(config, folder)
         objective = objective_if_complete(config, folder)
         if objective is not None:
+            _score_new_tests(config, folder, runtime=runtime, world=world)
             return objective
-    prepared = prepare_data(config)
+    prepared = prepare_data(config, folder)
     checkpoints = CheckpointStore(folder.checkpoints)
     checkpoint = None if config.overwrite else latest_checkpoint(checkpoints, world)
-    fingerprints = prepared.fingerprints | saved.fingerprints(config)
+    fingerprints = prepared.fingerprints | saved.fingerprints(config) | base_fingerprint(config, folder, checkpoint)
     if checkpoint is not None:
         require_same_content(checkpoint, fingerprints, folder)
     train_step, loader = build_training(
@@ -118,6 +131,34 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
         tracker.close()
 
 
+def _score_new_tests(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -> None:
+    """Scores the test sets of which a complete run has no scores yet, as it did the others, and adds them."""
+    results = folder.read_results()
+    assert results is not None, "the run is complete"
+    new = {name: corpus for name, corpus in config.data.test.items() if name not in results["test"]}
+    if not new:
+        logger.info("nothing to do")
+        return
+    run = saved.load(folder.config)
+    tokenizers = load_tokenizers(folder.tokenizer)
+    stores = {
+        name: open_corpus(corpus, tokenizers, config.data, key=f"data.test.{name}") for name, corpus in new.items()
+    }
+    checkpoint = "best" if (folder.checkpoints / "best").exists() else "last"
+    model, step = load_model(folder, run, tokenizers, checkpoint=checkpoint, runtime=runtime)
+    logger.info("scoring the checkpoint of step %d on new test sets: %s", step, ", ".join(new))
+    evaluator = build_evaluator(run, tokenizers, runtime=runtime, world=world)
+    test, generations = score_tests(evaluator, [model], stores)
+    if world.is_main:
+        results["test"] |= test
+        results["baselines"] = results.get("baselines", {}) | score_baselines(evaluator, stores)
+        write_generations(folder.generations, generations)
+        data = replace(run.data, root=config.data.root, test={**run.data.test, **config.data.test})
+        write_text(folder.config, saved.to_yaml(replace(run, data=data)))
+        write_json(folder.results, results)
+        logger.info("%s", tables.results_table(results))
+
+
 def _write_run_info(
     config: Config, folder: RunFolder, prepared: PreparedData, *, runtime: Runtime, world: World
 ) -> None:
@@ -131,8 +172,6 @@ def _write_run_info(
     folder.results.unlink(missing_ok=True)
     for line in prepared.report.lines():
         logger.info("%s", line)
-    for line in saved.unused_keys(config):
-        logger.warning("%s", line)
 
 
 def _validator(config: Config, prepared: PreparedData, context: TrainingContext) -> Validator:

@@ -3,7 +3,7 @@
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -12,17 +12,19 @@ from typing import Any
 
 from seq2seq.config import saved
 from seq2seq.config.commands import CheckFormat
+from seq2seq.config.given import unused_keys
+from seq2seq.config.oddities import odd_keys
 from seq2seq.config.schema import Config
 from seq2seq.data.corpus import CorpusConfig, DataConfig, read_examples, resolve_root
 from seq2seq.data.prepare import PreparedData, file_fingerprints, is_prepared, prepare
 from seq2seq.errors import TrainingError, UserError
+from seq2seq.pipeline.base_run import base_tokenizers
 from seq2seq.pipeline.existing_run import (
     objective_if_complete,
     require_replaceable,
     require_same_config,
     require_same_content,
 )
-from seq2seq.pipeline.prepare import base_tokenizers
 from seq2seq.preflight import machine
 from seq2seq.preflight.corpus_quality import Corpus, measure, survey
 from seq2seq.preflight.diagnostics import Diagnostic, Severity, quality_diagnostics, split_diagnostics
@@ -42,7 +44,7 @@ logger = logging.getLogger("seq2seq")
 _MAX_UNPREPARED_PAIRS, _SUBSAMPLED_PAIRS = 200_000, 100_000
 
 
-def check(config: Config, folder: RunFolder, *, command: str, format: CheckFormat) -> None:
+def check(config: Config, folder: RunFolder, *, command: str, format: CheckFormat, given: Collection[str] = ()) -> None:
     """Prints the report.
 
     Args:
@@ -50,12 +52,13 @@ def check(config: Config, folder: RunFolder, *, command: str, format: CheckForma
         folder: The run's folder.
         command: The command that trains the run.
         format: Format of the report.
+        given: Keys given on the command line: those without effect, or at odds with others, are told.
 
     Raises:
         UserError: If training could not start, or would make no sense.
     """
     with console_log(), tempfile.TemporaryDirectory(prefix="seq2seq-") as scratch:
-        report = _inspect(config, folder, command=command, scratch=Path(scratch))
+        report = _inspect(config, folder, command=command, scratch=Path(scratch), given=given)
     if format is CheckFormat.json:
         print(json.dumps(to_dict(report, config.trainer), indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -64,7 +67,9 @@ def check(config: Config, folder: RunFolder, *, command: str, format: CheckForma
         raise UserError(report.verdict())
 
 
-def _inspect(config: Config, folder: RunFolder, *, command: str, scratch: Path) -> PreflightReport:
+def _inspect(
+    config: Config, folder: RunFolder, *, command: str, scratch: Path, given: Collection[str]
+) -> PreflightReport:
     """Checks everything that `train` depends on; a fault becomes a diagnostic, and the other checks still run.
 
     ``scratch`` is an empty folder for temporary files.
@@ -80,7 +85,9 @@ def _inspect(config: Config, folder: RunFolder, *, command: str, scratch: Path) 
         diagnostics=diagnostics,
     )
     diagnostics += _unwritable_folders(config, folder)
-    diagnostics += [Diagnostic(Severity.warning, line.partition("=")[0], line) for line in saved.unused_keys(config)]
+    unused = {key: message for key, (_, message) in unused_keys(config).items() if key in given}
+    for severity, messages in ((Severity.error, unused), (Severity.warning, odd_keys(config, given))):
+        diagnostics += [Diagnostic(severity, key, message) for key, message in messages.items()]
     if config.trainer.overfit_batches is not None:
         message = f"training sees no more than the first {config.trainer.overfit_batches} micro-batches, in each epoch"
         fix = "set it to null, unless you are debugging"
@@ -90,7 +97,7 @@ def _inspect(config: Config, folder: RunFolder, *, command: str, scratch: Path) 
         state, resumes = folder_state(config, folder)
         report.folder = f"{folder.path}: {state}"
     with _reported(diagnostics, "trainer.init_from"):
-        tokenizers = base_tokenizers(config)
+        tokenizers = base_tokenizers(config, folder)
     corpora = _read_corpora(config, diagnostics)
     if "train" in corpora and len(corpora["train"]):
         report.qualities = measure(corpora)

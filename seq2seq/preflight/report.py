@@ -1,5 +1,6 @@
 """The report of `seq2seq check`: measurements and diagnostics, as text of one screen and as JSON."""
 
+import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -81,7 +82,8 @@ class Budget:
 
 def budget(trainer: TrainerConfig, speed: Speed) -> Budget:
     """Computes the time and disk space of a run of this speed."""
-    limits = [trainer.max_steps, None if trainer.max_epochs is None else trainer.max_epochs * speed.steps_per_epoch]
+    epochs = trainer.max_epochs
+    limits = [trainer.max_steps, None if epochs is None else math.ceil(epochs * speed.steps_per_epoch)]
     steps = min((limit for limit in limits if limit is not None), default=None)
     seconds_per_step = (
         speed.step_seconds + speed.evaluation_seconds / trainer.eval_every + speed.save_seconds / trainer.save_every

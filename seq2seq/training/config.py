@@ -7,7 +7,11 @@ from enum import Enum
 from typing import Any
 
 from seq2seq.errors import UserError
+from seq2seq.metrics.config import LOWER_IS_BETTER
 from seq2seq.system.config import Device, Precision
+
+LOSS_METRICS = ("loss", "ppl", "accuracy")  # of the whole validation set; other metrics are of decoded examples
+_SMALLER_IS_BETTER = {"loss", "ppl"} | LOWER_IS_BETTER
 
 Ranges = Sequence[tuple[Sequence[str], Callable[[Any], bool], str]]
 
@@ -22,7 +26,7 @@ _RANGES: Ranges = (
         lambda value: value >= 1, "at least 1",
     ),
     (
-        ("max_steps", "max_epochs", "patience", "overfit_batches"),
+        ("max_steps", "patience", "overfit_batches"),
         lambda value: value is None or value >= 1, "at least 1, or null",
     ),
     (
@@ -30,7 +34,7 @@ _RANGES: Ranges = (
         lambda value: value is None or 1 <= value <= _MAX_THREADS, f"from 1 to {_MAX_THREADS}, or null",
     ),
     (
-        ("max_minutes", "stop_after_minutes"),
+        ("max_epochs", "max_minutes", "stop_after_minutes"),
         lambda value: value is None or 0 < value < math.inf, "above 0, or null for no limit",
     ),
     (
@@ -79,6 +83,13 @@ class SaveFailure(str, Enum):
     warn = "warn"
 
 
+class InitTokenizer(str, Enum):
+    """Which tokenizer a run that starts from another one uses: that of its base, or one trained on its own data."""
+
+    base = "base"
+    own = "own"
+
+
 _IF_COVERAGE = {"used_if": ("model.coverage", (True,))}
 
 
@@ -91,7 +102,7 @@ class TrainerConfig:
         threads: CPU threads; null keeps torch's choice.
         precision: ``auto`` takes bf16 where the hardware multiplies it natively, else fp32.
         max_steps: Optimizer steps of the run; null is no limit.
-        max_epochs: Passes over the data; null is no limit.
+        max_epochs: Passes over the data, also parts of one (0.5); null is no limit.
         max_minutes: Minutes of training, summed over resumes; null is no limit.
         stop_after_minutes: Minutes after which this process saves and ends with code 75.
         batch_tokens: Examples × max(padded source, padded target) of a micro-batch on one rank.
@@ -116,13 +127,15 @@ class TrainerConfig:
         keep_last: Checkpoints kept besides the best.
         keep_best: Best checkpoints kept.
         metric: Metric that early stopping and the choice of the best checkpoint monitor: a ``valid/`` tag.
-        metric_mode: Whether smaller or larger is better; auto knows the metrics of this package.
+        metric_mode: Whether smaller or larger is better; ``auto`` knows, and another value must agree with it.
         patience: Evaluations without improvement that end the run; null disables early stopping.
         average: Which checkpoints are averaged at the end; the average is kept if it is better than the best.
         average_checkpoints: Number of checkpoints to average.
         max_skipped_steps: Consecutive updates without a finite loss and gradient that end the run; checked when
             metrics are logged. Fewer are skipped and counted.
-        init_from: Run folder or checkpoint to take the initial weights and the tokenizer from.
+        init_from: Run folder or checkpoint to take the initial weights from, and the tokenizer.
+        init_tokenizer: With ``init_from``: ``base`` takes its tokenizer too; ``own`` trains one, and takes the rows of
+            embeddings and output layer for the tokens that both have, by their text; the others keep random values.
         timeout_minutes: How long ranks wait for each other.
         profile_steps: ``[first, last]`` step, from 1, that the profiler records, into ``profile/`` in the run folder;
             null records nothing.
@@ -132,7 +145,7 @@ class TrainerConfig:
     threads: int | None = None
     precision: Precision = Precision.auto
     max_steps: int | None = 20_000
-    max_epochs: int | None = None
+    max_epochs: float | None = None
     max_minutes: float | None = None
     stop_after_minutes: float | None = None
     batch_tokens: int = 4096
@@ -160,6 +173,7 @@ class TrainerConfig:
     average_checkpoints: int = field(default=5, metadata={"used_if": ("trainer.average", ("last", "best"))})
     max_skipped_steps: int = 10
     init_from: str | None = None
+    init_tokenizer: InitTokenizer = InitTokenizer.base
     timeout_minutes: float = 30.0
     profile_steps: list[int] | None = None
 
@@ -174,6 +188,14 @@ class TrainerConfig:
                     f"trainer.profile_steps={self.profile_steps}: must be the first and the last step, from 1{last}, "
                     "or null"
                 )
+        if self.metric_mode.value not in ("auto", self.mode):
+            better = "smaller" if self.mode == "min" else "larger"
+            raise UserError(
+                f"trainer.metric_mode={self.metric_mode.value} contradicts trainer.metric={self.metric}, which is "
+                f"better when {better}: leave trainer.metric_mode out"
+            )
+        if self.init_tokenizer is InitTokenizer.own and self.init_from is None:
+            raise UserError("trainer.init_tokenizer=own needs a run to start from: give trainer.init_from=RUN too")
         if self.max_steps is None and self.max_epochs is None and self.max_minutes is None and self.patience is None:
             raise UserError(
                 "trainer.max_steps, max_epochs, max_minutes and patience are all null: the run would never end; "
@@ -183,6 +205,4 @@ class TrainerConfig:
     @property
     def mode(self) -> str:
         """``min`` or ``max``."""
-        if self.metric_mode is not MetricMode.auto:
-            return str(self.metric_mode.value)
-        return "min" if self.metric.removeprefix("valid/") in ("loss", "ppl", "ter") else "max"
+        return "min" if self.metric.removeprefix("valid/") in _SMALLER_IS_BETTER else "max"

@@ -28,6 +28,7 @@ class TrainState:
         step_seconds: Time in steps alone.
         epochs: Passes over the data, fractional.
         history: (step, value of ``trainer.metric``) of each evaluation.
+        eval_examples: ``trainer.eval_examples`` of these evaluations; 0 in states that did not record it.
         interruption_steps: Steps of interruption checkpoints, saved only because the run was stopped there. An
             uninterrupted run does not have them, so they are used to resume, and for nothing else.
         skipped: Number of skipped updates.
@@ -45,6 +46,7 @@ class TrainState:
     step_seconds: float = 0.0
     epochs: float = 0.0
     history: list[tuple[int, float]] = field(default_factory=list)
+    eval_examples: int = 0
     interruption_steps: list[int] = field(default_factory=list)
     skipped: int = 0
     alarms: Alarms = field(default_factory=Alarms)
@@ -117,11 +119,11 @@ def _check_types(state: object, defaults: object) -> None:
 
 def stop_reason(state: TrainState, config: TrainerConfig) -> str | None:
     """Returns why a run in this state is complete; None if it is not."""
-    spent = {"max_steps": state.step, "max_epochs": state.epoch, "max_minutes": state.seconds / 60}
+    spent = {"max_steps": state.step, "max_epochs": max(state.epoch, state.epochs), "max_minutes": state.seconds / 60}
     for key, value in spent.items():
         limit = getattr(config, key)
         if limit is not None and value >= limit:
-            return f"trainer.{key}={limit} reached"
+            return f"trainer.{key}={limit:g} reached"
     if config.patience is not None:
         best_step = next(iter(state.ranked(config.mode)), 0)  # 0: a value that is not finite is no improvement either
         num_stale = sum(step > best_step for step, _ in state.history)

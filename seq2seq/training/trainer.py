@@ -22,7 +22,7 @@ from seq2seq.system.signals import EXIT_RESUMABLE, Aborted, StopRequest, signal_
 from seq2seq.training import optim
 from seq2seq.training.background import Background
 from seq2seq.training.checkpointing import CheckpointManager
-from seq2seq.training.config import TrainerConfig
+from seq2seq.training.config import LOSS_METRICS, TrainerConfig
 from seq2seq.training.optim_config import OptimConfig, resolve_horizon
 from seq2seq.training.profiling import StepProfiler
 from seq2seq.training.progress import Progress
@@ -80,7 +80,7 @@ class Trainer:
         context: TrainingContext,
     ):
         self.model = train_step.model
-        self.state = TrainState(machine=_machine(context))
+        self.state = TrainState(machine=_machine(context), eval_examples=config.eval_examples)
         self._train_step = train_step
         self._loader = loader
         self._validator = validator
@@ -302,7 +302,8 @@ class Trainer:
             )
             return
         values = self._context.world.broadcast(result.values)
-        monitored = values.get(self._config.metric, math.nan)  # absent if the loss is not a finite number
+        # Without a finite loss no other value means anything.
+        monitored = values.get(self._config.metric, math.nan) if math.isfinite(values["valid/loss"]) else math.nan
         self.state.history.append((self.state.step, monitored))
         self._validator.log(result, self.state.step)
         summary = "  ".join(f"{name.removeprefix('valid/')} {value:.4g}" for name, value in values.items())
@@ -310,7 +311,8 @@ class Trainer:
             "valid %d  %s%s", self.state.step, summary, "  (best)" if self.state.is_best(self._config.mode) else ""
         )
         if not math.isfinite(monitored):
-            logger.warning("%s is not a finite number: it counts as worse than any other value", self._config.metric)
+            what = self._config.metric if math.isfinite(values["valid/loss"]) else "the loss on the validation set"
+            logger.warning("%s is not a finite number: this evaluation counts as worse than any other", what)
         if self._context.world.is_main:
             self.state.alarms.check_outputs(self.state.step, result.outputs, result.references)
 
@@ -339,11 +341,23 @@ class Trainer:
         if changed:
             logger.warning("resuming with %s: results will not be bit-identical", "; ".join(changed))
         self.state.machine = machine
+        self._restart_history()
         world, by_rank = self._context.world, self.state.running_metrics
         if len(by_rank) == world.size:
             self._train_step.metrics.restore(by_rank[world.rank])
         if world.is_main:
             self._checkpoints.resume(checkpoint, self.state)
+
+    def _restart_history(self) -> None:
+        """Forgets the evaluations of the run if the next ones cannot be compared with them."""
+        before, now = self.state.eval_examples, self._config.eval_examples
+        if before not in (0, now) and self._config.metric.removeprefix("valid/") not in LOSS_METRICS:
+            logger.warning(
+                "trainer.eval_examples=%d, so far %d: values of %s on other examples cannot be compared, the best "
+                "checkpoint is chosen from now on", now, before, self._config.metric,
+            )  # fmt: skip
+            self.state.history.clear()
+        self.state.eval_examples = now
 
     def average(self) -> None:
         """Averages checkpoints as configured; the average is linked as ``best`` if it scores better."""

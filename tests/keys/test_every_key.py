@@ -26,6 +26,7 @@ TRAINER: dict[str, str] = {
     "trainer.eval_every": "keys/test_trainer.py::test_eval_every",
     "trainer.eval_examples": "keys/test_trainer.py::test_eval_examples",
     "trainer.init_from": "keys/test_trainer.py::test_init_from",
+    "trainer.init_tokenizer": "integration/test_fine_tuning.py::test_an_own_tokenizer_keeps_the_rows_that_both_know",
     "trainer.keep_best": "keys/test_trainer.py::test_keep_best",
     "trainer.keep_last": "keys/test_trainer.py::test_keep_last",
     "trainer.label_smoothing": "keys/test_trainer.py::test_label_smoothing",

@@ -31,14 +31,15 @@ MAY_CHANGE = {
     "trainer.max_epochs", "trainer.max_minutes", "trainer.stop_after_minutes", "trainer.patience", "trainer.log_every",
     "trainer.save_every", "trainer.save_failure", "trainer.keep_last", "trainer.keep_best",
     "trainer.max_skipped_steps", "trainer.samples", "trainer.attention_images", "trainer.timeout_minutes",
-    "trainer.profile_steps",
+    "trainer.profile_steps", "trainer.eval_every", "trainer.eval_examples",
 }  # fmt: skip
 STAYS = {
     "seed", "data.max_source_length", "data.max_target_length", "data.on_long", "data.max_length_ratio",
     "data.drop_duplicates", "data.drop_identical", "data.encoding_errors", "trainer.precision", "trainer.batch_tokens",
     "trainer.accumulate", "trainer.label_smoothing", "trainer.coverage_loss_weight", "trainer.coverage_loss_start",
-    "trainer.deterministic", "trainer.eval_every", "trainer.eval_examples", "trainer.metric", "trainer.metric_mode",
-    "trainer.average", "trainer.average_checkpoints", "trainer.init_from", "trainer.overfit_batches",
+    "trainer.deterministic", "trainer.metric", "trainer.metric_mode",
+    "trainer.average", "trainer.average_checkpoints", "trainer.init_from", "trainer.init_tokenizer",
+    "trainer.overfit_batches",
 }  # fmt: skip
 MAY_CHANGE_SECTIONS, STAYS_SECTIONS = ("search", "metrics"), ("model", "tokenizer", "optim")
 
@@ -54,6 +55,7 @@ AFTER: dict[str, Any] = {
     "tokenizer.character_coverage": 0.99, "model.d_model": 512, "model.num_heads": 8, "model.copy": False,
     "model.tie_embeddings": "decoder", "optim.betas": [0.8, 0.9], "optim.horizon_steps": 400,
     "data.max_length_ratio": 3.0, "data.encoding_errors": "replace", "trainer.metric": "valid/bleu",
+    "trainer.metric_mode": "max", "trainer.init_tokenizer": "own",
     "trainer.init_from": "outputs/base", "trainer.overfit_batches": 2,
     # What may change.
     "name": "other", "output_root": "elsewhere", "cache_root": "cache", "data.root": "/", "data.source_language": "de",
@@ -122,6 +124,7 @@ def changed(family: str, keys: set[str]) -> tuple[Config, Config]:
 def run_of(config: Config, path: Path) -> RunFolder:
     """A run folder with the configuration."""
     (path / "config.yaml").write_text(saved.to_yaml(config), encoding="utf-8")
+    (path / "checkpoints" / "step-00000001").mkdir(parents=True)
     return RunFolder(path)
 
 

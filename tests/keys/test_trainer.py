@@ -25,19 +25,21 @@ from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
 from seq2seq.tokenizers.base import BOS_ID, EOS_ID
 from seq2seq.tokenizers.pair import load_tokenizers
+from seq2seq.training.config import MetricMode, TrainerConfig
 
 BUDGET, SMOOTHING = 256, 0.3
 FAST = ("trainer.eval_examples=0", "search=greedy", "search.max_length=2")
 # No dropout; and an epsilon that keeps gradients of zero (the keys' biases) from becoming whole steps.
 TWIN = (*FAST, "model.dropout=0", "optim.eps=0.001", "optim.warmup_steps=1", "trainer.max_steps=2")
 RUNS = {
-    # Best is what is worst: an early evaluation, so that it differs from the last.
+    # With so large a rate the model gets no better: an early evaluation is the best.
     "average of last": (*FAST, "trainer.max_steps=11", "trainer.max_epochs=2", "trainer.eval_every=2",
                         "trainer.save_every=2", "trainer.keep_best=2", "trainer.average=last",
-                        "trainer.average_checkpoints=3", "trainer.metric=valid/accuracy", "trainer.metric_mode=min"),
+                        "trainer.average_checkpoints=3", "trainer.metric=valid/accuracy", "trainer.metric_mode=max",
+                        "optim.lr=0.3"),
     "average of best": (*FAST, "trainer.max_steps=12", "trainer.eval_every=2", "trainer.save_every=2",
                         "trainer.keep_last=2", "trainer.average=best", "trainer.average_checkpoints=3",
-                        "trainer.metric_mode=max"),
+                        "trainer.metric=valid/accuracy", "optim.lr=0.03"),
     "epoch": (*FAST, "trainer.max_epochs=1", "trainer.max_steps=100", "trainer.log_every=4", "trainer.eval_every=5",
               "trainer.save_every=1", "trainer.keep_last=100", f"trainer.batch_tokens={BUDGET}"),
     "shown": ("trainer.max_steps=8", "trainer.eval_every=8", "trainer.eval_examples=5", "trainer.samples=3",
@@ -187,9 +189,14 @@ def test_coverage_loss_weight_and_start(train_run: Any, tmp_path: Path) -> None:
 
 
 def test_init_from(trained: Trained, train_run: Any, tmp_path: Path) -> None:
-    """The other run's best weights and its tokenizer, whatever this one's section says."""
+    """The other run's best weights and its tokenizer, whose section is recorded; what contradicts it is refused."""
     base = trained("average of last")
-    run = train_run(tmp_path, *FAST, f"trainer.init_from={base.folder}", "tokenizer.byte_fallback=false",
+    start = (*FAST, f"trainer.init_from={base.folder}")
+    with pytest.raises(UserError, match=r"tokenizer\.byte_fallback=False cannot take effect: .*init_tokenizer=own"):
+        train_run(tmp_path, *start, "tokenizer.byte_fallback=false")
+    with pytest.raises(UserError, match=r"tokenizer\.kind=bpe cannot take effect"):
+        train_run(tmp_path, *start, "tokenizer=bpe")
+    run = train_run(tmp_path, *start,
                     "trainer.max_steps=1", "optim.warmup_steps=1", "optim.lr=1e-12")  # fmt: skip
     assert difference(run.weights(), base.weights("best")) < 1e-9
     assert difference(run.weights(), base.weights("last")) > 1e-3
@@ -320,11 +327,22 @@ def test_attention_images(trained: Trained, plain: tuple[Any, int]) -> None:
 def test_metric_and_its_mode_choose_the_best(trained: Trained) -> None:
     run = trained("average of last")
     accuracies, losses = run.curve("valid/accuracy"), run.curve("valid/loss")
-    best = ranked(accuracies, largest_first=False)[0]
-    assert best not in (ranked(accuracies, largest_first=True)[0], ranked(losses, largest_first=False)[0])
+    best = ranked(accuracies, largest_first=True)[0]
+    assert best not in (ranked(accuracies, largest_first=False)[0], ranked(losses, largest_first=False)[0])
     assert linked(run, "best") == f"step-{best:08d}"
     assert run.results["best_step"] == best
-    assert run.results["objective"] == {"metric": "valid/accuracy", "mode": "min", "value": accuracies[best]}
+    assert run.results["objective"] == {"metric": "valid/accuracy", "mode": "max", "value": accuracies[best]}
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode"), [("loss", "min"), ("ppl", "min"), ("ter", "min"), ("accuracy", "max"), ("bleu", "max")]
+)
+def test_a_mode_that_contradicts_the_metric_is_refused(metric: str, mode: str) -> None:
+    for typed in ("auto", mode):
+        assert TrainerConfig(metric=f"valid/{metric}", metric_mode=MetricMode(typed)).mode == mode
+    other = {"min": "max", "max": "min"}[mode]
+    with pytest.raises(UserError, match=rf"metric_mode={other} contradicts trainer\.metric=valid/{metric}"):
+        TrainerConfig(metric=f"valid/{metric}", metric_mode=MetricMode(other))
 
 
 def test_save_every(trained: Trained) -> None:
@@ -335,7 +353,7 @@ def test_save_every(trained: Trained) -> None:
 def test_keep_best(trained: Trained) -> None:
     """Besides the three that are averaged."""
     run = trained("average of last")
-    best = ranked(run.curve("valid/accuracy"), largest_first=False)[:2]
+    best = ranked(run.curve("valid/accuracy"), largest_first=True)[:2]
     assert not {8, 10, 11} & set(best)
     assert run.checkpoints() == sorted({*best, 8, 10, 11})
 
@@ -343,7 +361,7 @@ def test_keep_best(trained: Trained) -> None:
 def test_keep_last(trained: Trained) -> None:
     """Besides the three that are averaged."""
     run = trained("average of best")
-    best = ranked(run.curve("valid/loss"), largest_first=True)[:3]
+    best = ranked(run.curve("valid/accuracy"), largest_first=True)[:3]
     assert not {10, 12} & set(best)
     assert run.checkpoints() == sorted({*best, 10, 12})
 
@@ -357,10 +375,10 @@ def test_average_of_the_last(trained: Trained, plain: tuple[Any, int]) -> None:
 
 def test_average_of_the_best(trained: Trained) -> None:
     run = trained("average of best")
-    losses = run.curve("valid/loss")
-    best = ranked(losses, largest_first=True)[:3]
+    accuracies = run.curve("valid/accuracy")
+    best = ranked(accuracies, largest_first=True)[:3]
     assert_mean(run, best)
-    better = run.state("average")["value"] > losses[best[0]]
+    better = run.state("average")["value"] > accuracies[best[0]]
     assert linked(run, "best") == ("average" if better else f"step-{best[0]:08d}")
 
 

@@ -33,5 +33,5 @@ def test_nothing_to_average_is_said_to_be_so() -> None:
 
 
 def test_more_than_are_kept_are_refused() -> None:
-    with pytest.raises(UserError, match="count=4: must be from 1 to 3, the number of checkpoints that are kept"):
+    with pytest.raises(UserError, match="count=4: there are only 3 checkpoints to average"):
         select_steps(STEPS, RANKED, AverageConfig(which=AverageOf.best, count=4))

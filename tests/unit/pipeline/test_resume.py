@@ -26,6 +26,7 @@ def folder(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path)
     folder.config.write_text(saved.to_yaml(parse(RUN)), encoding="utf-8")
     folder.provenance.write_text(json.dumps({"command": COMMAND}), encoding="utf-8")
+    (folder.checkpoints / "step-00000001").mkdir(parents=True)
     return folder
 
 
@@ -81,6 +82,7 @@ def test_another_family_of_models_stands_against_the_run(folder: RunFolder) -> N
 def test_a_family_that_nobody_chose_is_that_of_the_run(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.config.write_text(saved.to_yaml(parse({"model": {"family": "gru", "d_model": 64}})), encoding="utf-8")
+    (folder.checkpoints / "step-00000001").mkdir(parents=True)
     found = resumed(folder, {}, "optim.lr=0.001")
     assert (found.model.family, found.model.d_model) == ("gru", 64)
 

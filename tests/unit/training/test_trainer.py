@@ -27,7 +27,7 @@ from seq2seq.runs.tracking import NullTracker
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
-from seq2seq.training.config import Averaging, MetricMode, TrainerConfig
+from seq2seq.training.config import Averaging, TrainerConfig
 from seq2seq.training.optim_config import OptimConfig
 from seq2seq.training.profiling import StepProfiler
 from seq2seq.training.step import TrainStep
@@ -169,7 +169,7 @@ def test_what_is_due_when(made: Callable[..., Setting]) -> None:
         ([5.0, 3.0, 4.0, 6.0], {"keep_last": 3}, [4, 6, 7, 8]),
         ([5.0, 3.0, 4.0, 6.0], {"keep_best": 2}, [4, 6, 8]),
         ([5.0, 3.0, 4.0, 6.0], {"keep_best": 3, "keep_last": 2}, [2, 4, 6, 7, 8]),
-        ([5.0, 3.0, 4.0, 6.0], {"metric_mode": MetricMode.max}, [8]),
+        ([5.0, 3.0, 4.0, 6.0], {"metric": "valid/accuracy"}, [8]),
         ([5.0, 3.0, 3.0, 3.0], {}, [4, 8]),  # the earliest of equals
         ([math.nan, math.nan, math.nan, 4.0], {"keep_best": 2}, [8]),
         ([math.nan, 3.0, math.nan, 4.0], {"keep_best": 2}, [4, 8]),
