@@ -199,7 +199,7 @@ def test_each_side_takes_as_many_bytes_as_its_own_ids_need(tmp_path: Path, token
         folder.mkdir()
         with closing(StoreWriter(folder, Tokenizers(source, target, joint=False), (9, 9), ids_only=True)) as writer:
             writer.add_ids(pack([[1, 2]], source), pack([[1, 2]], target))
-            writer.finish(read=1, dropped={})
+            writer.finish({})
         sizes = [(folder / f"{side}.ids").stat().st_size for side in ("source", "target")]
         assert sizes == [8 if isinstance(side, Many) else 4 for side in (source, target)]
         meta = read_meta(folder)
