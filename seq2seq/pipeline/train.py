@@ -21,7 +21,7 @@ from seq2seq.runs import tables
 from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.folder import RunFolder, write_json, write_text
 from seq2seq.runs.provenance import environment, provenance
-from seq2seq.runs.tracking import NullTracker, Tracker
+from seq2seq.runs.tracking import Tracker
 from seq2seq.system.console import console_log
 from seq2seq.system.device import (
     Runtime,
@@ -82,10 +82,9 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
     fingerprints = prepared.fingerprints | saved.fingerprints(config)
     if checkpoint is not None:
         require_same_content(checkpoint, fingerprints, folder)
-    tracker: NullTracker = NullTracker()
     if world.is_main:
         _write_run_info(config, folder, prepared, runtime=runtime, world=world)
-        tracker = Tracker(folder.path, resume_step=checkpoint.step if checkpoint else None)
+    tracker = Tracker(folder.path if world.is_main else None, resume_step=checkpoint.step if checkpoint else None)
     try:
         train_step, loader = build_training(
             config, prepared, runtime=runtime, world=world, load_pretrained=checkpoint is None
