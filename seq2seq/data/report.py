@@ -1,8 +1,8 @@
-"""The data report: what was read, dropped and kept per split, and token statistics of each side."""
+"""The data report of a run: what was read, dropped and kept per split, and token statistics of each side."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -98,20 +98,14 @@ class SplitReport:
         return messages
 
 
-@dataclass
-class DataReport:
-    """Reports of all splits by name: ``train``, ``valid`` and each ``test.<name>``."""
+def report_lines(splits: Mapping[str, SplitReport]) -> list[str]:
+    """Formats three lines per split, then the warnings about the training set.
 
-    splits: dict[str, SplitReport] = field(default_factory=dict)
-
-    def lines(self) -> list[str]:
-        """Formats three lines per split, then the warnings about the training set."""
-        lines = [line for name, split in self.splits.items() for line in split.lines(name)]
-        return lines + (self.splits["train"].warnings() if "train" in self.splits else [])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values for JSON, by split."""
-        return {name: asdict(split) for name, split in self.splits.items()}
+    Args:
+        splits: Reports by name: ``train``, ``valid`` and each ``test.<name>``.
+    """
+    lines = [line for name, split in splits.items() for line in split.lines(name)]
+    return lines + (splits["train"].warnings() if "train" in splits else [])
 
 
 def _cut_warning(name: str, side: SideReport, kept: int) -> str:

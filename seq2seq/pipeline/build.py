@@ -15,6 +15,7 @@ from seq2seq.errors import UserError
 from seq2seq.inference.evaluator import Evaluator
 from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
+from seq2seq.runs.checkpoint import load_checkpoint
 from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.system.device import Runtime, build_runtime, keep_freed_memory, seed_step, set_threads
 from seq2seq.system.distributed import World
@@ -164,9 +165,8 @@ def load_pretrained_weights(model: Seq2Seq, config: Config, tokenizers: Tokenize
 def _base_weights(path: Path) -> dict[str, Tensor]:
     """Loads and verifies the weights of a run's best checkpoint, or of a checkpoint folder."""
     checkpoints = path / "checkpoints"
-    store = CheckpointStore(checkpoints if checkpoints.is_dir() else path.parent)
-    checkpoint = store.resolve("best") if checkpoints.is_dir() else path
-    return store.load(checkpoint, files=["model"]).tensors["model"]
+    folder = CheckpointStore(checkpoints).resolve("best") if checkpoints.is_dir() else path
+    return load_checkpoint(folder, files=["model"]).tensors["model"]
 
 
 def copy_weights(weights: Mapping[str, Tensor], model: Seq2Seq, *, origin: str) -> None:

@@ -2,10 +2,12 @@
 
 import logging
 import math
+from dataclasses import asdict
 
 from seq2seq.config import saved
 from seq2seq.config.schema import Config
 from seq2seq.data.prepare import PreparedData
+from seq2seq.data.report import report_lines
 from seq2seq.errors import Interrupted, TrainingError
 from seq2seq.pipeline.build import build_evaluator, build_training, start_runtime
 from seq2seq.pipeline.existing_run import (
@@ -118,9 +120,9 @@ def _write_run_info(
     write_text(folder.config, saved.to_yaml(config))
     write_json(folder.provenance, provenance(prepared.fingerprints, runtime, world_size=world.size))
     prepared.tokenizers.save(folder.tokenizer)
-    write_json(folder.path / "data_report.json", prepared.report.to_dict())
+    write_json(folder.path / "data_report.json", {name: asdict(report) for name, report in prepared.reports.items()})
     folder.results.unlink(missing_ok=True)
-    for line in prepared.report.lines():
+    for line in report_lines(prepared.reports):
         logger.info("%s", line)
     for line in saved.unused_keys(config):
         logger.warning("%s", line)
