@@ -37,24 +37,6 @@ def text_reason(example: Example, config: DataConfig) -> str | None:
     return None
 
 
-def length_reasons(source: IntArray, target: IntArray, config: DataConfig) -> npt.NDArray[np.str_]:
-    """Returns the reason to drop each example for its lengths, [B]; empty to keep it.
-
-    Args:
-        source: int64 [B] tokens per source, without EOS.
-        target: int64 [B] tokens per target, without EOS.
-        config: says which filters are enabled.
-    """
-    # A text may have no tokens because the tokenizer's normalization removes all of its characters.
-    masks = {EMPTY: (source == 0) | (target == 0)}
-    if config.max_length_ratio is not None:
-        longer, shorter = np.maximum(source, target), np.minimum(source, target)
-        masks[RATIO] = longer > config.max_length_ratio * shorter
-    if config.on_long == OnLong.skip:
-        masks[LONG] = (source + 1 > config.max_source_length) | (target + 1 > config.max_target_length)
-    return np.select(list(masks.values()), list(masks), default="")
-
-
 class TrainingFilter:
     """Drops examples of a training set, by their texts and then by their lengths, as the configuration says.
 
@@ -79,8 +61,21 @@ class TrainingFilter:
         return first
 
     def by_length(self, source: IntArray, target: IntArray) -> IntArray:
-        """Returns the indices of the examples that `length_reasons` does not exclude."""
-        reasons = length_reasons(source, target, self._config)
+        """Returns the indices of the examples that their lengths do not exclude.
+
+        Args:
+            source: int64 [B] tokens per source, without EOS.
+            target: int64 [B] tokens per target, without EOS.
+        """
+        config = self._config
+        # A text may have no tokens because the tokenizer's normalization removes all of its characters.
+        masks = {EMPTY: (source == 0) | (target == 0)}
+        if config.max_length_ratio is not None:
+            longer, shorter = np.maximum(source, target), np.minimum(source, target)
+            masks[RATIO] = longer > config.max_length_ratio * shorter
+        if config.on_long == OnLong.skip:
+            masks[LONG] = (source + 1 > config.max_source_length) | (target + 1 > config.max_target_length)
+        reasons = np.select(list(masks.values()), list(masks), default="")
         self.dropped.update(reasons[reasons != ""].tolist())
         return np.flatnonzero(reasons == "")
 

@@ -1,7 +1,7 @@
 """Builds the parts of a run from its configuration: model, optimizer step, loader, evaluator."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -74,8 +74,15 @@ def build_training(
         load_pretrained_weights(model, config, prepared.tokenizers)
     model.to(runtime.device).train()
     step = TrainStep(model, config.trainer, config.optim, runtime=runtime, world=world, seed=config.seed)
-    store_for_epoch = partial(_store_for_epoch, config, prepared, world)
-    loader = build_loader(config, store_for_epoch, world=world, pin_memory=runtime.pinned)
+    loader = BatchLoader(
+        partial(_store_for_epoch, config, prepared, world),
+        batch_tokens=config.trainer.batch_tokens,
+        accumulate=config.trainer.accumulate,
+        seed=config.seed,
+        world=world,
+        overfit_batches=config.trainer.overfit_batches,
+        pin_memory=runtime.pinned,
+    )
     return step, loader
 
 
@@ -90,32 +97,6 @@ def _store_for_epoch(config: Config, prepared: PreparedData, world: World, epoch
     if truncated and world.is_main:
         logger.info("epoch %d: truncated %d texts whose resampled tokens exceed the limits", epoch, truncated)
     return resampled
-
-
-def build_loader(
-    config: Config,
-    store_for_epoch: Callable[[int], TokenStore],
-    *,
-    world: World | None = None,
-    pin_memory: bool = False,
-) -> BatchLoader:
-    """Builds the loader of a run's batches.
-
-    Args:
-        config: Configuration of the run.
-        store_for_epoch: See ``BatchLoader``.
-        world: The processes that share the run; None for a single process.
-        pin_memory: Whether batches are put into page-locked memory.
-    """
-    return BatchLoader(
-        store_for_epoch,
-        batch_tokens=config.trainer.batch_tokens,
-        accumulate=config.trainer.accumulate,
-        seed=config.seed,
-        world=world,
-        overfit_batches=config.trainer.overfit_batches,
-        pin_memory=pin_memory,
-    )
 
 
 def build_evaluator(
