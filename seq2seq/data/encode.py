@@ -42,17 +42,17 @@ def write_store(
         training: whether to filter the examples; otherwise all are kept, even blank ones, and long ones are cut.
     """
     training_filter = TrainingFilter(data) if training else None
-
-    def encode_tasks() -> Iterator[Callable[[], _Encoded]]:
-        for chunk in chunks(examples, _CHUNK_EXAMPLES, _CHUNK_CHARS, length=_length):
-            writer.count_texts([example.source for example in chunk], [example.target for example in chunk])
-            yield partial(_encode, training_filter.by_text(chunk) if training_filter else chunk, tokenizers)
-
     limits = (data.max_source_length, data.max_target_length)
     with closing(StoreWriter(folder, tokenizers, limits)) as writer:
+
+        def encode_task(chunk: list[Example]) -> Callable[[], _Encoded]:
+            writer.count_texts([example.source for example in chunk], [example.target for example in chunk])
+            return partial(_encode, training_filter.by_text(chunk) if training_filter else chunk, tokenizers)
+
+        tasks = map(encode_task, chunks(examples, _CHUNK_EXAMPLES, _CHUNK_CHARS, length=_length))
         # SentencePiece releases the GIL: worker threads encode one chunk each while this thread reads and writes.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        for encoded, source, target in _run_in_order(encode_tasks(), num_threads=min(cores, _MAX_THREADS)):
+        for encoded, source, target in _run_in_order(tasks, num_threads=min(cores, _MAX_THREADS)):
             kept = training_filter.by_length(source.lengths, target.lengths) if training_filter else None
             writer.add_ids(source, target, kept)
             writer.add_texts(encoded if kept is None else [encoded[index] for index in kept])

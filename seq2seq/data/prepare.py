@@ -95,8 +95,7 @@ def prepare(
     """
     splits = _hash_splits(data, cache_root)
     if tokenizers is None:
-        folder = _tokenizers_folder(splits["train"], tokenizer, cache_root=cache_root, seed=seed)
-        tokenizers = _build_tokenizers(folder, splits, tokenizer, seed=seed, log=log)
+        tokenizers = _build_tokenizers(splits, tokenizer, cache_root=cache_root, seed=seed, log=log)
     # The training set comes last: it takes longest, and errors in the others should show first.
     names = sorted(splits, key=lambda name: name == "train")
     stores = {name: _build_store(splits[name], tokenizers, cache_root / "stores", log=log) for name in names}
@@ -228,9 +227,10 @@ def _tokenizers_folder(train: _Split, config: TokenizerConfig, *, cache_root: Pa
 
 
 def _build_tokenizers(
-    folder: Path, splits: dict[str, _Split], config: TokenizerConfig, *, seed: int, log: Log
+    splits: dict[str, _Split], config: TokenizerConfig, *, cache_root: Path, seed: int, log: Log
 ) -> Tokenizers:
     train = splits["train"]
+    folder = _tokenizers_folder(train, config, cache_root=cache_root, seed=seed)
 
     def build(target: Path) -> None:
         for split in splits.values():

@@ -257,8 +257,7 @@ class StoreWriter:
             kept: indices of the examples to keep; None keeps all.
         """
         for name, counter, ids in zip(("source.ids", "target.ids"), self._counters, (source, target), strict=True):
-            counter.add_ids(ids)
-            self._files[name].append(counter.cut(ids if kept is None else ids.gather(kept)))
+            self._files[name].append(counter.add_ids(ids, kept))
         self._count += len(source) if kept is None else len(kept)
 
     def add_texts(self, examples: Sequence[Example]) -> None:
