@@ -18,8 +18,9 @@ from matrix_products import MatrixProducts
 from peers import supported_contenders
 
 from seq2seq.config.schema import Config
+from seq2seq.data.loader import BatchLoader
 from seq2seq.data.prepare import PreparedData, prepare
-from seq2seq.pipeline.build import build_loader, build_training, start_runtime
+from seq2seq.pipeline.build import build_training, start_runtime
 from seq2seq.system.distributed import world_from_environment
 from seq2seq.tokenizers.base import EOS_ID
 from seq2seq.training import optim
@@ -89,9 +90,15 @@ def training_task(overrides: list[str], steps: int) -> TrainingTask:
     """Describes what our loop trains in a turn, for loops that do not use this package."""
     config = compose_config(overrides)
     data = prepare_data(config)
+    loader = BatchLoader(
+        lambda epoch: data.train,
+        batch_tokens=config.trainer.batch_tokens,
+        accumulate=config.trainer.accumulate,
+        seed=config.seed,
+    )
     batches = [
         np.concatenate([micro.batch.indices.numpy() for micro in step.micro_batches]).tolist()
-        for step in islice(build_loader(config, lambda epoch: data.train).steps(0, 0), steps)
+        for step in islice(loader.steps(0, 0), steps)
     ]
     train = data.train
     return TrainingTask(

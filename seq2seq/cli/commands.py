@@ -17,6 +17,7 @@ from seq2seq.config.commands import (
     GenerateConfig,
     GenerateFormat,
     ReportConfig,
+    TableFormat,
     as_list,
 )
 from seq2seq.config.given import require_effect, require_used_by
@@ -89,7 +90,7 @@ def _average(settings: AverageConfig) -> None:
 def _report(settings: ReportConfig) -> None:
     from seq2seq.runs.tables import sweep_table
 
-    print(sweep_table(Path(settings.folder), format=settings.format.value))
+    print(sweep_table(Path(settings.folder), as_json=settings.format is TableFormat.json))
 
 
 def _compare(settings: CompareConfig) -> None:

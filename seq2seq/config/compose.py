@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from seq2seq.config import saved
-from seq2seq.config.parse import known_keys, unknown_key_message
+from seq2seq.config.parse import schema_fields, unknown_key_message
 from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
 from seq2seq.models.families import FAMILIES
@@ -128,7 +128,7 @@ def explain(error: Exception, arguments: Sequence[str], schema: type) -> str:
         arguments: Overrides, also with Hydra's options between them.
         schema: Dataclass of the configuration.
     """
-    keys = known_keys(schema)
+    keys = sorted(schema_fields(schema))
     parser = OverridesParser.create()
     for argument in arguments:
         if argument.startswith("-") or not (argument.startswith("~") or "=" in argument):

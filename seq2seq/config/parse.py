@@ -96,11 +96,6 @@ def unknown_key_message(key: str, known: list[str]) -> str:
     return f"{key} is not a configuration key" + (f"; did you mean {nearest[0]}?" if nearest else "")
 
 
-def known_keys(schema: type = Config) -> list[str]:
-    """Returns all full keys of a schema, with the model keys of all families."""
-    return sorted(schema_fields(schema))
-
-
 def schema_fields(schema: type = Config) -> dict[str, Field[Any]]:
     """Returns the dataclass fields of a schema by full key, with those of all model families."""
 

@@ -56,62 +56,65 @@ class Config:
         metric = trainer.metric.removeprefix("valid/")
         metrics = (*LOSS_METRICS, *self.metrics.names)
         tie_all = model.tie_embeddings is TieEmbeddings.all
-        _require(0 <= self.seed < 2**63, f"seed={self.seed}: must be at least 0 and below 2^63")
-        _require(
-            not self.name or _is_visible_folder(Path(self.name)),
-            f"name={self.name}: must be a folder below output_root, without .. and hidden folders; "
-            "output_root=DIR changes where run folders are",
-        )
-        _require(
-            tokenizer.joint or not model.copy,
-            "model.copy=true copies source tokens into the target, but tokenizer.joint=false: source and target "
-            "ids differ; set tokenizer.joint=true or model.copy=false",
-        )
-        _require(
-            tokenizer.joint or not tie_all,
-            "model.tie_embeddings=all shares the source's embeddings with the target's, but "
-            "tokenizer.joint=false; use model.tie_embeddings=decoder",
-        )
-        resolve_horizon(self.optim, max_steps=trainer.max_steps)
-        if self.optim.schedule is Schedule.plateau and trainer.patience is not None:
-            _require(
-                trainer.patience > self.optim.plateau_patience,
+        rules = [  # whether each holds, and the message otherwise
+            (0 <= self.seed < 2**63, f"seed={self.seed}: must be at least 0 and below 2^63"),
+            (
+                not self.name or _is_visible_folder(Path(self.name)),
+                f"name={self.name}: must be a folder below output_root, without .. and hidden folders; "
+                "output_root=DIR changes where run folders are",
+            ),
+            (
+                tokenizer.joint or not model.copy,
+                "model.copy=true copies source tokens into the target, but tokenizer.joint=false: source and target "
+                "ids differ; set tokenizer.joint=true or model.copy=false",
+            ),
+            (
+                tokenizer.joint or not tie_all,
+                "model.tie_embeddings=all shares the source's embeddings with the target's, but "
+                "tokenizer.joint=false; use model.tie_embeddings=decoder",
+            ),
+            (
+                metric in metrics,
+                f"trainer.metric={trainer.metric} is not measured; choose one of "
+                + ", ".join(f"valid/{name}" for name in metrics),
+            ),
+            (
+                metric in LOSS_METRICS or trainer.eval_examples > 0,
+                f"trainer.metric={trainer.metric} needs decoded examples, but trainer.eval_examples=0",
+            ),
+            (
+                tokenizer.source_vectors is None or tokenizer.target_vectors is None or not tie_all,
+                f"tokenizer.source_vectors={tokenizer.source_vectors} and tokenizer.target_vectors="
+                f"{tokenizer.target_vectors} would both fill the single embedding table of model.tie_embeddings=all: "
+                "set only one of them, or model.tie_embeddings=decoder",
+            ),
+            (
+                self.optim.schedule is not Schedule.plateau
+                or trainer.patience is None
+                or trainer.patience > self.optim.plateau_patience,
                 f"trainer.patience={trainer.patience} ends the run before optim.schedule=plateau lowers the learning "
                 f"rate, after optim.plateau_patience={self.optim.plateau_patience} evaluations without improvement: "
                 "raise trainer.patience or lower optim.plateau_patience",
-            )
-        _require(
-            metric in metrics,
-            f"trainer.metric={trainer.metric} is not measured; choose one of "
-            + ", ".join(f"valid/{name}" for name in metrics),
-        )
-        _require(
-            metric in LOSS_METRICS or trainer.eval_examples > 0,
-            f"trainer.metric={trainer.metric} needs decoded examples, but trainer.eval_examples=0",
-        )
-        _require(
-            tokenizer.source_vectors is None or tokenizer.target_vectors is None or not tie_all,
-            f"tokenizer.source_vectors={tokenizer.source_vectors} and tokenizer.target_vectors="
-            f"{tokenizer.target_vectors} would both fill the single embedding table of model.tie_embeddings=all: "
-            "set only one of them, or model.tie_embeddings=decoder",
-        )
+            ),
+        ]
         if isinstance(model, TransformerConfig) and model.positions is PositionKind.learned:
             lengths = {
                 "data.max_source_length": self.data.max_source_length,
                 "data.max_target_length": self.data.max_target_length,
                 "search.max_length": self.search.max_length,
             }
-            for key, length in lengths.items():
-                _require(
+            rules += [
+                (
                     length <= model.max_positions,
                     f"{key}={length} is above model.max_positions={model.max_positions}, which limits "
                     "model.positions=learned: lower it, raise model.max_positions, or use model.positions=sinusoidal",
                 )
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
+                for key, length in lengths.items()
+            ]
+        for holds, message in rules:
+            if not holds:
+                raise UserError(message)
+        resolve_horizon(self.optim, max_steps=trainer.max_steps)
 
 
 def _is_visible_folder(path: Path) -> bool:

@@ -1,7 +1,9 @@
 """Filters of the training examples, and the reasons for which they drop an example."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -35,22 +37,47 @@ def text_reason(example: Example, config: DataConfig) -> str | None:
     return None
 
 
-def length_reasons(source: IntArray, target: IntArray, config: DataConfig) -> npt.NDArray[np.str_]:
-    """Returns the reason to drop each example for its lengths, [B]; empty to keep it.
+class TrainingFilter:
+    """Drops examples of a training set, by their texts and then by their lengths, as the configuration says.
 
-    Args:
-        source: int64 [B] tokens per source, without EOS.
-        target: int64 [B] tokens per target, without EOS.
-        config: says which filters are enabled.
+    Attributes:
+        dropped: number of dropped examples by reason, in the order of `REASONS`.
     """
-    # A text may have no tokens because the tokenizer's normalization removes all of its characters.
-    masks = {EMPTY: (source == 0) | (target == 0)}
-    if config.max_length_ratio is not None:
-        longer, shorter = np.maximum(source, target), np.minimum(source, target)
-        masks[RATIO] = longer > config.max_length_ratio * shorter
-    if config.on_long == OnLong.skip:
-        masks[LONG] = (source + 1 > config.max_source_length) | (target + 1 > config.max_target_length)
-    return np.select(list(masks.values()), list(masks), default="")
+
+    def __init__(self, config: DataConfig):
+        self.dropped = Counter(dict.fromkeys(REASONS, 0))
+        self._config = config
+        self._seen = SeenPairs()
+
+    def by_text(self, examples: Sequence[Example]) -> list[Example]:
+        """Returns the next examples, in the order of the corpus, without those that their texts exclude."""
+        reasons = [text_reason(example, self._config) for example in examples]
+        self.dropped.update(filter(None, reasons))
+        kept = [example for example, reason in zip(examples, reasons, strict=True) if reason is None]
+        if not self._config.drop_duplicates:
+            return kept
+        first = list(compress(kept, self._seen.add(kept)))
+        self.dropped[DUPLICATE] += len(kept) - len(first)
+        return first
+
+    def by_length(self, source: IntArray, target: IntArray) -> IntArray:
+        """Returns the indices of the examples that their lengths do not exclude.
+
+        Args:
+            source: int64 [B] tokens per source, without EOS.
+            target: int64 [B] tokens per target, without EOS.
+        """
+        config = self._config
+        # A text may have no tokens because the tokenizer's normalization removes all of its characters.
+        masks = {EMPTY: (source == 0) | (target == 0)}
+        if config.max_length_ratio is not None:
+            longer, shorter = np.maximum(source, target), np.minimum(source, target)
+            masks[RATIO] = longer > config.max_length_ratio * shorter
+        if config.on_long == OnLong.skip:
+            masks[LONG] = (source + 1 > config.max_source_length) | (target + 1 > config.max_target_length)
+        reasons = np.select(list(masks.values()), list(masks), default="")
+        self.dropped.update(reasons[reasons != ""].tolist())
+        return np.flatnonzero(reasons == "")
 
 
 class SeenPairs:

@@ -22,7 +22,7 @@ from seq2seq.data.corpus import (
 from seq2seq.data.encode import write_store
 from seq2seq.data.fingerprints import FileState, file_state
 from seq2seq.data.ragged import DamagedStoreError
-from seq2seq.data.report import DataReport
+from seq2seq.data.report import SplitReport
 from seq2seq.data.store import TokenStore, is_store, verify
 from seq2seq.errors import UserError
 from seq2seq.system.atomic_folder import build_once
@@ -44,7 +44,7 @@ class PreparedData:
         train: training examples, filtered.
         valid: validation examples, unfiltered.
         test: test sets by name, unfiltered.
-        report: what was read, dropped and kept.
+        reports: what was read, dropped and kept, by split: ``train``, ``valid`` and each ``test.<name>``.
         fingerprints: sha256 of each data file by its config key, and of the ``tokenizer``.
     """
 
@@ -52,7 +52,7 @@ class PreparedData:
     train: TokenStore
     valid: TokenStore
     test: dict[str, TokenStore]
-    report: DataReport
+    reports: dict[str, SplitReport]
     fingerprints: dict[str, str]
 
     def verify(self) -> None:
@@ -95,8 +95,7 @@ def prepare(
     """
     splits = _hash_splits(data, cache_root)
     if tokenizers is None:
-        folder = _tokenizers_folder(splits["train"], tokenizer, cache_root=cache_root, seed=seed)
-        tokenizers = _build_tokenizers(folder, splits, tokenizer, seed=seed, log=log)
+        tokenizers = _build_tokenizers(splits, tokenizer, cache_root=cache_root, seed=seed, log=log)
     # The training set comes last: it takes longest, and errors in the others should show first.
     names = sorted(splits, key=lambda name: name == "train")
     stores = {name: _build_store(splits[name], tokenizers, cache_root / "stores", log=log) for name in names}
@@ -105,7 +104,7 @@ def prepare(
         train=stores["train"],
         valid=stores["valid"],
         test={name: stores[f"test.{name}"] for name in data.test},
-        report=DataReport({name: stores[name].report for name in splits}),
+        reports={name: stores[name].report for name in splits},
         fingerprints={**_fingerprints(splits), "tokenizer": tokenizers.fingerprint()},
     )
 
@@ -228,9 +227,10 @@ def _tokenizers_folder(train: _Split, config: TokenizerConfig, *, cache_root: Pa
 
 
 def _build_tokenizers(
-    folder: Path, splits: dict[str, _Split], config: TokenizerConfig, *, seed: int, log: Log
+    splits: dict[str, _Split], config: TokenizerConfig, *, cache_root: Path, seed: int, log: Log
 ) -> Tokenizers:
     train = splits["train"]
+    folder = _tokenizers_folder(train, config, cache_root=cache_root, seed=seed)
 
     def build(target: Path) -> None:
         for split in splits.values():

@@ -1,14 +1,14 @@
-"""The data report: what was read, dropped and kept per split, and token statistics of each side."""
+"""The data report of a run: what was read, dropped and kept per split, and token statistics of each side."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from seq2seq.data.filters import LONG
-from seq2seq.data.ragged import RaggedArray
+from seq2seq.data.ragged import IntArray, RaggedArray
 from seq2seq.tokenizers.base import UNK_ID, Tokenizer
 
 _META_SPACE = "\u2581"  # SentencePiece's symbol for a space; it decodes to a space
@@ -98,20 +98,14 @@ class SplitReport:
         return messages
 
 
-@dataclass
-class DataReport:
-    """Reports of all splits by name: ``train``, ``valid`` and each ``test.<name>``."""
+def report_lines(splits: Mapping[str, SplitReport]) -> list[str]:
+    """Formats three lines per split, then the warnings about the training set.
 
-    splits: dict[str, SplitReport] = field(default_factory=dict)
-
-    def lines(self) -> list[str]:
-        """Formats three lines per split, then the warnings about the training set."""
-        lines = [line for name, split in self.splits.items() for line in split.lines(name)]
-        return lines + (self.splits["train"].warnings() if "train" in self.splits else [])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values for JSON, by split."""
-        return {name: asdict(split) for name, split in self.splits.items()}
+    Args:
+        splits: Reports by name: ``train``, ``valid`` and each ``test.<name>``.
+    """
+    lines = [line for name, split in splits.items() for line in split.lines(name)]
+    return lines + (splits["train"].warnings() if "train" in splits else [])
 
 
 def _cut_warning(name: str, side: SideReport, kept: int) -> str:
@@ -154,20 +148,26 @@ class SideCounter:
         self._report.blank += sum(not text.strip() for text in texts)
         self._report.meta_spaces += sum(_META_SPACE in text for text in texts)
 
-    def add_ids(self, encoded: RaggedArray) -> None:
-        """Adds encoded texts, without EOS, to the token counts and lengths."""
-        ids = encoded.values
-        self._report.tokens += len(ids)
-        self._report.unknown += int(np.count_nonzero(ids == UNK_ID))
-        self._report.byte_pieces += int(np.count_nonzero(self._is_byte[ids]))
-        self._lengths.update((encoded.lengths + 1).tolist())
+    def add_ids(self, encoded: RaggedArray, kept: IntArray | None = None) -> RaggedArray:
+        """Adds encoded texts, without EOS, to the token counts and lengths.
 
-    def cut(self, encoded: RaggedArray) -> RaggedArray:
-        """Returns the encoded texts that are kept, cut to the limit (minus one, for EOS); counts what that removes."""
-        cut = encoded.truncate(self._report.limit - 1)
-        self._report.kept_tokens += len(encoded.values)
-        self._report.truncated += int(np.count_nonzero(cut.lengths < encoded.lengths))
-        self._report.cut_tokens += len(encoded.values) - len(cut.values)
+        Args:
+            encoded: the ids of all texts.
+            kept: indices of the texts that are kept; None keeps all.
+
+        Returns:
+            The ids of those that are kept, cut to the limit (minus one, for EOS); what that removes is counted too.
+        """
+        report, ids = self._report, encoded.values
+        report.tokens += len(ids)
+        report.unknown += int(np.count_nonzero(ids == UNK_ID))
+        report.byte_pieces += int(np.count_nonzero(self._is_byte[ids]))
+        self._lengths.update((encoded.lengths + 1).tolist())
+        whole = encoded if kept is None else encoded.gather(kept)
+        cut = whole.truncate(report.limit - 1)
+        report.kept_tokens += len(whole.values)
+        report.truncated += int(np.count_nonzero(cut.lengths < whole.lengths))
+        report.cut_tokens += len(whole.values) - len(cut.values)
         return cut
 
     def result(self) -> SideReport:

@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seq2seq.data.corpus import Example
-from seq2seq.data.ragged import UINT8, DamagedStoreError, RaggedArray, RaggedWriter, open_ragged
+from seq2seq.data.ragged import UINT8, DamagedStoreError, IntArray, RaggedArray, RaggedWriter, open_ragged
 from seq2seq.data.report import SideCounter, SplitReport
 from seq2seq.errors import TrainingError
 from seq2seq.system.atomic_folder import build_once
@@ -141,20 +141,20 @@ class TokenStore:
         series = hashlib.sha256(key.encode()).hexdigest()[:16]
 
         def build(partial: Path) -> None:
-            sides = ((tokenizers.source, self.source_text), (tokenizers.target, self.target_text))
+            sides = (tokenizers.source, tokenizers.target)
             limits = (self.report.source.limit, self.report.target.limit)
             with closing(StoreWriter(partial, tokenizers, limits, ids_only=True)) as writer:
                 for chunk, start in enumerate(range(0, len(self), _SAMPLING_CHUNK)):
                     seeds = np.random.SeedSequence([seed, epoch, chunk]).generate_state(2).tolist()
                     indices = range(start, min(start + _SAMPLING_CHUNK, len(self)))
-                    sampled = []
-                    for (tokenizer, text), counter, side_seed in zip(sides, writer.counters, seeds, strict=True):
-                        texts = [text(index) for index in indices]
-                        sampled.append(pack(tokenizer.sample_batch(texts, seed=side_seed), tokenizer))
-                        counter.add_texts(texts)
-                        counter.add_ids(sampled[-1])
-                    writer.add_ids(*sampled)
-                writer.finish(read=self.report.read, dropped=self.report.dropped)
+                    texts = [[text(index) for index in indices] for text in (self.source_text, self.target_text)]
+                    writer.count_texts(*texts)
+                    source, target = (
+                        pack(tokenizer.sample_batch(side_texts, seed=side_seed), tokenizer)
+                        for tokenizer, side_texts, side_seed in zip(sides, texts, seeds, strict=True)
+                    )
+                    writer.add_ids(source, target)
+                writer.finish(self.report.dropped)
 
         name = f"{series}-{epoch}"
         build_once(folder / name, build, is_complete=is_store)
@@ -231,26 +231,34 @@ class StoreWriter:
         tokenizers: the tokenizers that produce the ids.
         limits: maximum number of tokens in a source and in a target, EOS included, to cut ids to.
         ids_only: writes the ids only, for `TokenStore.resampled`.
-
-    Attributes:
-        counters: count sources and targets for the report; `add_ids` adds what is kept, callers the rest.
     """
 
     def __init__(self, folder: Path, tokenizers: Tokenizers, limits: tuple[int, int], *, ids_only: bool = False):
         self._folder = folder
         self._tokenizers = (tokenizers.source, tokenizers.target)
         self._count = 0
-        self.counters = [
+        self._counters = [
             SideCounter(tokenizer, limit=limit) for tokenizer, limit in zip(self._tokenizers, limits, strict=True)
         ]
         texts = [] if ids_only else ["source.text", "target.text", "references.text"]
         self._files = {name: RaggedWriter(folder, name) for name in ("source.ids", "target.ids", *texts)}
 
-    def add_ids(self, source: RaggedArray, target: RaggedArray) -> None:
-        """Appends the ids of examples, cut to the limits (minus one, for EOS)."""
-        for name, counter, ids in zip(("source.ids", "target.ids"), self.counters, (source, target), strict=True):
-            self._files[name].append(counter.cut(ids))
-        self._count += len(source)
+    def count_texts(self, sources: Sequence[str], targets: Sequence[str]) -> None:
+        """Counts texts for the report, also those that are dropped."""
+        for counter, texts in zip(self._counters, (sources, targets), strict=True):
+            counter.add_texts(texts)
+
+    def add_ids(self, source: RaggedArray, target: RaggedArray, kept: IntArray | None = None) -> None:
+        """Counts the ids of examples and appends those of the examples to keep, cut to the limits (minus one, for EOS).
+
+        Args:
+            source: ids of the sources.
+            target: ids of the targets.
+            kept: indices of the examples to keep; None keeps all.
+        """
+        for name, counter, ids in zip(("source.ids", "target.ids"), self._counters, (source, target), strict=True):
+            self._files[name].append(counter.add_ids(ids, kept))
+        self._count += len(source) if kept is None else len(kept)
 
     def add_texts(self, examples: Sequence[Example]) -> None:
         """Appends the texts of the same examples."""
@@ -264,16 +272,15 @@ class StoreWriter:
         for name, entries in texts.items():
             self._files[name].append(RaggedArray.from_texts(entries))
 
-    def finish(self, *, read: int, dropped: dict[str, int]) -> None:
+    def finish(self, dropped: dict[str, int]) -> None:
         """Flushes all files to disk, then writes ``meta.json``.
 
         Args:
-            read: number of examples in the corpus.
             dropped: number of dropped examples by reason.
         """
         self.close()
         files = sorted(self._folder.iterdir())
-        source, target = (counter.result() for counter in self.counters)
+        source, target = (counter.result() for counter in self._counters)
         dtypes = [id_dtype(tokenizer.vocab_size).str for tokenizer in self._tokenizers]
         meta = {
             "format_version": FORMAT_VERSION,
@@ -281,7 +288,7 @@ class StoreWriter:
             "target_dtype": dtypes[1],
             "sizes": {path.name: path.stat().st_size for path in files},
             "sha256": {path.name: sha256_of(path) for path in files},
-            "report": asdict(SplitReport(read, self._count, dropped, source, target)),
+            "report": asdict(SplitReport(self._count + sum(dropped.values()), self._count, dropped, source, target)),
         }
         with open(self._folder / _META, "w", encoding="utf-8") as file:
             json.dump({**meta, "checksum": _checksum(meta)}, file, indent=2)

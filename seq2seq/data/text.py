@@ -8,11 +8,14 @@ stripped.
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BufferedIOBase
 from pathlib import Path
+from typing import TypeVar
 
 from seq2seq.errors import UserError
+
+T = TypeVar("T")
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
@@ -151,3 +154,24 @@ def _check_start(block: bytes, name: str) -> None:
     # Every second byte of ASCII text in UTF-16 is zero; UTF-8 text has hardly any.
     if probe.startswith(_UTF16_OR_32) or (len(probe) >= 4 and probe.count(0) * 3 >= len(probe)):
         raise UserError(f"{name}: looks like UTF-16 or UTF-32, not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.")
+
+
+def chunks(items: Iterable[T], max_items: int, max_characters: int, *, length: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yields the items in lists, each as soon as it has `max_items` items or at least `max_characters` characters.
+
+    Args:
+        items: consumed lazily.
+        max_items: maximum number of items in a list.
+        max_characters: number of characters at which a list ends early.
+        length: returns the number of characters of an item.
+    """
+    chunk: list[T] = []
+    characters = 0
+    for item in items:
+        chunk.append(item)
+        characters += length(item)
+        if len(chunk) == max_items or characters >= max_characters:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk

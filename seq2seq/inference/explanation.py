@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from seq2seq.models.base import DecoderOutput, Seq2Seq
 from seq2seq.search.config import SearchPrecision
@@ -27,26 +28,22 @@ def add_attention(
         src: [B, S] int64, the sources.
         precision: the precision of the search.
     """
-    with decoding_mode(models, src.device, precision):
-        _explain(results, models, src)
-
-
-def _explain(results: list[list[Hypothesis]], models: Sequence[Seq2Seq], src: Tensor) -> None:
     vocabulary = models[0].vocabulary
     lengths = (src != vocabulary.pad_id).sum(dim=1).tolist()
-    for rank in range(max(map(len, results))):
-        sentences = [sentence for sentence, nbest in enumerate(results) if rank < len(nbest)]
-        hypotheses = [results[sentence][rank] for sentence in sentences]
-        tgt = torch.full((len(sentences), 1 + max(hypothesis.length for hypothesis in hypotheses)), vocabulary.pad_id)
-        tgt[:, 0] = vocabulary.bos_id
-        for row, hypothesis in enumerate(hypotheses):
-            ids = [*hypothesis.ids, vocabulary.eos_id] if hypothesis.ended else hypothesis.ids
-            tgt[row, 1 : 1 + len(ids)] = torch.tensor(ids)
-        attention, copied = forced_explanation(models, src[sentences], tgt.to(src.device))
-        attention, copied = attention.cpu(), None if copied is None else copied.cpu()
-        for row, hypothesis in enumerate(hypotheses):
-            hypothesis.attention = attention[row, : hypothesis.length, : lengths[sentences[row]]].clone()
-            hypothesis.copied = None if copied is None else copied[row, : hypothesis.length].tolist()
+    with decoding_mode(models, src.device, precision):
+        for rank in range(max(map(len, results))):
+            sentences = [sentence for sentence, nbest in enumerate(results) if rank < len(nbest)]
+            hypotheses = [results[sentence][rank] for sentence in sentences]
+            targets = [
+                torch.tensor([vocabulary.bos_id, *hypothesis.ids, vocabulary.eos_id])[: 1 + hypothesis.length]
+                for hypothesis in hypotheses
+            ]
+            tgt = pad_sequence(targets, batch_first=True, padding_value=vocabulary.pad_id)
+            attention, copied = forced_explanation(models, src[sentences], tgt.to(src.device))
+            attention, copied = attention.cpu(), None if copied is None else copied.cpu()
+            for row, hypothesis in enumerate(hypotheses):
+                hypothesis.attention = attention[row, : hypothesis.length, : lengths[sentences[row]]].clone()
+                hypothesis.copied = None if copied is None else copied[row, : hypothesis.length].tolist()
 
 
 def forced_explanation(models: Sequence[Seq2Seq], src: Tensor, tgt: Tensor) -> tuple[Tensor, Tensor | None]:

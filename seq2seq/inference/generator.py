@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
+from seq2seq.data.text import chunks
 from seq2seq.errors import UserError
 from seq2seq.inference.explanation import add_attention
 from seq2seq.inference.oom import BatchSplitter
@@ -132,7 +134,7 @@ class Generator:
         """
         size = self.config.batch_size * _BATCHES_PER_BLOCK if block is None else block
         offset = 0
-        for texts in _blocks(lines, size):
+        for texts in chunks(lines, size, _CHARACTERS_PER_BLOCK, length=len):
             packed = pack_decoders(self.models, self.device, self.config)  # the caller may train between two blocks
             yield from self._generate_block(texts, packed, offset=offset, need_attention=need_attention)
             offset += len(texts)
@@ -145,7 +147,8 @@ class Generator:
         outputs: list[list[GenerationOutput]] = [[GenerationOutput("", 0.0, 0.0, [], [])] for _ in texts]
 
         def search_batch(indices: list[int]) -> list[list[Hypothesis]]:
-            src = _pad([sources[i] for i in indices]).to(self.device)
+            rows = [torch.tensor(sources[i]) for i in indices]
+            src = pad_sequence(rows, batch_first=True, padding_value=PAD_ID).to(self.device)
             sentence_indices = torch.tensor(indices) + offset  # seed of each sentence's samples, whatever its batch
             results = search(
                 self.models, src, self.config, packed=packed, seed=self.seed, sentence_indices=sentence_indices
@@ -201,25 +204,3 @@ class Generator:
             attention=None if hypothesis.attention is None else hypothesis.attention.numpy(),
             copied=hypothesis.copied,
         )
-
-
-def _blocks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Yields blocks of up to `size` lines, fewer if they are long."""
-    block: list[str] = []
-    characters = 0
-    for line in lines:
-        block.append(line)
-        characters += len(line)
-        if len(block) == size or characters >= _CHARACTERS_PER_BLOCK:
-            yield block
-            block, characters = [], 0
-    if block:
-        yield block
-
-
-def _pad(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Stacks sequences of ids into a tensor [B, longest] int64, padded on the right."""
-    padded = np.full((len(sequences), max(map(len, sequences))), PAD_ID, dtype=np.int64)
-    for row, ids in enumerate(sequences):
-        padded[row, : len(ids)] = ids
-    return torch.from_numpy(padded)

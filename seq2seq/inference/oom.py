@@ -63,15 +63,10 @@ class BatchSplitter:
                 continue
             # Only after the except clause is nothing left that refers to the tensors of the failed attempt.
             free_memory(self._device)
-            self._split(len(part))
-
-    def _split(self, tried: int) -> None:
-        if not self.failures:
-            logger.warning(
-                "out of memory %s %d examples at once; continuing with %d, or fewer if that is still too many",
-                self._action,
-                tried,
-                -(-tried // 2),
-            )
-        self.failures += 1
-        self.num_parts *= 2
+            if not self.failures:
+                logger.warning(
+                    "out of memory %s %d examples at once; continuing with %d, or fewer if that is still too many",
+                    self._action, len(part), -(-len(part) // 2),
+                )  # fmt: skip
+            self.failures += 1
+            self.num_parts *= 2

@@ -1,7 +1,8 @@
 """Builds the parts of a run from its configuration: model, optimizer step, loader, evaluator."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -58,7 +59,6 @@ def build_training(
     runtime: Runtime,
     world: World,
     load_pretrained: bool = True,
-    store_for_epoch: Callable[[int], TokenStore] | None = None,
 ) -> tuple[TrainStep, BatchLoader]:
     """Builds the optimizer step, with the model on its device, and the loader of its batches.
 
@@ -69,7 +69,6 @@ def build_training(
         world: The processes that share the run.
         load_pretrained: Whether to load the pretrained weights that the configuration names; false if a checkpoint
             will be loaded.
-        store_for_epoch: See ``BatchLoader``; None takes the training set, resampled if the configuration says so.
 
     Raises:
         UserError: If pretrained weights cannot be read, or do not fit the model.
@@ -80,53 +79,29 @@ def build_training(
         load_pretrained_weights(model, config, prepared.tokenizers)
     model.to(runtime.device).train()
     step = TrainStep(model, config.trainer, config.optim, runtime=runtime, world=world, seed=config.seed)
-    loader = build_loader(
-        config, store_for_epoch or _epoch_stores(config, prepared, world), world=world, pin_memory=runtime.pinned
-    )
-    return step, loader
-
-
-def _epoch_stores(config: Config, prepared: PreparedData, world: World) -> Callable[[int], TokenStore]:
-    """Returns the function from an epoch to its training set, which subword regularisation resamples each epoch."""
-
-    def store_for_epoch(epoch: int) -> TokenStore:
-        if config.tokenizer.sampling_alpha == 0:
-            return prepared.train
-        resampled = prepared.train.resampled(
-            prepared.tokenizers, seed=config.seed, epoch=epoch, folder=Path(config.cache_root) / "epochs"
-        )
-        truncated = resampled.report.source.truncated + resampled.report.target.truncated
-        if truncated and world.is_main:
-            logger.info("epoch %d: truncated %d texts whose resampled tokens exceed the limits", epoch, truncated)
-        return resampled
-
-    return store_for_epoch
-
-
-def build_loader(
-    config: Config,
-    store_for_epoch: Callable[[int], TokenStore],
-    *,
-    world: World | None = None,
-    pin_memory: bool = False,
-) -> BatchLoader:
-    """Builds the loader of a run's batches.
-
-    Args:
-        config: Configuration of the run.
-        store_for_epoch: See ``BatchLoader``.
-        world: The processes that share the run; None for a single process.
-        pin_memory: Whether batches are put into page-locked memory.
-    """
-    return BatchLoader(
-        store_for_epoch,
+    loader = BatchLoader(
+        partial(_store_for_epoch, config, prepared, world),
         batch_tokens=config.trainer.batch_tokens,
         accumulate=config.trainer.accumulate,
         seed=config.seed,
         world=world,
         overfit_batches=config.trainer.overfit_batches,
-        pin_memory=pin_memory,
+        pin_memory=runtime.pinned,
     )
+    return step, loader
+
+
+def _store_for_epoch(config: Config, prepared: PreparedData, world: World, epoch: int) -> TokenStore:
+    """Returns the training set of an epoch, which subword regularisation resamples each epoch."""
+    if config.tokenizer.sampling_alpha == 0:
+        return prepared.train
+    resampled = prepared.train.resampled(
+        prepared.tokenizers, seed=config.seed, epoch=epoch, folder=Path(config.cache_root) / "epochs"
+    )
+    truncated = resampled.report.source.truncated + resampled.report.target.truncated
+    if truncated and world.is_main:
+        logger.info("epoch %d: truncated %d texts whose resampled tokens exceed the limits", epoch, truncated)
+    return resampled
 
 
 def build_evaluator(

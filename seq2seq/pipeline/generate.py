@@ -4,8 +4,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -26,18 +26,19 @@ logger = logging.getLogger("seq2seq")
 
 def generate(config: GenerateConfig, folders: Sequence[RunFolder]) -> None:
     """Reads, generates and writes in blocks of bounded memory; on a terminal and with `stream=true`, line by line."""
-    with console_log(), ExitStack() as stack:
+    with console_log():
         texts = _read_sources(config)
         runtime = start_runtime(config.trainer)
         generator = build_generator(folders, config, checkpoint=config.checkpoint, runtime=runtime)
-        write, flush = _open_output(config, stack)
-        interactive = config.stream or (config.input is None and sys.stdin.isatty())
+        block = 1 if config.stream or (config.input is None and sys.stdin.isatty()) else None
+        flush_lines = config.stream or (config.output is None and sys.stdout.isatty())
         need_attention = config.attention or config.alignments
-        for outputs in generator.stream(texts, block=1 if interactive else None, need_attention=need_attention):
-            write(output_line(outputs, config))
-            if flush:
-                sys.stdout.buffer.flush()
-        _warn_about_sources(generator)
+        with nullcontext(sys.stdout.buffer) if config.output is None else _output_file(Path(config.output)) as file:
+            for outputs in generator.stream(texts, block=block, need_attention=need_attention):
+                file.write(output_line(outputs, config))
+                if flush_lines:
+                    file.flush()
+            _warn_about_sources(generator)
 
 
 def _warn_about_sources(generator: Generator) -> None:
@@ -69,14 +70,6 @@ def _read_records(path: Path, config: GenerateConfig, errors: str) -> Iterator[s
         field = "source"  # the run's own is the column of a TSV file
     for line_number, record in read_records(path, errors=errors):
         yield text_field(record, field, f"{path}:{line_number}", key="data.train.source_field")
-
-
-def _open_output(config: GenerateConfig, stack: ExitStack) -> tuple[Callable[[bytes], object], bool]:
-    """Returns the function that writes a line, and whether to flush after each."""
-    if config.output is not None:
-        return stack.enter_context(_output_file(Path(config.output))).write, False
-    stack.callback(sys.stdout.buffer.flush)
-    return sys.stdout.buffer.write, config.stream or sys.stdout.isatty()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 from seq2seq.config.schema import Config
 from seq2seq.data import prepare as data_preparation
 from seq2seq.data.prepare import PreparedData
+from seq2seq.data.report import report_lines
 from seq2seq.pipeline.base_run import base_tokenizers
 from seq2seq.runs.folder import RunFolder
 from seq2seq.system.console import console_log
@@ -18,7 +19,7 @@ def prepare(config: Config) -> None:
     with console_log():
         prepared = prepare_data(config)
         prepared.verify()
-        for line in prepared.report.lines():
+        for line in report_lines(prepared.reports):
             logger.info("%s", line)
 
 

@@ -3,12 +3,13 @@
 import logging
 import math
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from seq2seq.config import saved
 from seq2seq.config.oddities import odd_keys
 from seq2seq.config.schema import Config
 from seq2seq.data.prepare import PreparedData, open_corpus
+from seq2seq.data.report import report_lines
 from seq2seq.errors import Interrupted, TrainingError
 from seq2seq.pipeline.build import base_fingerprint, build_evaluator, build_training, start_runtime
 from seq2seq.pipeline.existing_run import (
@@ -25,7 +26,7 @@ from seq2seq.runs import tables
 from seq2seq.runs.checkpoint_store import CheckpointStore
 from seq2seq.runs.folder import RunFolder, write_json, write_text
 from seq2seq.runs.provenance import environment, provenance
-from seq2seq.runs.tracking import NullTracker, Tracker
+from seq2seq.runs.tracking import Tracker
 from seq2seq.system.console import console_log
 from seq2seq.system.device import Runtime, deterministic, is_out_of_memory
 from seq2seq.system.distributed import World
@@ -96,12 +97,11 @@ def _run(config: Config, folder: RunFolder, *, runtime: Runtime, world: World) -
     train_step, loader = build_training(
         config, prepared, runtime=runtime, world=world, load_pretrained=checkpoint is None
     )
-    tracker: NullTracker = NullTracker()
     if world.is_main:
         if config.overwrite and folder.config.exists():
             folder.earlier.set_aside()  # only now: until here an error in data or configuration would have shown
         _write_run_info(config, folder, prepared, runtime=runtime, world=world)
-        tracker = Tracker(folder.path, resume_step=checkpoint.step if checkpoint else None)
+    tracker = Tracker(folder.path if world.is_main else None, resume_step=checkpoint.step if checkpoint else None)
     try:
         named_parameters = train_step.model.named_parameters()
         logger.info("%s", tables.parameter_table((name, p.numel()) for name, p in named_parameters))
@@ -168,9 +168,9 @@ def _write_run_info(
     if not folder.holds_run():
         remove(folder.tokenizer)  # of a start that failed, perhaps with other files
     prepared.tokenizers.save(folder.tokenizer)
-    write_json(folder.path / "data_report.json", prepared.report.to_dict())
+    write_json(folder.path / "data_report.json", {name: asdict(report) for name, report in prepared.reports.items()})
     folder.results.unlink(missing_ok=True)
-    for line in prepared.report.lines():
+    for line in report_lines(prepared.reports):
         logger.info("%s", line)
 
 

@@ -106,7 +106,7 @@ def _inspect(
         return report  # a tokenizer and a dry run would tell nothing more
     with _reported(diagnostics, "data"):
         prepared = _prepare(config, report, scratch, tokenizers=tokenizers)
-        report.splits = prepared.report.splits
+        report.splits = prepared.reports
         diagnostics += split_diagnostics(report.splits)
     if report.errors:
         return report

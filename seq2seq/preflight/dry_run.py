@@ -182,15 +182,12 @@ def _child_main(connection: Connection) -> None:
 
 def _dry_run(config: Config, prepared: PreparedData, *, free_bytes: int, load_pretrained: bool, folder: Path) -> DryRun:
     runtime = start_runtime(config.trainer)
-    # Without compiling, which takes minutes: the measurements are those of the model that is not compiled.
-    config = replace(config, trainer=replace(config.trainer, compile=False))
+    # Without compiling, which takes minutes: the measurements are those of the model that is not compiled. And without
+    # resampling, which would only take time.
+    trainer, tokenizer = replace(config.trainer, compile=False), replace(config.tokenizer, sampling_alpha=0.0)
+    config = replace(config, trainer=trainer, tokenizer=tokenizer)
     train_step, loader = build_training(
-        config,
-        prepared,
-        runtime=runtime,
-        world=World(),
-        load_pretrained=load_pretrained,
-        store_for_epoch=lambda epoch: prepared.train,  # not resampled, which would only take time
+        config, prepared, runtime=runtime, world=World(), load_pretrained=load_pretrained
     )
     model = train_step.model
     parameters = sum(p.numel() for p in model.parameters())

@@ -109,7 +109,7 @@ class _Run:
         return self.status == "complete"
 
 
-def sweep_table(folder: Path, *, format: str = "markdown") -> str:
+def sweep_table(folder: Path, *, as_json: bool = False) -> str:
     """Ranks the runs below a folder, best objective first, with the config keys in which they differ.
 
     Runs that monitor different metrics are ranked separately. Incomplete runs come last, with their progress and
@@ -117,13 +117,11 @@ def sweep_table(folder: Path, *, format: str = "markdown") -> str:
 
     Args:
         folder: A sweep's folder, `outputs/<name>`, or any folder with run folders at most two levels deep.
-        format: `markdown` for a table, `json` for a list of objects with the same content.
+        as_json: Whether to format a list of objects with the same content instead of a Markdown table.
 
     Raises:
-        UserError: The folder does not exist or has no runs, or the format is unknown.
+        UserError: The folder does not exist or has no runs.
     """
-    if format not in ("markdown", "json"):
-        raise UserError(f"format={format} is unknown: choose markdown or json")
     if not folder.is_dir():
         raise UserError(f"folder={folder} is not a folder: give the one that contains the runs, such as outputs/NAME")
     runs = [_read_run(path, name=path.relative_to(folder).as_posix()) for path in _run_folders(folder)]
@@ -131,7 +129,7 @@ def sweep_table(folder: Path, *, format: str = "markdown") -> str:
         raise UserError(f"folder={folder} has no runs in it: no folder with a config.yaml, up to two levels deep")
     keys = _differing_keys([run.config for run in runs])
     rows = list(_ranked(runs))
-    if format == "json":
+    if as_json:
         records = [_record(rank, run, keys) for rank, run in rows]
         return json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False)
     header = ["rank", "run", "objective", "value", "step", *keys, "status"]

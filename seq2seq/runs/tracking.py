@@ -26,41 +26,22 @@ logger = logging.getLogger(__name__)
 _ENTITY_OF_MARKDOWN = {ord(c): f"&#{ord(c)};" for c in "\\`*_{}[]()#+-.!|~$"}
 
 
-class NullTracker:
-    """The tracker of every rank except the first: accepts the same calls and writes nothing."""
+class Tracker:
+    """Writes `metrics.jsonl` and `tensorboard/` of a run folder; without a folder, accepts the same calls only."""
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Records scalars by tag at a step."""
-
-    def text(self, step: int, tag: str, markdown: str) -> None:
-        """Records a Markdown text."""
-
-    def image(self, step: int, tag: str, pixels: NDArray[np.uint8]) -> None:
-        """Records an image, uint8 [height, width, 3]."""
-
-    def hparams(self, flat: Mapping[str, Any], metrics: Sequence[str]) -> None:
-        """Records the settings that TensorBoard's HPARAMS tab compares runs by."""
-
-    def flush(self) -> None:
-        """Flushes everything recorded so far to disk."""
-
-    def close(self) -> None:
-        """Flushes and closes; closing again does nothing."""
-
-
-class Tracker(NullTracker):
-    """Writes `metrics.jsonl` and `tensorboard/` of a run folder."""
-
-    def __init__(self, folder: Path, *, resume_step: int | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, resume_step: int | None = None) -> None:
         """Opens the logs, truncated to the step that training resumes from.
 
         Args:
-            folder: The run folder; created if it does not exist.
+            folder: The run folder, created if it does not exist; None on ranks that write nothing.
             resume_step: Step of the checkpoint to resume from; the logs are cut back to what an uninterrupted run
                 had written by then, see `log_file.ResumeFilter`. None starts with empty logs.
         """
-        self._lines = _MetricsFile(folder / "metrics.jsonl", ResumeFilter(resume_step))
+        self._lines: _MetricsFile | None = None
         self._events: EventFile | None = None
+        if folder is None:
+            return
+        self._lines = _MetricsFile(folder / "metrics.jsonl", ResumeFilter(resume_step))
         try:
             self._events = EventFile(folder / "tensorboard", ResumeFilter(resume_step))
         except ImportError as error:
@@ -73,7 +54,8 @@ class Tracker(NullTracker):
         """
         now = time.time()
         scalars = {tag: float(value) for tag, value in values.items()}
-        self._lines.add(scalars, step, now)
+        if self._lines is not None:
+            self._lines.add(scalars, step, now)
         self._add_events(step, now, lambda summary: [summary.scalar(tag, scalar) for tag, scalar in scalars.items()])
 
     def text(self, step: int, tag: str, markdown: str) -> None:
@@ -107,16 +89,16 @@ class Tracker(NullTracker):
 
     def flush(self) -> None:
         """Flushes everything recorded so far to disk (fsync)."""
-        self._lines.file.sync()
-        if self._events is not None:
-            self._events.file.sync()
+        for log in (self._lines, self._events):
+            if log is not None:
+                log.file.sync()
 
     def close(self) -> None:
         """Flushes and closes; closing again does nothing."""
         self.flush()
-        self._lines.file.close()
-        if self._events is not None:
-            self._events.file.close()
+        for log in (self._lines, self._events):
+            if log is not None:
+                log.file.close()
 
 
 def escape_markdown(text: str) -> str:

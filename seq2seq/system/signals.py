@@ -29,13 +29,16 @@ class Aborted(BaseException):
 class StopRequest:
     """Whether this process was asked to stop.
 
+    Args:
+        to_raise: Makes the exception that the first signal raises, from its exit code; None only records the signal.
+
     Attributes:
         exit_code: Exit code for the signal; None if there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, to_raise: Callable[[int], BaseException] | None = None) -> None:
         self.exit_code: int | None = None
-        self._abort_on_signal = False
+        self._to_raise = to_raise
 
     @contextmanager
     def abort_on_signal(self, enabled: bool) -> Iterator[None]:
@@ -46,21 +49,21 @@ class StopRequest:
         Args:
             enabled: If False, the context does nothing.
         """
-        self._abort_on_signal = enabled
+        self._to_raise = (lambda code: Aborted()) if enabled else None
         try:
             if enabled and self.exit_code is not None:
                 raise Aborted
             yield
         finally:
-            self._abort_on_signal = False
+            self._to_raise = None
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """Records the first signal; a second one ends the process without saving, except under torchrun."""
         code = EXIT_CODES[signal.Signals(signum)]
         if self.exit_code is None:
             self.exit_code = code
-            if self._abort_on_signal:
-                raise Aborted
+            if self._to_raise is not None:
+                raise self._to_raise(code)
         # torchrun forwards a signal that may have reached its processes already, and kills after half a minute.
         elif "TORCHELASTIC_RUN_ID" not in os.environ:
             os._exit(code)
@@ -97,15 +100,8 @@ def interruptible() -> Iterator[None]:
 
     A library may turn it into an error of its own, so any error after a signal is treated as an interruption.
     """
-    request = StopRequest()
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        is_first = request.exit_code is None
-        request.handle(signum, frame)
-        if is_first:
-            raise _interrupted(EXIT_CODES[signal.Signals(signum)])
-
-    with _signal_handler(handle):
+    request = StopRequest(to_raise=_interrupted)
+    with _signal_handler(request.handle):
         try:
             yield
         except Exception as error:

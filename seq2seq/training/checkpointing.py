@@ -11,7 +11,7 @@ from seq2seq.runs.averaging import average as average_checkpoints
 from seq2seq.runs.checkpoint import Checkpoint
 from seq2seq.runs.checkpoint_store import CheckpointSaveError, CheckpointStore
 from seq2seq.runs.manifest import CheckpointError
-from seq2seq.runs.tracking import NullTracker
+from seq2seq.runs.tracking import Tracker
 from seq2seq.training.background import Background
 from seq2seq.training.config import Averaging, SaveFailure, TrainerConfig
 from seq2seq.training.state import TrainState
@@ -37,7 +37,7 @@ class CheckpointManager:
         config: TrainerConfig,
         *,
         fingerprints: Mapping[str, str],
-        tracker: NullTracker,
+        tracker: Tracker,
         background: Background,
         on_save: Callable[[], None],
     ) -> None:

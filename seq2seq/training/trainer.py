@@ -15,7 +15,7 @@ from seq2seq.data.loader import BatchLoader, StepBatches
 from seq2seq.errors import Interrupted, TrainingError
 from seq2seq.runs.checkpoint import Checkpoint
 from seq2seq.runs.checkpoint_store import CheckpointStore
-from seq2seq.runs.tracking import NullTracker
+from seq2seq.runs.tracking import Tracker
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
 from seq2seq.system.signals import EXIT_RESUMABLE, Aborted, StopRequest, signal_name, stop_requests
@@ -40,7 +40,7 @@ class TrainingContext:
     Attributes:
         runtime: Device and precision.
         world: The processes of the run.
-        tracker: Receives metrics; the null tracker on ranks that do not write.
+        tracker: Receives metrics; one without a folder on ranks that do not write.
         checkpoints: The checkpoints of the run.
         profiler: Records the configured steps.
         fingerprints: What the weights depend on, stored in each checkpoint: sha256 of data and tokenizer, and
@@ -50,7 +50,7 @@ class TrainingContext:
 
     runtime: Runtime
     world: World
-    tracker: NullTracker
+    tracker: Tracker
     checkpoints: CheckpointStore
     profiler: StepProfiler
     fingerprints: Mapping[str, str]

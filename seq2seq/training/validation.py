@@ -9,7 +9,7 @@ from seq2seq.inference.evaluator import Evaluator
 from seq2seq.inference.generator import GenerationOutput
 from seq2seq.models.base import Seq2Seq
 from seq2seq.runs import plots
-from seq2seq.runs.tracking import Markdown, NullTracker, copy_probs_markdown, samples_markdown
+from seq2seq.runs.tracking import Markdown, Tracker, copy_probs_markdown, samples_markdown
 
 # Examples on which the copy rate is measured: one batch, decoded a second time.
 _NUM_COPY_EXAMPLES = 64
@@ -39,7 +39,7 @@ class Validator:
     Args:
         evaluator: Computes losses, outputs and scores.
         store: The validation set.
-        tracker: Receives values, samples and attention images; the null tracker on ranks that do not write.
+        tracker: Receives values, samples and attention images; one without a folder on ranks that do not write.
         examples: Number of examples to decode, greedily; the loss is that of all examples.
         samples: Number of decoded examples to show; 0 on ranks that do not write.
         images: Number of attention heat maps to draw, at most 4 and at most ``samples``.
@@ -50,7 +50,7 @@ class Validator:
         evaluator: Evaluator,
         store: TokenStore,
         *,
-        tracker: NullTracker,
+        tracker: Tracker,
         examples: int,
         samples: int,
         images: int,

@@ -16,7 +16,7 @@ import pytest
 from seq2seq.cli.main import run_command
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.prepare import PreparedData, open_corpus, prepare
-from seq2seq.data.report import SideReport
+from seq2seq.data.report import SideReport, report_lines
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.tokenizers.base import UNK_ID
@@ -74,7 +74,7 @@ def test_blank_lines_are_dropped_with_a_count_in_training_and_kept_elsewhere(tmp
     made = prepared(tmp_path, joined([*LINES, blank, "a cat", blank]), joined([*LINES, "b", blank, blank]))
     assert (made.train.report.read, len(made.train)) == (len(LINES) + 3, len(LINES))
     assert made.train.report.dropped == {"empty on a side": 3}
-    assert "dropped: 3 empty on a side" in made.report.lines()[0]
+    assert "dropped: 3 empty on a side" in report_lines(made.reports)[0]
     data = DataConfig(root=str(tmp_path))
     kept = open_corpus(CorpusConfig(source="s", target="t"), made.tokenizers, data, key="data.test.x")
     assert len(kept) == len(LINES) + 3
@@ -195,8 +195,8 @@ def test_unknown_characters_are_counted(tmp_path: Path) -> None:
         data = DataConfig(root=str(tmp_path), train=clean, valid=odd)
         tokenizer = TokenizerConfig(**{**CHARACTERS, **settings})
         made = prepare(data, tokenizer, cache_root=tmp_path / name, seed=1, log=lambda line: None)
-        side = made.report.splits["valid"].source
-        line = made.report.splits["valid"].lines("valid")[1]
+        side = made.reports["valid"].source
+        line = made.reports["valid"].lines("valid")[1]
         assert f"{side.unknown / side.tokens:.3%} unknown" in line
         assert f"{side.byte_pieces / side.tokens:.3%} byte pieces" in line
         return side
@@ -214,7 +214,7 @@ def test_typed_control_tokens_are_text_and_marks_of_spaces_are_counted(tmp_path:
     lines = [*LINES, "a </s> b <pad> c <s> d <unk>", "▁a▁b", "x▁y"]
     made = prepared(tmp_path, joined(lines), joined(lines), kind=kind, vocab_size=290)
     assert made.train.report.source.meta_spaces == 2
-    assert "2 with U+2581" in made.report.lines()[1]
+    assert "2 with U+2581" in report_lines(made.reports)[1]
     ids = made.train.source_ids[len(LINES)].tolist()
     assert min(ids) > UNK_ID + 2
     decode = made.tokenizers.source.decode

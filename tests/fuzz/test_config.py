@@ -12,14 +12,14 @@ from omegaconf import OmegaConf
 
 from seq2seq.config import saved
 from seq2seq.config.commands import EvaluateConfig, GenerateConfig
-from seq2seq.config.parse import known_keys, parse
+from seq2seq.config.parse import parse, schema_fields
 from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
 from seq2seq.system.plain_yaml import flatten, read_mapping
 
 COST = 2  # parsing and reading back takes some 30 ms
 
-KEYS = known_keys(GenerateConfig)
+KEYS = sorted(schema_fields(GenerateConfig))
 NAMES = sorted(
     {part for key in KEYS for part in key.split(".")} | {"_target_", "hydra", "defaults", "test", "../x", ""}
 )

@@ -14,7 +14,7 @@ import torch
 
 from seq2seq.config import parse as parse_module
 from seq2seq.config import saved
-from seq2seq.config.parse import known_keys, parse
+from seq2seq.config.parse import parse, schema_fields
 from seq2seq.config.schema import Config
 from seq2seq.errors import Interrupted, UserError
 from seq2seq.pipeline.existing_run import require_same_config
@@ -77,7 +77,7 @@ FAST = ("trainer.eval_examples=0", "model.dropout=0.2")
 
 def leaves() -> set[str]:
     """All keys but the sections."""
-    known = known_keys()
+    known = sorted(schema_fields())
     return {key for key in known if not any(other.startswith(f"{key}.") for other in known)}
 
 

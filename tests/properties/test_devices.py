@@ -35,7 +35,7 @@ SEARCHES = {
     "sampling": {"sampling": True, "n_best": 2, "top_k": 5, "top_p": 0.8},
 }
 # Functions that make tensors on the CPU, wherever the model is: for the host, or to be copied in one piece.
-ON_THE_HOST = {"dropout.scaled_dropout_mask", "beam._step", "explanation._explain", "search.search"}
+ON_THE_HOST = {"dropout.scaled_dropout_mask", "beam._step", "explanation.add_attention", "search.search"}
 
 
 class Makers(TorchFunctionMode):
@@ -55,7 +55,8 @@ class Makers(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in self._MAKERS and (kwargs or {}).get("device") is None:
             ours = [frame for frame in traceback.extract_stack() if "seq2seq" in Path(frame.filename).parts]
-            self.found.add(f"{Path(ours[-1].filename).stem}.{ours[-1].name}")
+            function = next(frame for frame in reversed(ours) if frame.name != "<listcomp>")
+            self.found.add(f"{Path(function.filename).stem}.{function.name}")
         return func(*args, **(kwargs or {}))
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from seq2seq.data.corpus import DataConfig, Example, OnLong
-from seq2seq.data.filters import EMPTY, IDENTICAL, LONG, RATIO, SeenPairs, length_reasons, text_reason
+from seq2seq.data.filters import EMPTY, IDENTICAL, LONG, RATIO, SeenPairs, TrainingFilter, text_reason
+from seq2seq.data.ragged import IntArray
 
 
 def pair(source: str, target: str) -> Example:
@@ -24,19 +25,24 @@ def test_identical_is_a_choice() -> None:
     assert text_reason(pair("a", "A"), DataConfig(drop_identical=True)) is None
 
 
+def by_length(source: IntArray, target: IntArray, config: DataConfig) -> tuple[list[int], dict[str, int]]:
+    """Which examples are kept, and how many are dropped for which reason."""
+    training_filter = TrainingFilter(config)
+    return training_filter.by_length(source, target).tolist(), +training_filter.dropped
+
+
 def test_lengths_count_the_end_of_sentence() -> None:
     config = DataConfig(max_source_length=5, max_target_length=3)
     source, target = np.array([4, 5, 4, 0]), np.array([2, 2, 3, 1])
-    found = length_reasons(source, target, config)
-    assert found.tolist() == ["", LONG, LONG, EMPTY]
+    assert by_length(source, target, config) == ([0], {LONG: 2, EMPTY: 1})
     config = DataConfig(max_source_length=5, max_target_length=3, on_long=OnLong.truncate)
-    assert length_reasons(source, target, config).tolist() == ["", "", "", EMPTY]
+    assert by_length(source, target, config) == ([0, 1, 2], {EMPTY: 1})
 
 
 def test_ratio_comes_first_and_each_example_counts_once() -> None:
     config = DataConfig(max_source_length=5, max_length_ratio=2.0)
     source, target = np.array([4, 9, 2, 0]), np.array([2, 2, 5, 9])
-    assert length_reasons(source, target, config).tolist() == ["", RATIO, RATIO, EMPTY]
+    assert by_length(source, target, config) == ([0], {RATIO: 2, EMPTY: 1})
 
 
 def test_duplicates_agree_with_a_set() -> None:

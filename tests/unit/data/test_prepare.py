@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from seq2seq.data import prepare as module
 from seq2seq.data.corpus import CorpusConfig, DataConfig
 from seq2seq.data.fingerprints import file_state
 from seq2seq.data.prepare import PreparedData, file_fingerprints, is_prepared, open_corpus, prepare
+from seq2seq.data.report import report_lines
 from seq2seq.data.store import TokenStore
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.tokenizers.base import LINE_BREAK_ID
@@ -53,9 +54,9 @@ def test_everything_is_there_and_aligned(data: DataConfig, tmp_path: Path) -> No
     assert made.test["b"].target_text(2) == "sentence number 2 of b"
     assert made.train.source_ids[9].tolist() == made.tokenizers.source.encode("satz nummer 9 von t")
     assert made.train.target_ids[9].tolist() == made.tokenizers.target.encode("sentence number 9 of t")
-    assert list(made.report.splits) == ["train", "valid", "test.a", "test.b"]
-    assert json.loads(json.dumps(made.report.to_dict()))["test.b"]["kept"] == 3
-    assert "train: 50 of 50 examples" in made.report.lines()[0]
+    assert list(made.reports) == ["train", "valid", "test.a", "test.b"]
+    assert json.loads(json.dumps(asdict(made.reports["test.b"])))["kept"] == 3
+    assert "train: 50 of 50 examples" in report_lines(made.reports)[0]
     assert set(made.fingerprints) == {
         "tokenizer",
         *(f"data.{split}.{side}" for split in ("train", "valid", "test.a", "test.b") for side in ("source", "target")),

@@ -14,7 +14,7 @@ import pytest
 from seq2seq.data.corpus import DataConfig, Example, OnLong
 from seq2seq.data.encode import write_store
 from seq2seq.data.ragged import DamagedStoreError, RaggedArray
-from seq2seq.data.report import DataReport, SplitReport
+from seq2seq.data.report import SplitReport, report_lines
 from seq2seq.data.store import StoreWriter, TokenStore, id_dtype, is_store, pack, read_meta
 from seq2seq.tokenizers.config import TokenizerConfig, TokenizerKind
 from seq2seq.tokenizers.pair import Tokenizers, train_tokenizers
@@ -199,7 +199,7 @@ def test_each_side_takes_as_many_bytes_as_its_own_ids_need(tmp_path: Path, token
         folder.mkdir()
         with closing(StoreWriter(folder, Tokenizers(source, target, joint=False), (9, 9), ids_only=True)) as writer:
             writer.add_ids(pack([[1, 2]], source), pack([[1, 2]], target))
-            writer.finish(read=1, dropped={})
+            writer.finish({})
         sizes = [(folder / f"{side}.ids").stat().st_size for side in ("source", "target")]
         assert sizes == [8 if isinstance(side, Many) else 4 for side in (source, target)]
         meta = read_meta(folder)
@@ -355,6 +355,6 @@ def test_much_cutting_or_skipping_of_training_examples_is_warned_of() -> None:
     assert "data.on_long=truncate" in line
     assert SplitReport(read=100, kept=80, dropped={"seen before": 20}).warnings() == []
     bad = split(source_truncated=11, source_kept_tokens=1000, source_cut_tokens=64)
-    assert DataReport({"train": bad, "valid": bad}).lines()[6:] == bad.warnings()  # of the training set only
-    assert DataReport({"valid": bad}).lines()[3:] == []
+    assert report_lines({"train": bad, "valid": bad})[6:] == bad.warnings()  # of the training set only
+    assert report_lines({"valid": bad})[3:] == []
     assert SplitReport().warnings() == []

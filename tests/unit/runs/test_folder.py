@@ -76,6 +76,14 @@ def test_a_second_process_is_refused_until_the_first_is_gone(folder: RunFolder) 
         assert f"process {os.getpid()} " in (folder.path / "run.lock").read_text()
 
 
+def test_two_may_look_at_a_run_at_once(folder: RunFolder) -> None:
+    with folder.lock():
+        pass
+    with (folder.path / "run.lock").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        folder.inspect()
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
 def test_where_the_file_system_has_no_locks(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def refuse(*_: object) -> None:

@@ -4,6 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 from torch import nn
 
+from seq2seq.cli.main import run_command
 from seq2seq.errors import UserError
 from seq2seq.runs.tables import parameter_table, results_table, sweep_table
 
@@ -160,7 +161,7 @@ def test_different_objectives_have_rankings_of_their_own(tmp_path):
 def test_json_has_the_same_content_and_is_strict(tmp_path):
     write_run(tmp_path / "sweep" / "x", {"optim": {"lr": 0.1}}, value=float("inf"))
     write_run(tmp_path / "sweep" / "y", {"optim": {"lr": 0.2}}, value=4.0)
-    records = json.loads(sweep_table(tmp_path, format="json"), parse_constant=pytest.fail)
+    records = json.loads(sweep_table(tmp_path, as_json=True), parse_constant=pytest.fail)
     assert records[0] == {
         "rank": 1,
         "run": "sweep/y",
@@ -188,5 +189,8 @@ def test_folders_without_runs_are_refused(tmp_path):
     (tmp_path / ".cache").mkdir()
     with pytest.raises(UserError, match="has no runs in it"):
         sweep_table(tmp_path)
-    with pytest.raises(UserError, match="format=html is unknown"):
-        sweep_table(tmp_path, format="html")
+
+
+def test_an_unknown_format_is_refused(tmp_path, capsys):
+    assert run_command("report", [f"folder={tmp_path}", "format=html"]) == 2
+    assert "Invalid value 'html', expected one of [markdown, json]" in capsys.readouterr().err

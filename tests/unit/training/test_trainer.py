@@ -23,7 +23,7 @@ from seq2seq.models.base import Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
 from seq2seq.models.transformer_config import TransformerConfig
 from seq2seq.runs.checkpoint_store import CheckpointStore
-from seq2seq.runs.tracking import NullTracker
+from seq2seq.runs.tracking import Tracker
 from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
 from seq2seq.system.distributed import World
@@ -95,10 +95,11 @@ class Validator:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-class Recorder(NullTracker):
+class Recorder(Tracker):
     """Keeps what is logged."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.logged: dict[int, dict[str, float]] = {}
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from seq2seq.inference.generator import GenerationOutput
-from seq2seq.runs.tracking import NullTracker
+from seq2seq.runs.tracking import Tracker
 from seq2seq.training.validation import Validator, copy_rate
 
 SOURCES = [f"source {i}" for i in range(100)]
@@ -52,10 +52,11 @@ class Evaluator:
         return [output(self.copied) for _ in texts]
 
 
-class Recorder(NullTracker):
+class Recorder(Tracker):
     """Keeps what it is given."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.texts: dict[str, str] = {}
         self.images: dict[str, NDArray[np.uint8]] = {}
         self.values: dict[str, float] = {}
