@@ -15,7 +15,7 @@ from seq2seq.system.files import write_bytes
 from seq2seq.tokenizers.base import SPECIAL_TOKENS, Tokenizer
 from seq2seq.tokenizers.config import LineBreaks, Normalization, TokenizerConfig, TokenizerKind, WordSplitter
 from seq2seq.tokenizers.multiline import LineRule, MultilineTokenizer, split_lines
-from seq2seq.tokenizers.subword import SubwordTokenizer, train_subwords
+from seq2seq.tokenizers.subword import SENTENCEPIECE_KIND, SubwordTokenizer, train_subwords
 from seq2seq.tokenizers.training_sample import reservoir_sample, training_sentences
 from seq2seq.tokenizers.word import WORD_KIND, WordTokenizer, parse_vocabulary, train_words
 
@@ -165,6 +165,10 @@ def _load_single_line(folder: Path, entry: dict[str, Any]) -> Tokenizer:
         words = parse_vocabulary(content, path)
         splitter = WordSplitter(entry["word_tokenizer"])
         return WordTokenizer(words, splitter=splitter, lowercase=entry["lowercase"])
+    if entry["kind"] != SENTENCEPIECE_KIND:
+        raise UserError(
+            f"{folder / _DESCRIPTION}: this version has no tokenizer of the kind {entry['kind']!r}; update seq2seq."
+        )
     try:  # the settings' own rules apply to the file too
         sampling = TokenizerConfig(sampling_alpha=entry["sampling_alpha"], sampling_nbest=entry["sampling_nbest"])
     except UserError as error:

@@ -132,4 +132,4 @@ def test_defaults_change_only_when_that_is_meant() -> None:
 
 
 if __name__ == "__main__":
-    DEFAULTS.write_text(json.dumps(defaults(), indent=1) + "\n", encoding="utf-8")
+    DEFAULTS.write_text(json.dumps(defaults(), indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -257,43 +257,6 @@ def test_word_settings():
         words(user_symbols=["<a b>"])
 
 
-@pytest.mark.parametrize(
-    ("settings", "key"),
-    [
-        ({"vocab_size": 260}, "tokenizer.vocab_size=260"),
-        ({"vocab_size": -1, "kind": TokenizerKind.word}, "tokenizer.vocab_size=-1"),
-        ({"character_coverage": 0.5}, "tokenizer.character_coverage=0.5"),
-        ({"max_sentences": 0}, "tokenizer.max_sentences=0"),
-        ({"min_frequency": 0}, "tokenizer.min_frequency=0"),
-        ({"sampling_alpha": float("nan")}, "tokenizer.sampling_alpha=nan"),
-        ({"sampling_alpha": 1.5, "kind": TokenizerKind.bpe}, "tokenizer.sampling_alpha=1.5"),
-        ({"sampling_alpha": 0.1, "kind": TokenizerKind.word}, "tokenizer.sampling_alpha=0.1"),
-        ({"sampling_nbest": 0}, "tokenizer.sampling_nbest=0"),
-        ({"user_symbols": ["x", "x"]}, "tokenizer.user_symbols"),
-        ({"user_symbols": ["</s>"]}, "tokenizer.user_symbols"),
-        ({"user_symbols": ["<0x0A>"]}, "tokenizer.user_symbols"),
-        ({"source_vectors": "v.txt"}, "tokenizer.source_vectors=v.txt"),
-    ],
-)
-def test_bad_settings_name_their_key(settings, key):
-    with pytest.raises(UserError) as error:
-        TokenizerConfig(**settings)
-    assert key in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"vocab_size": 261},  # one beside the 4 reserved tokens and the 256 bytes
-        {"vocab_size": 5, "kind": TokenizerKind.word},
-        {"sampling_alpha": 0.1, "sampling_nbest": 2},
-        {"sampling_alpha": 1.0, "kind": TokenizerKind.bpe},
-    ],
-)
-def test_settings_at_their_limits_are_allowed(settings):
-    TokenizerConfig(**settings)
-
-
 def test_long_texts_are_cut_and_not_lost_on_the_trainer():
     text = "häuser " * 3000 + "x" * 2 * MAX_SENTENCE_BYTES + "ü" * MAX_SENTENCE_BYTES
     parts = list(training_sentences([text]))
