@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import zip_longest
+from functools import partial
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 from seq2seq.data.alignment import describe_mismatch
 from seq2seq.data.text import ENCODING_ERRORS, check_readable, read_lines
+from seq2seq.data.unreadable import KEEP_BYTES, OnError, UnreadableRecords, attempt, require_utf8, utf8_error
 from seq2seq.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -71,6 +73,9 @@ class DataConfig:
         drop_duplicates: keeps only the first of training pairs with equal source and target.
         drop_identical: drops training pairs whose source equals their target.
         encoding_errors: ``strict`` rejects bytes that are not UTF-8, ``replace`` reads them as U+FFFD.
+        on_error: ``stop`` refuses a training or validation corpus with a record that cannot be read; ``skip`` leaves
+            such records out, counts and names them, and stops only if there are more than 1 %. Test sets are never
+            shortened: their outputs stay aligned with their files.
     """
 
     root: str = "data"
@@ -86,6 +91,7 @@ class DataConfig:
     drop_duplicates: bool = False
     drop_identical: bool = False
     encoding_errors: str = "strict"
+    on_error: OnError = OnError.stop
 
     def __post_init__(self) -> None:
         if self.encoding_errors not in ENCODING_ERRORS:
@@ -195,7 +201,9 @@ def _locate(value: str, root: Path, key: str) -> Path:
     return path
 
 
-def read_examples(config: CorpusConfig, root: Path, key: str, *, errors: str = "strict") -> Iterator[Example]:
+def read_examples(
+    config: CorpusConfig, root: Path, key: str, *, errors: str = "strict", unreadable: UnreadableRecords | None = None
+) -> Iterator[Example]:
     """Yields the examples of a corpus in order, one per line; blank lines count, except in JSONL.
 
     Args:
@@ -203,19 +211,26 @@ def read_examples(config: CorpusConfig, root: Path, key: str, *, errors: str = "
         root: folder that relative paths are resolved against.
         key: the section's config key for messages, such as ``data.train``.
         errors: see `seq2seq.data.text.ENCODING_ERRORS`.
+        unreadable: receives the records that cannot be read, which are left out; None refuses the corpus.
 
     Raises:
         UserError: as `corpus_files` and `read_lines`; the corpus has no examples; the two files have different
             numbers of lines (raised at the end, with both counts); a record lacks a field.
     """
     files = corpus_files(config, root, key)
-    examples = _reader(config, key)(files, config, errors)
-    first = next(examples, None)
+    records = _reader(config, key)(files, config, KEEP_BYTES if unreadable and errors == "strict" else errors)
+    first = next(records, None)
     if first is None:
         names = " and ".join(f"{name}={path}" for name, path in files.items())
         raise UserError(f"{names}: empty, without a single example.")
-    yield first
-    yield from examples
+    records = chain([first], records)
+    if unreadable is not None:
+        yield from unreadable.leave_out(records, key)
+        return
+    for record in records:
+        if isinstance(record, UserError):
+            raise record
+        yield record
 
 
 def is_jsonl(path: str) -> bool:
@@ -223,7 +238,8 @@ def is_jsonl(path: str) -> bool:
     return path.lower().removesuffix(".gz").endswith(_JSONL)
 
 
-_Reader = Callable[[dict[str, Path], CorpusConfig, str], Iterator[Example]]
+_Records = Iterator[Example | UserError]  # the error of a record that cannot be read
+_Reader = Callable[[dict[str, Path], CorpusConfig, str], _Records]
 
 
 def _reader(config: CorpusConfig, key: str) -> _Reader:
@@ -240,7 +256,7 @@ def _reader(config: CorpusConfig, key: str) -> _Reader:
     )
 
 
-def _read_parallel(files: dict[str, Path], config: CorpusConfig, errors: str) -> Iterator[Example]:
+def _read_parallel(files: dict[str, Path], config: CorpusConfig, errors: str) -> _Records:
     source, target = files.values()
     lines = zip_longest(read_lines(source, errors=errors), read_lines(target, errors=errors))
     for num_pairs, (source_line, target_line) in enumerate(lines):
@@ -248,6 +264,12 @@ def _read_parallel(files: dict[str, Path], config: CorpusConfig, errors: str) ->
             longer = num_pairs + 1 + sum(1 for _ in lines)
             counts = [num_pairs, longer] if source_line is None else [longer, num_pairs]
             raise UserError(describe_mismatch(files, counts, errors=errors))
+        if errors == KEEP_BYTES:
+            place = num_pairs + 1
+            error = utf8_error(source_line, f"{source}:{place}") or utf8_error(target_line, f"{target}:{place}")
+            if error is not None:
+                yield error
+                continue
         yield Example(source_line, target_line, (target_line,))
 
 
@@ -258,18 +280,22 @@ def read_records(path: Path, *, errors: str = "strict") -> Iterator[tuple[int, d
         UserError: a line is not a JSON object; names the file and line.
     """
     for line_number, line in enumerate(read_lines(path, errors=errors), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{line_number}: not JSON: {error}. Each line must be one JSON object.") from error
-        if not isinstance(record, dict):
-            raise UserError(
-                f"{path}:{line_number}: a JSON {_json_type(record)}, not an object. "
-                'Each line must be one object, such as {"source": "...", "target": "..."}.'
-            )
-        yield line_number, record
+        if line.strip():
+            yield line_number, _parse_record(line, f"{path}:{line_number}")
+
+
+def _parse_record(line: str, location: str) -> dict[str, Any]:
+    require_utf8(line, location)
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{location}: not JSON: {error}. Each line must be one JSON object.") from error
+    if not isinstance(record, dict):
+        raise UserError(
+            f"{location}: a JSON {_json_type(record)}, not an object. "
+            'Each line must be one object, such as {"source": "...", "target": "..."}.'
+        )
+    return record
 
 
 def text_field(record: dict[str, Any], name: str, location: str, *, key: str | None = None) -> str:
@@ -310,20 +336,26 @@ def _json_type(value: object) -> str:
     return names.get(type(value), "number")
 
 
-def _read_jsonl(files: dict[str, Path], config: CorpusConfig, errors: str) -> Iterator[Example]:
+def _read_jsonl(files: dict[str, Path], config: CorpusConfig, errors: str) -> _Records:
     ((key, path),) = files.items()
     section = key.removesuffix("path") if key.startswith("data.") else ""  # of `compare`, whose keys have no prefix
     source_field = config.source_field or "source"
     target_field = config.target_field or "target"
     references_field = config.references_field
     found = references_field is None
-    for line_number, record in read_records(path, errors=errors):
-        location = f"{path}:{line_number}"
+
+    def example(line: str, location: str) -> Example:
+        nonlocal found
+        record = _parse_record(line, location)
         found = found or references_field in record
         target = text_field(record, target_field, location, key=f"{section}target_field")
         additional = _references(record, references_field, location)
         source = text_field(record, source_field, location, key=f"{section}source_field")
-        yield Example(source, target, (target, *additional))
+        return Example(source, target, (target, *additional))
+
+    for line_number, line in enumerate(read_lines(path, errors=errors), start=1):
+        if line.strip():
+            yield attempt(partial(example, line, f"{path}:{line_number}"))
     if not found:
         raise UserError(f"{path}: no record has the field that {section}references_field={references_field} names.")
 
@@ -336,7 +368,7 @@ def _references(record: dict[str, Any], name: str | None, location: str) -> tupl
     return tuple(_checked_text(item, name, location) for item in items)
 
 
-def _read_tsv(files: dict[str, Path], config: CorpusConfig, errors: str) -> Iterator[Example]:
+def _read_tsv(files: dict[str, Path], config: CorpusConfig, errors: str) -> _Records:
     ((key, path),) = files.items()
     section = key.removesuffix(".path")
     if config.references_field is not None:
@@ -344,15 +376,20 @@ def _read_tsv(files: dict[str, Path], config: CorpusConfig, errors: str) -> Iter
     source_column = _column_index(config.source_field, 0, f"{section}.source_field")
     target_column = _column_index(config.target_field, 1, f"{section}.target_field")
     num_required = max(source_column, target_column) + 1
-    for line_number, line in enumerate(read_lines(path, errors=errors), start=1):
+
+    def example(line: str, location: str) -> Example:
+        require_utf8(line, location)
         columns = line.split("\t")
         if len(columns) < num_required:
             raise UserError(
-                f"{path}:{line_number}: {len(columns)} column(s), needs at least {num_required}. "
+                f"{location}: {len(columns)} column(s), needs at least {num_required}. "
                 "Source and target are separated by a tab; there is no quoting."
             )
         target = columns[target_column]
-        yield Example(columns[source_column], target, (target,))
+        return Example(columns[source_column], target, (target,))
+
+    for line_number, line in enumerate(read_lines(path, errors=errors), start=1):
+        yield attempt(partial(example, line, f"{path}:{line_number}"))
 
 
 def _column_index(value: str | None, default: int, key: str) -> int:

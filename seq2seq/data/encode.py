@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from seq2seq.data.corpus import DataConfig, Example
-from seq2seq.data.filters import TrainingFilter
+from seq2seq.data.filters import UNREADABLE, TrainingFilter
 from seq2seq.data.ragged import RaggedArray
 from seq2seq.data.store import StoreWriter, pack
 from seq2seq.data.text import chunks
+from seq2seq.data.unreadable import UnreadableRecords
 from seq2seq.tokenizers.pair import Tokenizers
 
 R = TypeVar("R")
@@ -31,6 +32,7 @@ def write_store(
     data: DataConfig,
     *,
     training: bool,
+    unreadable: UnreadableRecords | None = None,
 ) -> None:
     """Encodes examples into a store in an existing, empty folder.
 
@@ -40,6 +42,7 @@ def write_store(
         tokenizers: the tokenizers of both sides.
         data: length limits and filters.
         training: whether to filter the examples; otherwise all are kept, even blank ones, and long ones are cut.
+        unreadable: the records that the corpus was read without, for the report; complete after the last example.
     """
     training_filter = TrainingFilter(data) if training else None
     limits = (data.max_source_length, data.max_target_length)
@@ -56,7 +59,10 @@ def write_store(
             kept = training_filter.by_length(source.lengths, target.lengths) if training_filter else None
             writer.add_ids(source, target, kept)
             writer.add_texts(encoded if kept is None else [encoded[index] for index in kept])
-        writer.finish(dict(+training_filter.dropped) if training_filter else {})
+        dropped = dict(+training_filter.dropped) if training_filter else {}
+        if unreadable is not None and unreadable.count:
+            dropped[UNREADABLE] = unreadable.count
+        writer.finish(dropped, unreadable.named if unreadable is not None else [])
 
 
 def _length(example: Example) -> int:

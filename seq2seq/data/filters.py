@@ -20,6 +20,7 @@ IDENTICAL = "with source equal to target"
 DUPLICATE = "seen before"
 RATIO = "beyond max_length_ratio"
 LONG = "too long"
+UNREADABLE = "unreadable"  # counted by the reader, before all others
 REASONS = (EMPTY, IDENTICAL, DUPLICATE, RATIO, LONG)
 
 

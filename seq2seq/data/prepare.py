@@ -24,6 +24,7 @@ from seq2seq.data.fingerprints import FileState, file_state
 from seq2seq.data.ragged import DamagedStoreError
 from seq2seq.data.report import SplitReport
 from seq2seq.data.store import TokenStore, is_store, verify
+from seq2seq.data.unreadable import OnError, UnreadableRecords
 from seq2seq.errors import UserError
 from seq2seq.system.atomic_folder import build_once
 from seq2seq.tokenizers.config import TokenizerConfig
@@ -190,11 +191,24 @@ class _Split:
         # The suffixes of a file name say how to read it: compressed or not, and the format.
         suffixes = [Path(name).suffixes[-2:] for name in (corpus.path, corpus.source, corpus.target) if name]
         hashes = [state.sha256 for state in self.files.values()]
-        return [hashes, suffixes, fields, self.data.encoding_errors]
+        skip = [self.on_error.value] if self.on_error is OnError.skip else []
+        return [hashes, suffixes, fields, self.data.encoding_errors, *skip]
 
-    def examples(self) -> Iterator[Example]:
-        """Reads all examples; each call reads the files again and checks that they have not changed."""
-        yield from read_examples(self.corpus, resolve_root(self.data.root), self.key, errors=self.data.encoding_errors)
+    @property
+    def on_error(self) -> OnError:
+        """What to do with unreadable records; the outputs of a test set have to stay aligned with its files."""
+        return self.data.on_error if self.key in ("data.train", "data.valid") else OnError.stop
+
+    def examples(self, unreadable: UnreadableRecords | None = None) -> Iterator[Example]:
+        """Reads all examples; each call reads the files again and checks that they have not changed.
+
+        Args:
+            unreadable: receives the records that are left out, if `on_error` says so.
+        """
+        if unreadable is None and self.on_error is OnError.skip:
+            unreadable = UnreadableRecords()
+        root, errors = resolve_root(self.data.root), self.data.encoding_errors
+        yield from read_examples(self.corpus, root, self.key, errors=errors, unreadable=unreadable)
         for state in self.files.values():
             state.check_unchanged()
 
@@ -270,7 +284,9 @@ def _build_store(split: _Split, tokenizers: Tokenizers, root: Path, *, log: Log)
 
     def build(target: Path) -> None:
         log(f"Encoding {split.key}.")
-        write_store(target, split.examples(), tokenizers, split.data, training=split.training)
+        unreadable = UnreadableRecords() if split.on_error is OnError.skip else None
+        examples = split.examples(unreadable)
+        write_store(target, examples, tokenizers, split.data, training=split.training, unreadable=unreadable)
 
     build_once(folder, build, is_complete=partial(is_store, trust_large=True), log=log)
     try:

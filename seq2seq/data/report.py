@@ -55,6 +55,7 @@ class SplitReport:
         dropped: number of dropped examples by reason.
         source: statistics of the sources.
         target: statistics of the targets.
+        unreadable: up to ten of the records that could not be read: file, line, and what is wrong.
     """
 
     read: int = 0
@@ -62,6 +63,7 @@ class SplitReport:
     dropped: dict[str, int] = field(default_factory=dict)
     source: SideReport = field(default_factory=SideReport)
     target: SideReport = field(default_factory=SideReport)
+    unreadable: list[str] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "SplitReport":
@@ -75,10 +77,11 @@ class SplitReport:
         return f"{self.kept:,} of {self.read:,} {noun}" + (f" (dropped: {dropped})" if dropped else "")
 
     def lines(self, name: str) -> list[str]:
-        """Formats the report, one line for the split and one per side."""
+        """Formats the report: a line for the split, one per side, and one per unreadable record that it names."""
         return [
             f"{name}: {self.describe_kept('examples')}",
             *(_side_line(side, getattr(self, side), self.kept) for side in ("source", "target")),
+            *(f"  unreadable: {message}" for message in self.unreadable),
         ]
 
     def warnings(self) -> list[str]:

@@ -272,15 +272,18 @@ class StoreWriter:
         for name, entries in texts.items():
             self._files[name].append(RaggedArray.from_texts(entries))
 
-    def finish(self, dropped: dict[str, int]) -> None:
+    def finish(self, dropped: dict[str, int], unreadable: Sequence[str] = ()) -> None:
         """Flushes all files to disk, then writes ``meta.json``.
 
         Args:
             dropped: number of dropped examples by reason.
+            unreadable: see `SplitReport`.
         """
         self.close()
         files = sorted(self._folder.iterdir())
         source, target = (counter.result() for counter in self._counters)
+        num_read = self._count + sum(dropped.values())
+        report = SplitReport(num_read, self._count, dropped, source, target, list(unreadable))
         dtypes = [id_dtype(tokenizer.vocab_size).str for tokenizer in self._tokenizers]
         meta = {
             "format_version": FORMAT_VERSION,
@@ -288,7 +291,7 @@ class StoreWriter:
             "target_dtype": dtypes[1],
             "sizes": {path.name: path.stat().st_size for path in files},
             "sha256": {path.name: sha256_of(path) for path in files},
-            "report": asdict(SplitReport(self._count + sum(dropped.values()), self._count, dropped, source, target)),
+            "report": asdict(report),
         }
         with open(self._folder / _META, "w", encoding="utf-8") as file:
             json.dump({**meta, "checksum": _checksum(meta)}, file, indent=2)

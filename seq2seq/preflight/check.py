@@ -17,6 +17,7 @@ from seq2seq.config.oddities import odd_keys
 from seq2seq.config.schema import Config
 from seq2seq.data.corpus import CorpusConfig, DataConfig, read_examples, resolve_root
 from seq2seq.data.prepare import PreparedData, file_fingerprints, is_prepared, prepare
+from seq2seq.data.unreadable import OnError, UnreadableRecords
 from seq2seq.errors import TrainingError, UserError
 from seq2seq.pipeline.base_run import base_tokenizers
 from seq2seq.pipeline.existing_run import (
@@ -193,7 +194,12 @@ def _read_corpora(config: Config, diagnostics: list[Diagnostic]) -> dict[str, Co
     corpora = {}
     for name, section in data.corpora().items():
         with _reported(diagnostics, f"data.{name}"):
-            corpora[name] = survey(read_examples(section, root, f"data.{name}", errors=data.encoding_errors))
+            unreadable = UnreadableRecords() if data.on_error is OnError.skip and name in ("train", "valid") else None
+            examples = read_examples(section, root, f"data.{name}", errors=data.encoding_errors, unreadable=unreadable)
+            corpora[name] = survey(examples)
+            if unreadable is not None and unreadable.count:
+                message = f"{unreadable.count:,} records cannot be read and are left out, such as {unreadable.named[0]}"
+                diagnostics.append(Diagnostic(Severity.warning, f"data.{name}", message, "repair them"))
     return corpora
 
 
@@ -231,7 +237,9 @@ def subsample(data: DataConfig, folder: Path, *, every: int) -> DataConfig:
         every: n.
     """
     path = folder.absolute() / "train.jsonl"
-    examples = read_examples(data.train, resolve_root(data.root), "data.train", errors=data.encoding_errors)
+    unreadable = UnreadableRecords() if data.on_error is OnError.skip else None
+    root, errors = resolve_root(data.root), data.encoding_errors
+    examples = read_examples(data.train, root, "data.train", errors=errors, unreadable=unreadable)
     with path.open("w", encoding="utf-8") as file:
         for example in islice(examples, 0, None, every):
             file.write(json.dumps({"source": example.source, "target": example.target}) + "\n")

@@ -272,3 +272,25 @@ def test_the_target_language_chooses_how_scores_count(evaluate: Evaluate, saying
     assert scores["bleu"]["score"] == pytest.approx(expected.score)
     assert "tok:char" in scores["bleu"]["signature"]
     assert "stem:no" in scores["rouge1"]["signature"]
+
+
+def test_unreadable_records_stop_or_are_left_out(prepare: Prepare, tmp_path: Path) -> None:
+    """In training and validation; a test set is never shortened, as its outputs stay aligned with its files."""
+    pairs = [(f"a{i}", f"x{i}") for i in range(200)]
+    for split in ("train", "valid", "extra"):
+        write_pairs(tmp_path, split, pairs)
+    broken = [("a", "b\udcff"), *pairs[1:]]
+    for split in ("train", "valid"):
+        write_pairs(tmp_path, split, broken)
+    with pytest.raises(UserError, match=r"\.tgt:1: not UTF-8"):
+        prepare(*parallel(tmp_path))
+    prepared = prepare(*parallel(tmp_path), "data.on_error=skip")
+    for store in (prepared.train, prepared.valid):
+        assert texts(store) == pairs[1:]
+        assert (store.report.read, store.report.kept, store.report.dropped) == (200, 199, {"unreadable": 1})
+        (message,) = store.report.unreadable
+        assert ".tgt:1: not UTF-8: byte 0xff in column 2" in message
+    assert texts(prepared.test["extra"]) == pairs
+    write_pairs(tmp_path, "extra", broken)
+    with pytest.raises(UserError, match=r"extra\.tgt:1: not UTF-8"):
+        prepare(*parallel(tmp_path), "data.on_error=skip")

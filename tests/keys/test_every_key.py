@@ -127,6 +127,7 @@ TOKENIZER: dict[str, str] = {
 DATA: dict[str, str] = {
     "data.drop_duplicates": "keys/test_data.py::test_filters_drop_their_training_examples_only",
     "data.drop_identical": "keys/test_data.py::test_filters_drop_their_training_examples_only",
+    "data.on_error": "keys/test_data.py::test_unreadable_records_stop_or_are_left_out",
     "data.encoding_errors": "keys/test_data.py::test_bytes_that_are_no_text_are_refused_or_replaced",
     "data.max_length_ratio": "keys/test_data.py::test_filters_drop_their_training_examples_only",
     "data.max_source_length": "keys/test_data.py::test_long_texts_are_dropped_in_training_and_cut_elsewhere",

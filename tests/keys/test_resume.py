@@ -35,7 +35,8 @@ MAY_CHANGE = {
 }  # fmt: skip
 STAYS = {
     "seed", "data.max_source_length", "data.max_target_length", "data.on_long", "data.max_length_ratio",
-    "data.drop_duplicates", "data.drop_identical", "data.encoding_errors", "trainer.precision", "trainer.batch_tokens",
+    "data.drop_duplicates", "data.drop_identical", "data.encoding_errors", "data.on_error", "trainer.precision",
+    "trainer.batch_tokens",
     "trainer.accumulate", "trainer.label_smoothing", "trainer.coverage_loss_weight", "trainer.coverage_loss_start",
     "trainer.deterministic", "trainer.metric", "trainer.metric_mode",
     "trainer.average", "trainer.average_checkpoints", "trainer.init_from", "trainer.init_tokenizer",
