@@ -1,7 +1,7 @@
 """A bidirectional GRU encoder and a GRU decoder with attention.
 
 The encoder is that of Bahdanau et al. (2015, section 3.2, arXiv:1409.0473); the decoder is that of Luong et
-al. (2015, sections 3 and 3.3, arXiv:1508.04025), with GRUs in place of LSTMs and a choice of four attention scores:
+al. (2015, sections 3 and 3.3, arXiv:1508.04025), with GRUs in place of LSTMs and a choice of attention scores:
 
     s_t = GRU([y_{t-1}; h̃_{t-1}], s_{t-1}),   a_t = softmax(score(s_t, h)),   c_t = Σ_i a_ti h_i,
     h̃_t = tanh(W_c [c_t; s_t]),   p(y_t) = softmax(W h̃_t)
@@ -14,7 +14,7 @@ at a time, `decode` for all positions of a target.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import assert_never, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,11 @@ def _build_score(config: GRUConfig) -> AttentionScore:
         return AdditiveAttentionScore(size, state_size, config.attention_size, coverage=config.coverage)
     if config.attention is GRUAttention.general:
         return GeneralAttentionScore(size, state_size)
-    return DotAttentionScore(size**-0.5 if config.attention is GRUAttention.scaled_dot else 1.0)
+    if config.attention is GRUAttention.scaled_dot:
+        return DotAttentionScore(size**-0.5)
+    if config.attention is GRUAttention.dot:
+        return DotAttentionScore(1.0)
+    assert_never(config.attention)
 
 
 def coverage_loss(weights: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ def _schedule_factor(step: int, config: OptimConfig, horizon: int | None) -> flo
     """Returns the factor on the peak learning rate at a `step` after the warm-up."""
     if config.schedule is Schedule.inverse_sqrt:
         return math.sqrt(max(config.warmup_steps, 1) / step)
-    if config.schedule in (Schedule.constant, Schedule.plateau):
+    if config.schedule is Schedule.constant or config.schedule is Schedule.plateau:  # `in` would hide them from mypy
         return 1.0
     if horizon is None:
         raise ValueError(f"the {config.schedule.value} schedule needs a horizon")
@@ -49,7 +49,9 @@ def _schedule_factor(step: int, config: OptimConfig, horizon: int | None) -> flo
     floor = config.min_lr_ratio
     if config.schedule is Schedule.cosine:
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-    return 1 - (1 - floor) * progress
+    if config.schedule is Schedule.linear:
+        return 1 - (1 - floor) * progress
+    assert_never(config.schedule)
 
 
 def plateau_scale(history: Sequence[float], *, mode: str, config: OptimConfig) -> float:

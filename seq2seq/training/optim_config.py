@@ -25,6 +25,8 @@ class Schedule(str, Enum):
     plateau = "plateau"
 
 
+_DECAYING = (Schedule.cosine, Schedule.linear)  # to a last step: `resolve_horizon`
+
 # See `check_ranges`.
 _RANGES: Ranges = (
     (("lr", "eps"), lambda value: 0 < value < math.inf, "a finite number above 0"),
@@ -42,6 +44,7 @@ _RANGES: Ranges = (
     (("ema_decay",), lambda value: 0 <= value < 1, "at least 0 (off) and below 1"),
 )
 
+_IF_DECAYING = {"used_if": ("optim.schedule", tuple(schedule.value for schedule in _DECAYING))}
 _IF_PLATEAU = {"used_if": ("optim.schedule", ("plateau",))}
 
 
@@ -61,7 +64,7 @@ class OptimConfig:
         weight_decay: for matrices only, see `build_optimizer`.
         schedule: learning rate after the warm-up, see `learning_rate`.
         warmup_steps: updates of linear warm-up; 0 starts at the peak.
-        horizon_steps: update at which `cosine` and `linear` reach their floor; null is trainer.max_steps.
+        horizon_steps: update at which a schedule that decays to a last step is at its floor; null is trainer.max_steps.
         min_lr_ratio: floor of every schedule after the warm-up, as a fraction of `lr`, 0 to 1.
         clip_norm: largest global norm of the gradient (Pascanu et al. 2013, algorithm 1, arXiv:1211.5063);
             0 is off.
@@ -77,7 +80,7 @@ class OptimConfig:
     weight_decay: float = 0.0
     schedule: Schedule = Schedule.inverse_sqrt
     warmup_steps: int = 0
-    horizon_steps: int | None = field(default=None, metadata={"used_if": ("optim.schedule", ("cosine", "linear"))})
+    horizon_steps: int | None = field(default=None, metadata=_IF_DECAYING)
     min_lr_ratio: float = 0.0
     clip_norm: float = 1.0
     plateau_factor: float = field(default=0.5, metadata=_IF_PLATEAU)
@@ -106,7 +109,7 @@ def resolve_horizon(config: OptimConfig, *, max_steps: int | None) -> int | None
             "the run would end before its learning rate has peaked; lower it or run longer"
         )
     horizon = config.horizon_steps if config.horizon_steps is not None else max_steps
-    if horizon is None and config.schedule in (Schedule.cosine, Schedule.linear):
+    if horizon is None and config.schedule in _DECAYING:
         raise UserError(
             f"optim.schedule={config.schedule.value} needs a last step to decay to: "
             "set optim.horizon_steps or trainer.max_steps"

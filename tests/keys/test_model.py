@@ -20,7 +20,9 @@ from seq2seq.config.parse import parse
 from seq2seq.errors import UserError
 from seq2seq.models.base import DecoderOutput, Seq2Seq, Vocabulary
 from seq2seq.models.build import build_model
+from seq2seq.models.gru_config import GRUAttention
 from seq2seq.models.objective import Objective
+from seq2seq.models.transformer_config import TransformerAttention
 from seq2seq.pipeline.load import load
 
 
@@ -195,6 +197,7 @@ def torch_gru(
         elif attention == "general":
             scores = (query * (states @ model.score.k_proj.weight.t())).sum(2)
         else:
+            assert attention in ("dot", "scaled_dot"), "write down the formula of a new score here"
             scores = (query * states).sum(2) / (query.size(2) ** 0.5 if attention == "scaled_dot" else 1.0)
         weights = scores.masked_fill(SRC == 0, -torch.inf).softmax(1)
         context = (weights[:, :, None] * states).sum(1)
@@ -208,8 +211,8 @@ def torch_gru(
 @pytest.mark.parametrize(
     ("family", "value"),
     [
-        *(("gru", value) for value in ("additive", "dot", "general", "scaled_dot")),
-        *(("transformer", value) for value in ("dot", "scaled_dot")),
+        *(("gru", each.value) for each in GRUAttention),
+        *(("transformer", each.value) for each in TransformerAttention),
     ],
 )
 def test_attention(family: str, value: str) -> None:
