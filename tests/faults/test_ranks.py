@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.slow
 
 SECONDS = 6.0
-LONG = ("optim.horizon_steps=1000", "trainer.log_every=5", "trainer.save_every=5", "trainer.eval_every=50",
+LONG = ("trainer.log_every=5", "trainer.save_every=5", "trainer.eval_every=50",
         "trainer.eval_examples=2", "search.max_length=10", f"trainer.timeout_minutes={SECONDS / 60}")  # fmt: skip
 
 

@@ -241,7 +241,7 @@ def test_average_of_one_checkpoint_is_that_checkpoint(seq2seq: Command, trained:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75)])
 def test_signals_save_and_tell(home: Path, number: int, code: int, overrides: tuple[str, ...]) -> None:
     name = f"signal{code}"
-    arguments = ["train", f"name={name}", *overrides, "trainer.max_steps=100000", "optim.horizon_steps=100"]
+    arguments = ["train", f"name={name}", *overrides, "trainer.max_steps=100000"]
     messages = home / f"{name}.txt"
     process = processes.start(processes.command, arguments, Path(os.devnull), messages, messages, home)
     metrics = home / "outputs" / name / "metrics.jsonl"

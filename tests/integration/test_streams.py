@@ -159,7 +159,7 @@ def test_ctrl_c_while_generating_is_one_line_and_leaves_nothing(home: Path, trai
 
 def test_a_second_signal_leaves_without_saving(home: Path, overrides: tuple[str, ...]) -> None:
     """The two come together: nothing waits for the end of the step."""
-    arguments = ["train", "name=twice", *overrides, "trainer.max_steps=100000", "optim.horizon_steps=100"]
+    arguments = ["train", "name=twice", *overrides, "trainer.max_steps=100000"]
     arguments += ["trainer.eval_every=100000", "trainer.save_every=100000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "seq2seq", *arguments], cwd=home, stderr=subprocess.PIPE, text=True,

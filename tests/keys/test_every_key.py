@@ -36,7 +36,7 @@ TRAINER: dict[str, str] = {
     "trainer.max_skipped_steps": "keys/test_trainer.py::test_max_skipped_steps",
     "trainer.max_steps": "keys/test_trainer.py::test_max_steps",
     "trainer.metric": "keys/test_trainer.py::test_metric_and_its_mode_choose_the_best",
-    "trainer.metric_mode": "keys/test_trainer.py::test_metric_and_its_mode_choose_the_best",
+    "trainer.metric_mode": "unit/training/test_config.py::test_a_mode_that_contradicts_the_metric_is_refused",
     "trainer.overfit_batches": "keys/test_debug.py::test_the_same_batches_are_trained_on_in_each_epoch",
     "trainer.patience": "keys/test_trainer.py::test_patience",
     "trainer.precision": "keys/test_trainer.py::test_precision",

@@ -25,7 +25,6 @@ from seq2seq.system.config import Precision
 from seq2seq.system.device import Runtime
 from seq2seq.tokenizers.base import BOS_ID, EOS_ID
 from seq2seq.tokenizers.pair import load_tokenizers
-from seq2seq.training.config import MetricMode, TrainerConfig
 
 BUDGET, SMOOTHING = 256, 0.3
 FAST = ("trainer.eval_examples=0", "search=greedy", "search.max_length=2")
@@ -332,17 +331,6 @@ def test_metric_and_its_mode_choose_the_best(trained: Trained) -> None:
     assert linked(run, "best") == f"step-{best:08d}"
     assert run.results["best_step"] == best
     assert run.results["objective"] == {"metric": "valid/accuracy", "mode": "max", "value": accuracies[best]}
-
-
-@pytest.mark.parametrize(
-    ("metric", "mode"), [("loss", "min"), ("ppl", "min"), ("ter", "min"), ("accuracy", "max"), ("bleu", "max")]
-)
-def test_a_mode_that_contradicts_the_metric_is_refused(metric: str, mode: str) -> None:
-    for typed in ("auto", mode):
-        assert TrainerConfig(metric=f"valid/{metric}", metric_mode=MetricMode(typed)).mode == mode
-    other = {"min": "max", "max": "min"}[mode]
-    with pytest.raises(UserError, match=rf"metric_mode={other} contradicts trainer\.metric=valid/{metric}"):
-        TrainerConfig(metric=f"valid/{metric}", metric_mode=MetricMode(other))
 
 
 def test_save_every(trained: Trained) -> None:
