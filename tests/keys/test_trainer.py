@@ -193,8 +193,6 @@ def test_init_from(trained: Trained, train_run: Any, tmp_path: Path) -> None:
     start = (*FAST, f"trainer.init_from={base.folder}")
     with pytest.raises(UserError, match=r"tokenizer\.byte_fallback=False cannot take effect: .*init_tokenizer=own"):
         train_run(tmp_path, *start, "tokenizer.byte_fallback=false")
-    with pytest.raises(UserError, match=r"tokenizer\.kind=bpe cannot take effect"):
-        train_run(tmp_path, *start, "tokenizer=bpe")
     run = train_run(tmp_path, *start,
                     "trainer.max_steps=1", "optim.warmup_steps=1", "optim.lr=1e-12")  # fmt: skip
     assert difference(run.weights(), base.weights("best")) < 1e-9
