@@ -52,7 +52,10 @@ def _prepare(config: Config) -> None:
     from seq2seq.pipeline.base_run import with_base_tokenizer
     from seq2seq.pipeline.prepare import prepare
 
-    prepare(with_base_tokenizer(config, None, given=hydra_app.given_keys()))
+    given = hydra_app.given_keys()
+    config = with_base_tokenizer(config, None, given=given)
+    require_effect(config, given)
+    prepare(config)
 
 
 def _evaluate(config: EvaluateConfig) -> None:

@@ -45,6 +45,7 @@ def _job(config: Config, swept: set[Path], *, failed: list[Path], at_end: ExitSt
     config, folder = resumed(config)
     _, in_sweep = hydra_app.job_overrides()
     given = hydra_app.given_keys()
+    config = with_base_tokenizer(config, folder, given=given)
     require_effect(config, given, in_sweep=in_sweep)
     with importing():
         from seq2seq.pipeline.results import finite_objective
@@ -83,5 +84,4 @@ def resumed(config: Config) -> tuple[Config, RunFolder]:
         path /= f"{readable}-{digest}"
     folder = RunFolder(path)
     folder.settle()
-    config = restore_run_values(config, folder, overrides)
-    return with_base_tokenizer(config, folder, given=hydra_app.given_keys()), folder
+    return restore_run_values(config, folder, overrides), folder

@@ -10,8 +10,8 @@ from seq2seq.config.schema import Config
 from seq2seq.system.plain_yaml import flatten
 from seq2seq.training.optim_config import Schedule
 
-# Keys, whether a configuration is odd, and why, with the values of keys in braces. What cannot be meant is refused by
-# the dataclasses; these could be meant, but rarely are.
+# A key, whether its value is odd in a configuration, and why, with the values of keys in braces. What cannot be meant
+# is refused by the dataclasses; these could be meant, but rarely are.
 _Odd = tuple[str, Callable[[Config], bool], str]
 _ODD: tuple[_Odd, ...] = (
     (
@@ -22,8 +22,8 @@ _ODD: tuple[_Odd, ...] = (
     (
         "trainer.patience",
         lambda c: (c.trainer.patience or 0) * c.trainer.eval_every >= (c.trainer.max_steps or math.inf),
-        "evaluations of every {trainer.eval_every} steps are not reached in trainer.max_steps={trainer.max_steps}: "
-        "the run never ends early",
+        "evaluations, one every {trainer.eval_every} steps, take all of trainer.max_steps={trainer.max_steps}: the run "
+        "never ends early",
     ),
     (
         "trainer.log_every",
@@ -62,21 +62,9 @@ _ODD: tuple[_Odd, ...] = (
         "is above trainer.samples={trainer.samples}: attention is drawn for examples that are shown only",
     ),
     (
-        "search.max_length",
-        lambda c: c.search.max_length < c.data.max_target_length,
-        "is below data.max_target_length={data.max_target_length}: outputs are cut off that the model has learnt to "
-        "write",
-    ),
-    (
         "tokenizer.sampling_nbest",
         lambda c: c.tokenizer.sampling_nbest != -1 and c.tokenizer.sampling_alpha == 0,
         "has no influence without tokenizer.sampling_alpha above 0",
-    ),
-    (
-        "data.source_language",
-        lambda c: c.data.source_language is not None and c.data.source_language == c.data.target_language
-        and not c.metrics.summary_statistics and not c.model.copy,
-        "is that of data.target_language too: is that meant?",
     ),
 )  # fmt: skip
 

@@ -24,7 +24,7 @@ from seq2seq.data.fingerprints import FileState, file_state
 from seq2seq.data.ragged import DamagedStoreError
 from seq2seq.data.report import SplitReport
 from seq2seq.data.store import TokenStore, is_store, verify
-from seq2seq.data.unreadable import OnError, UnreadableRecords
+from seq2seq.data.unreadable import UnreadableRecords, collector
 from seq2seq.errors import UserError
 from seq2seq.system.atomic_folder import build_once
 from seq2seq.tokenizers.config import TokenizerConfig
@@ -191,22 +191,20 @@ class _Split:
         # The suffixes of a file name say how to read it: compressed or not, and the format.
         suffixes = [Path(name).suffixes[-2:] for name in (corpus.path, corpus.source, corpus.target) if name]
         hashes = [state.sha256 for state in self.files.values()]
-        skip = [self.on_error.value] if self.on_error is OnError.skip else []
+        skip = [self.data.on_error.value] if self.unreadable_records() is not None else []
         return [hashes, suffixes, fields, self.data.encoding_errors, *skip]
 
-    @property
-    def on_error(self) -> OnError:
-        """What to do with unreadable records; the outputs of a test set have to stay aligned with its files."""
-        return self.data.on_error if self.key in ("data.train", "data.valid") else OnError.stop
+    def unreadable_records(self) -> UnreadableRecords | None:
+        """See `unreadable.collector`."""
+        return collector(self.data.on_error, self.key.removeprefix("data."))
 
     def examples(self, unreadable: UnreadableRecords | None = None) -> Iterator[Example]:
         """Reads all examples; each call reads the files again and checks that they have not changed.
 
         Args:
-            unreadable: receives the records that are left out, if `on_error` says so.
+            unreadable: receives the records that are left out, for a caller that reports them.
         """
-        if unreadable is None and self.on_error is OnError.skip:
-            unreadable = UnreadableRecords()
+        unreadable = self.unreadable_records() if unreadable is None else unreadable
         root, errors = resolve_root(self.data.root), self.data.encoding_errors
         yield from read_examples(self.corpus, root, self.key, errors=errors, unreadable=unreadable)
         for state in self.files.values():
@@ -284,7 +282,7 @@ def _build_store(split: _Split, tokenizers: Tokenizers, root: Path, *, log: Log)
 
     def build(target: Path) -> None:
         log(f"Encoding {split.key}.")
-        unreadable = UnreadableRecords() if split.on_error is OnError.skip else None
+        unreadable = split.unreadable_records()
         examples = split.examples(unreadable)
         write_store(target, examples, tokenizers, split.data, training=split.training, unreadable=unreadable)
 

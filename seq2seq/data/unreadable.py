@@ -60,6 +60,18 @@ class UnreadableRecords:
             )
 
 
+def collector(on_error: OnError, split: str) -> UnreadableRecords | None:
+    """Returns what receives the unreadable records of a split; None for one that is refused with such a record.
+
+    A test set is never shortened: its outputs stay aligned with its files.
+
+    Args:
+        on_error: ``data.on_error``.
+        split: ``train``, ``valid`` or ``test.NAME``.
+    """
+    return UnreadableRecords() if on_error is OnError.skip and split in ("train", "valid") else None
+
+
 def attempt(read: Callable[[], T]) -> T | UserError:
     """Returns what a function returns, or the UserError that it raises."""
     try:

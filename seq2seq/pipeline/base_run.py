@@ -52,7 +52,7 @@ def with_base_tokenizer(config: Config, folder: RunFolder | None, *, given: Coll
         for section in (config.tokenizer, tokenizer, TokenizerConfig())
     )
     for key, value in wanted.items():
-        by_group = "tokenizer" in given and value != defaults[key]
+        by_group = "tokenizer" in given and (key == "tokenizer.kind" or value != defaults[key])
         if value != found[key] and (key in given or by_group):
             raise UserError(
                 f"{key}={value} cannot take effect: trainer.init_from={config.trainer.init_from} brings its tokenizer, "

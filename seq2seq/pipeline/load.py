@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seq2seq.config import saved
-from seq2seq.config.compose import compose, run_defaults
+from seq2seq.config.compose import compose, override_key, run_defaults
+from seq2seq.config.given import require_effect, require_used_by
 from seq2seq.config.parse import parse
 from seq2seq.config.schema import Config
 from seq2seq.errors import UserError
@@ -79,17 +80,20 @@ def load(
         run: Run folder, or several for an ensemble.
         checkpoint: ``best``, ``last``, ``average``, a step, or a path.
         overrides: Keys to change, as on the command line of `generate`, in Hydra's grammar:
-            ``["search.beam_size=1", "+search=greedy", "~data.test.news"]``.
+            ``["search.beam_size=1", "+search=greedy"]``.
 
     Returns:
         A generator: ``load("outputs/demo_translation").generate(["a line"])``.
 
     Raises:
-        UserError: If the folder is no run, or an override cannot be read or names no key.
+        UserError: If the folder is no run, or an override cannot be read, names no key, or could have no effect.
     """
     paths = [run] if isinstance(run, str | Path) else list(run)
     folders = [require_run(str(path)) for path in paths]
     defaults = run_defaults(saved.load(folders[0].config), Config)
     config = parse(compose("generate", overrides, defaults=defaults))
+    given = [override_key(override) for override in overrides]
+    require_used_by("generate", given)
+    require_effect(config, given)
     runtime = build_runtime(config.trainer.device, config.trainer.precision)
     return build_generator(folders, config, checkpoint=checkpoint, runtime=runtime)

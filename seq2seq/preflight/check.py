@@ -17,9 +17,9 @@ from seq2seq.config.oddities import odd_keys
 from seq2seq.config.schema import Config
 from seq2seq.data.corpus import CorpusConfig, DataConfig, read_examples, resolve_root
 from seq2seq.data.prepare import PreparedData, file_fingerprints, is_prepared, prepare
-from seq2seq.data.unreadable import OnError, UnreadableRecords
+from seq2seq.data.unreadable import collector
 from seq2seq.errors import TrainingError, UserError
-from seq2seq.pipeline.base_run import base_tokenizers
+from seq2seq.pipeline.base_run import base_tokenizers, with_base_tokenizer
 from seq2seq.pipeline.existing_run import (
     objective_if_complete,
     require_replaceable,
@@ -94,11 +94,12 @@ def _inspect(
         fix = "set it to null, unless you are debugging"
         diagnostics.append(Diagnostic(Severity.note, "trainer.overfit_batches", message, fix))
     resumes, tokenizers = False, None
+    with _reported(diagnostics, "trainer.init_from"):
+        config = with_base_tokenizer(config, folder, given=given)
+        tokenizers = base_tokenizers(config, folder)
     with _reported(diagnostics, "name"):
         state, resumes = folder_state(config, folder)
         report.folder = f"{folder.path}: {state}"
-    with _reported(diagnostics, "trainer.init_from"):
-        tokenizers = base_tokenizers(config, folder)
     corpora = _read_corpora(config, diagnostics)
     if "train" in corpora and len(corpora["train"]):
         report.qualities = measure(corpora)
@@ -194,7 +195,7 @@ def _read_corpora(config: Config, diagnostics: list[Diagnostic]) -> dict[str, Co
     corpora = {}
     for name, section in data.corpora().items():
         with _reported(diagnostics, f"data.{name}"):
-            unreadable = UnreadableRecords() if data.on_error is OnError.skip and name in ("train", "valid") else None
+            unreadable = collector(data.on_error, name)
             examples = read_examples(section, root, f"data.{name}", errors=data.encoding_errors, unreadable=unreadable)
             corpora[name] = survey(examples)
             if unreadable is not None and unreadable.count:
@@ -237,8 +238,7 @@ def subsample(data: DataConfig, folder: Path, *, every: int) -> DataConfig:
         every: n.
     """
     path = folder.absolute() / "train.jsonl"
-    unreadable = UnreadableRecords() if data.on_error is OnError.skip else None
-    root, errors = resolve_root(data.root), data.encoding_errors
+    root, errors, unreadable = resolve_root(data.root), data.encoding_errors, collector(data.on_error, "train")
     examples = read_examples(data.train, root, "data.train", errors=errors, unreadable=unreadable)
     with path.open("w", encoding="utf-8") as file:
         for example in islice(examples, 0, None, every):

@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from conftest import Run, TrainRun
@@ -28,6 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, train_run: TrainRun) -> Ru
     [
         ("train", ["search.top_k=5"], r"search\.top_k=5 would have no effect because search\.sampling=false"),
         ("train", ["tokenizer.lowercase=true"], r"tokenizer\.lowercase=true would have no effect because tokenizer\.k"),
+        ("prepare", ["tokenizer.lowercase=true"], r"tokenizer\.lowercase=true would have no effect"),
         ("generate", ["search.temperature=0.5"], r"search\.temperature=0\.5 would have no effect"),
         ("generate", ["search.n_best=3", "search.beam_size=3"], r"search\.n_best=3 needs format=jsonl"),
         ("generate", ["metrics.names=[bleu]"], r"metrics\.names has no effect on `seq2seq generate`"),
@@ -43,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, train_run: TrainRun) -> Ru
 def test_a_key_without_effect_is_refused(
     trained: Run, train_run: TrainRun, tmp_path: Path, command: str, typed: list[str], reason: str
 ) -> None:
-    arguments = train_run.arguments(tmp_path) if command == "train" else [f"run={trained.folder}"]
+    arguments = train_run.arguments(tmp_path) if command in ("train", "prepare") else [f"run={trained.folder}"]
     with pytest.raises(UserError, match=reason):
         commands.run(command, [*arguments, *typed])
     assert not (tmp_path / "run").exists()
@@ -135,6 +138,12 @@ def test_python_takes_one_text_as_one_text(trained: Run) -> None:
         generator.generate(["abc", None])  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("override", ["tokenizer.kind=bpe", "search.top_k=5", "metrics.names=[bleu]"])
+def test_python_refuses_an_override_without_effect(trained: Run, override: str) -> None:
+    with pytest.raises(UserError, match="no effect"):
+        load(trained.folder, overrides=[override])
+
+
 def test_a_co_process_gets_an_answer_for_each_line(trained: Run) -> None:
     """A pipe on either end, and the next line only when the one before is answered."""
     command = [
@@ -176,6 +185,11 @@ def test_two_processes_with_one_output_do_not_mix(trained: Run, tmp_path: Path) 
         processes[name] = subprocess.Popen(
             [*command, "trainer.device=cpu", "stream=false"], stdin=subprocess.PIPE, text=True
         )
+    for process in processes.values():
+        deadline = time.monotonic() + 60
+        while not any(file.path.endswith(".part") for file in psutil.Process(process.pid).open_files()):
+            assert time.monotonic() < deadline, "both are writing before either has an input"
+            time.sleep(0.05)
     for name in texts:
         process = processes[name]
         assert process.stdin is not None

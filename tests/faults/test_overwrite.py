@@ -1,8 +1,15 @@
 """``overwrite=true`` loses no run: one that cannot replace the old one leaves it, or brings it back."""
 
+import errno
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import TrainRun
 from dying import Change, train
@@ -86,6 +93,52 @@ def test_a_failure_before_the_first_checkpoint_brings_the_run_back(
     assert replaced.results["train"]["steps"] == 6
     assert not list((root / "run").glob(".earlier*"))
     assert "seed: 7" in (root / "run" / "config.yaml").read_text(encoding="utf-8")
+
+
+def test_a_disk_that_fills_while_both_stand_brings_the_run_back(
+    root: Path, finished: Path, train_run: TrainRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, *_: object, **__: object) -> None:
+        assert list((root / "run").glob(".earlier/checkpoints")), "set aside"
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+    monkeypatch.setattr("seq2seq.runs.checkpoint_store.write_checkpoint", full)
+    with pytest.raises(TrainingError, match="No space left on device"):
+        train_run(root, *OTHER)
+    assert is_back(root, finished)
+
+
+@pytest.mark.slow
+def test_two_ranks_that_die_before_a_checkpoint_bring_the_run_back(
+    root: Path, finished: Path, train_run: TrainRun
+) -> None:
+    """And the next try of two ranks replaces it."""
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "seq2seq", "train"]
+    never = (
+        "trainer.max_steps=100000",
+        "trainer.save_every=100000",
+        "trainer.eval_every=100000",
+        "trainer.log_every=1",
+    )
+    command = [sys.executable, *torchrun, *train_run.arguments(root, *OTHER)]
+    process = subprocess.Popen([*command, *never], start_new_session=True)
+    deadline = time.monotonic() + 100
+    while not (root / "run" / ".earlier").exists() or not (root / "run" / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for rank in psutil.process_iter(["cmdline"]):  # torchrun starts its ranks in sessions of their own
+        if f"output_root={root}" in (rank.info["cmdline"] or []):
+            rank.kill()
+            rank.wait()
+    assert not (root / "run" / "results.json").exists()
+    subprocess.run([*command, "trainer.max_steps=5"], check=True, timeout=200)
+    assert train_run.at(root).state()["step"] == 5
+    assert "the earlier run is back" not in train_run.at(root).log.rpartition("training on cpu")[2]
+    assert not list((root / "run").glob(".earlier*"))
 
 
 @pytest.mark.parametrize("every", [19, pytest.param(1, marks=pytest.mark.slow)])

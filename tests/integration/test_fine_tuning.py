@@ -45,6 +45,7 @@ def test_the_tokenizer_section_of_the_base_is_recorded(
     [
         ("char", ["tokenizer.kind=unigram"]), ("char", ["tokenizer.user_symbols=[xy]"]),
         ("bpe", ["tokenizer=bpe", "tokenizer.sampling_alpha=0.1"]), ("bpe", ["tokenizer=char"]),
+        ("bpe", ["tokenizer=unigram"]),
     ],
 )  # fmt: skip
 def test_a_tokenizer_key_without_effect_is_refused(

@@ -73,10 +73,11 @@ def test_overrides_of_load_are_those_of_the_command_line(loaded: Callable[..., C
     assert loaded().trainer.device is Device.auto, "the machine may be another one"
     assert loaded("+search=greedy", "search.n_best=1").search.beam_size == 1
     assert loaded("++search.beam_size=7", "trainer.device=cpu").search.beam_size == 7
-    assert list(loaded("~data.test.news").data.test) == []
-    added = loaded('+data.test.more.source="a, b=c"', "+data.test.more.target='[d]'").data.test["more"]
-    assert (added.source, added.target) == ("a, b=c", "[d]")
-    assert loaded("metrics.names=[chrf, bleu]").metrics.names == ["chrf", "bleu"]
+    assert loaded('data.train.source_field="a, b=c"').data.train.source_field == "a, b=c"
+    assert loaded("data.train.source_field='[d]'").data.train.source_field == "[d]"
+    for unused in ("~data.test.news", "+data.test.more.source=a", "metrics.names=[chrf, bleu]"):
+        with pytest.raises(UserError, match="has no effect on `seq2seq generate`"):
+            loaded(unused)
     assert loaded("search.max_length_ratio=null").search.max_length_ratio is None
 
 
